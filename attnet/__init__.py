@@ -1,0 +1,25 @@
+"""attnet: a workbench for residual attention networks: train them, reproduce them, look into them."""
+
+from attnet.config import TrainConfig
+from attnet.data import load_dataset
+from attnet.engine import Result, fit
+from attnet.evaluation import Evaluation, evaluate
+from attnet.masks import capture_masks
+from attnet.model import build_model, variants
+from attnet.plan import make_plan
+from attnet.weights import load_weights
+
+__version__ = "0.1.0"
+__all__ = [
+    "Evaluation",
+    "Result",
+    "TrainConfig",
+    "build_model",
+    "capture_masks",
+    "evaluate",
+    "fit",
+    "load_dataset",
+    "load_weights",
+    "make_plan",
+    "variants",
+]

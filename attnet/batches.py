@@ -1,0 +1,191 @@
+"""Training and test batches from a data set that lives on the device as uint8; augmentation works on whole batches.
+
+No worker processes and no per-image Python. Everything random in an epoch (order, flips, crops, cutout, mixup) is
+drawn at its start from (seed, epoch) alone, per image of the epoch's order, so that a resumed run, another device
+or a run on several cards sees the same pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnet.data import Split
+from attnet.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image; pixels, and Beta's alpha for `mixup`."""
+
+    flip: bool = True
+    crop_padding: int = 4
+    cutout: int = 0
+    mixup: float = 0.0
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Standardisation of each colour channel: (x - mean) / std, on images in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, images: Tensor) -> Colour:
+        """Mean and standard deviation per channel of uint8 images [N, 3, H, W]."""
+        counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(3)]).double()
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        weights = counts / counts.sum(dim=1, keepdim=True)
+        mean = weights @ levels
+        variance = weights @ levels.square() - mean.square()
+        return cls(tuple(mean.tolist()), tuple(variance.sqrt().tolist()))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` float32 [B, 3, H, W], NHWC in memory; `labels` int64 [B].
+
+    With mixup, `images` is weight * image + (1 - weight) * the image of `other_labels`; without, weight is 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    other_labels: Tensor | None = None
+    weight: float = 1.0
+
+
+def to_float(pixels: Tensor, colour: Colour | None) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1] (or standardised), NHWC in memory."""
+    images = pixels.to(torch.float32).div_(255)
+    if colour is not None:
+        mean, std = images.new_tensor(colour.mean), images.new_tensor(colour.std)
+        images = images.sub_(mean).div_(std)
+    return images.permute(0, 3, 1, 2)
+
+
+class TrainBatches:
+    """The batches of a training set on one device.
+
+    A step takes `shards` micro-batches of `batch_size` images: `shards` is the number of cards times
+    `accumulate`. This object yields micro-batches `first` to `first + count - 1` of each step, so that k cards, or
+    one card with accumulate=k, work through exactly the same micro-batches. Images that do not fill a last step are
+    left out of the epoch.
+
+    Args:
+        split: uint8 images [N, 3, H, W] and labels [N]; N must fill at least one step.
+        batch_size: images in a micro-batch.
+        device: where the images live.
+        seed: with the epoch number, decides order and augmentation.
+        augmentation: what to do to each image.
+        colour: standardisation, if any.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        colour: Colour | None = None,
+        shards: int = 1,
+        first: int = 0,
+        count: int | None = None,
+    ) -> None:
+        if batch_size * shards > len(split):
+            parts = f" x {shards} micro-batches a step" if shards > 1 else ""
+            raise ConfigError(
+                f"train_batch_size={batch_size}{parts}: more than the {len(split)} training images; "
+                "take a smaller batch or more images (train_images)"
+            )
+        self.augmentation = augmentation or Augmentation()
+        self.batch_size, self.shards, self.first = batch_size, shards, first
+        self.count = shards if count is None else count
+        self.seed, self.colour, self.device = seed, colour, device
+        self.images, self.side = len(split), split.images.shape[-1]
+        self.steps = self.images // (batch_size * shards)
+        pad = self.augmentation.crop_padding
+        # Rows of 3 bytes: cropping and mirroring become one gather of whole pixels, and its result is NHWC.
+        padded = torch.nn.functional.pad(split.images, (pad, pad, pad, pad))
+        self.padded_side = padded.shape[-1]
+        self.pixels = padded.permute(0, 2, 3, 1).reshape(-1, 3).to(device)
+        self.labels = split.labels.to(device)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return self.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The steps of an epoch from step `start` on; each is a list of this object's micro-batches."""
+        plan = self._draw(epoch)
+        for step in range(start, self.steps):
+            micro = range(step * self.shards + self.first, step * self.shards + self.first + self.count)
+            yield [self._batch(plan, number) for number in micro]
+
+    def _draw(self, epoch: int) -> dict[str, Tensor]:
+        """All random choices of an epoch, a row per image in the epoch's order, on the device."""
+        random = np.random.default_rng([self.seed, epoch])
+        aug, n = self.augmentation, self.images
+        choices = {
+            "image": random.permutation(n),
+            "mirror": random.integers(0, 2, n) if aug.flip else np.zeros(n, np.int64),
+            "offset": random.integers(0, 2 * aug.crop_padding + 1, (n, 2)),
+            "hole": random.integers(0, self.side, (n, 2)),
+        }
+        plan = {name: torch.from_numpy(values).to(self.device) for name, values in choices.items()}
+        if aug.mixup:
+            plan["weight"] = torch.from_numpy(random.beta(aug.mixup, aug.mixup, n // self.batch_size))
+        return plan
+
+    def _batch(self, plan: dict[str, Tensor], number: int) -> Batch:
+        rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        image, side = plan["image"][rows], self.side
+        line = torch.arange(side, device=self.device)
+        mirrored = torch.where(plan["mirror"][rows, None] == 1, side - 1 - line, line)
+        y = plan["offset"][rows, 0, None] + line
+        x = plan["offset"][rows, 1, None] + mirrored
+        flat = (image[:, None, None] * self.padded_side + y[:, :, None]) * self.padded_side + x[:, None, :]
+        pixels = self.pixels[flat.flatten()].view(len(image), side, side, 3)
+        images, labels = to_float(pixels, self.colour), self.labels[image]
+        if self.augmentation.cutout:
+            images = self._cut_out(images, plan["hole"][rows], line)
+        if "weight" not in plan:
+            return Batch(images, labels)
+        # Mixing with the batch in reverse pairs every image with another one without drawing a second order.
+        weight = float(plan["weight"][number])
+        return Batch(images.lerp(images.flip(0), 1 - weight), labels, labels.flip(0), weight)
+
+    def _cut_out(self, images: Tensor, hole: Tensor, line: Tensor) -> Tensor:
+        """Zero a square of side `cutout` around `hole`, clipped at the border (DeVries and Taylor, 2017)."""
+        start = hole - self.augmentation.cutout // 2
+        inside = (line >= start[..., None]) & (line < start[..., None] + self.augmentation.cutout)
+        return images.masked_fill((inside[:, 0, :, None] & inside[:, 1, None, :])[:, None], 0)
+
+
+class TestBatches:
+    """The batches of a test set on one device, in order, every image once (the last batch may be smaller)."""
+
+    __test__ = False  # not a pytest class
+
+    def __init__(
+        self, split: Split, batch_size: int, device: torch.device, colour: Colour | None = None
+    ) -> None:
+        self.pixels = split.images.permute(0, 2, 3, 1).contiguous().to(device)
+        self.labels = split.labels.to(device)
+        self.batch_size, self.colour = batch_size, colour
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for pixels, labels in zip(
+            self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True
+        ):
+            yield Batch(to_float(pixels, self.colour), labels)

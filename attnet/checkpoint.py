@@ -1,0 +1,240 @@
+"""Saving without ever losing what was there: atomic checkpoints, and the folder of a run.
+
+A checkpoint is a dict of plain values and CPU tensors, so it is read by `torch.load(weights_only=True)` on any
+device type.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from torch import Tensor
+
+from attnet.config import TrainConfig, parameter_fields, resolve_path
+from attnet.errors import ConfigError
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+
+
+def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> None:
+    """Write `state` so that a crash at any moment leaves a readable file.
+
+    Written beside `path`, flushed to the disk, read back, then renamed over it. `keep` names where the file that
+    was at `path` goes.
+    """
+    fresh = path.with_name(path.name + ".tmp")
+    with open(fresh, "wb") as file:
+        torch.save(_on_cpu(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    torch.load(fresh, map_location="cpu", weights_only=True)
+    if keep is not None and path.exists():
+        os.replace(path, keep)
+    os.replace(fresh, path)
+
+
+def load_newest(folder: Path) -> dict | None:
+    """The newest readable checkpoint of a run folder, or None when there is none."""
+    for name in (LAST, PREVIOUS):
+        try:
+            return torch.load(folder / name, map_location="cpu", weights_only=True)
+        except Exception:  # missing, or torn by a crash of the machine: the one before it is whole
+            continue
+    return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small file atomically."""
+    fresh = path.with_name(path.name + ".tmp")
+    fresh.write_text(text)
+    os.replace(fresh, path)
+
+
+def _on_cpu(value: object) -> object:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_on_cpu(item) for item in value]
+    return value
+
+
+class RunFolder:
+    """One run's files: config.json, metrics.jsonl, last.pt, best.pt, log.txt, result.json.
+
+    Held by one process at a time; the lock goes when that process does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = _lock(path)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.close()
+
+    def log(self, line: str) -> None:
+        """Append a line to log.txt."""
+        with open(self.path / "log.txt", "a") as file:
+            file.write(line + "\n")
+
+    def write_json(self, name: str, content: Mapping[str, object]) -> None:
+        """Write a JSON file of the folder atomically."""
+        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
+
+    def metrics(self) -> list[dict]:
+        """The epochs recorded so far."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_metrics(self, rows: list[dict]) -> None:
+        """Replace metrics.jsonl, an object an epoch."""
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _lock(path: Path) -> TextIO:
+    """An open file that no second process can hold; ConfigError when one does."""
+    file = open(path / ".lock", "a+")  # noqa: SIM115 (held open as long as the run)
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows: no lock, everything else works
+        return file
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise ConfigError(
+            f"output_dir={path}: in use by {holder}; wait for it, or give another output_dir"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run ended here."""
+    return (path / "result.json").exists()
+
+
+def run_to_resume(config: TrainConfig) -> Path | None:
+    """The interrupted run that `resume` asks for; None to begin a new one.
+
+    Raises:
+        ConfigError: `resume` names a folder without an interrupted run.
+    """
+    if config.resume == "auto":
+        taken = [path for path in _numbered(_base(config)) if (path / "config.json").exists()]
+        return taken[-1] if taken and not is_finished(taken[-1]) else None
+    return _resumable(resolve_path(config.resume)) if config.resume else None
+
+
+def new_run(config: TrainConfig) -> RunFolder:
+    """The folder of a new run: `output_dir` if no run was there, else `output_dir-2`, `-3` ...
+
+    Raises:
+        ConfigError: a folder that cannot be written.
+    """
+    base = _base(config)
+    taken = [path for path in _numbered(base) if (path / "config.json").exists()]
+    for path in _candidates(base, taken):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            folder = RunFolder(path)
+        except OSError as error:
+            raise ConfigError(
+                f"output_dir={path}: cannot be written ({error.strerror}); give another one"
+            ) from None
+        if not (path / "config.json").exists():  # nobody was quicker
+            return folder
+        folder.close()
+    raise AssertionError("unreachable: there is always a next number")
+
+
+def _base(config: TrainConfig) -> Path:
+    return resolve_path(config.output_dir or "runs/train_1p")
+
+
+def _numbered(base: Path) -> list[Path]:
+    """`base`, `base-2`, `base-3` ... as far as they exist, in that order."""
+    found = [base] if base.is_dir() else []
+    if base.parent.is_dir():
+        numbers = (p.name.removeprefix(base.name + "-") for p in base.parent.glob(base.name + "-*"))
+        found += [
+            base.with_name(f"{base.name}-{n}") for n in sorted(int(n) for n in numbers if n.isdecimal())
+        ]
+    return found
+
+
+def _candidates(base: Path, taken: list[Path]) -> Iterator[Path]:
+    if base not in taken:
+        yield base
+    last = taken[-1] if taken else base
+    suffix = last.name.removeprefix(base.name + "-")
+    number = int(suffix) if suffix.isdecimal() else 1
+    while True:
+        number += 1
+        yield base.with_name(f"{base.name}-{number}")
+
+
+def _resumable(path: Path) -> Path:
+    if not (path / "config.json").exists():
+        raise ConfigError(
+            f"resume={path}: no run there (no config.json); give the folder of an interrupted run"
+        )
+    if is_finished(path):
+        raise ConfigError(
+            f"resume={path}: this run is finished (see result.json); begin a new one without resume"
+        )
+    return path
+
+
+# Parameters that may differ between the parts of one run: they decide where it runs and is shown, not what it does.
+_FREE = {
+    "output_dir",
+    "resume",
+    "progress",
+    "data_path",
+    "device_type",
+    "device_id",
+    "is_pretrain",
+    "pretrained",
+}
+
+
+def inherit(stored: TrainConfig, config: TrainConfig) -> TrainConfig:
+    """The configuration to continue a run with: what is not given anew is as it was."""
+    old, new = stored.to_dict(), config.to_dict()
+    defaults = {name: spec.default for name, spec in parameter_fields().items()}
+    given = {name for name in new if new[name] != defaults[name]} | {"resume", "progress", "device_type"}
+    return TrainConfig(**{name: new[name] if name in given else old[name] for name in new})
+
+
+def check_same_run(stored: TrainConfig, config: TrainConfig) -> None:
+    """Refuse to continue a run with other parameters than it was begun with.
+
+    Raises:
+        ConfigError: the parameters that differ, with both values.
+    """
+    old, new = stored.to_dict(), config.to_dict()
+    changed = [f"{n}={new[n]!r} (was {old[n]!r})" for n in new if n not in _FREE and new[n] != old[n]]
+    if changed:
+        raise ConfigError(
+            f"resume: this run was begun with other parameters: {', '.join(changed)}; "
+            "leave them as they were, or begin a new run without resume"
+        )

@@ -1,0 +1,296 @@
+"""Every training parameter once: name, type, default, help. The command line, the notebooks and the checks read this.
+
+Names are those of the document (3d_attention_net for PyTorch). A parameter left at None takes its value from the
+`mode` (how long, how large) or the `recipe` (how to train); what is given explicitly always wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from attnet.errors import ConfigError
+
+# mode -> what it sets. The document's train_full_* and train_performance_*, and a rehearsal of the same code that
+# takes about a minute on two CPU cores.
+MODES: dict[str, dict[str, object]] = {
+    "full": {
+        "model": "attention92",
+        "total_epochs": 300,
+        "train_batch_size": 512,
+        "train_images": 0,
+        "test_images": 0,
+    },
+    "performance": {
+        "model": "attention92",
+        "total_epochs": 1,
+        "train_batch_size": 512,
+        "train_images": 0,
+        "test_images": 0,
+    },
+    "rehearsal": {
+        "model": "attention56_tiny",
+        "total_epochs": 5,
+        "train_batch_size": 32,
+        "train_images": 2000,
+        "test_images": 500,
+    },
+}
+
+# recipe -> how to train. `seed` is what the document's code does.
+RECIPES: dict[str, dict[str, object]] = {
+    "seed": {
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "flip": True,
+        "crop_padding": 4,
+        "cutout": 0,
+        "mixup": 0.0,
+        "normalize": False,
+    },
+}
+
+
+def _parameter(
+    default: object,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> typing.Any:
+    metadata = {"help": help, "choices": tuple(choices), "low": low, "high": high}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Parameters of a run; checked when created, unknown names included.
+
+    Raises:
+        ConfigError: naming the parameter, its value, the rule, and for an unknown name the nearest known one.
+    """
+
+    # What to run
+    mode: str = _parameter(
+        "auto", "full, performance, rehearsal; auto: full on an accelerator with CIFAR-10 at data_path, else rehearsal",
+        choices=("auto", *MODES),
+    )  # fmt: skip
+    is_train: bool = _parameter(
+        True, "train; False: only evaluate the weights at pretrained on the test images"
+    )
+    is_pretrain: bool = _parameter(False, "start from the weights at pretrained")
+    pretrained: str = _parameter("", "weights file: ours or a reference checkpoint; a path")
+    # Where
+    device_type: str = _parameter(
+        "auto", "NPU, GPU, MPS or CPU; auto takes the first of these that is here",
+        choices=("auto", "NPU", "GPU", "MPS", "CPU"),
+    )  # fmt: skip
+    device_id: int = _parameter(0, "which card, counted from 0, when one is used", low=0)
+    device_num: int = _parameter(1, "how many cards", low=1)
+    # Data
+    data_path: str = _parameter(
+        "./data/cifar-10-batches-py",
+        "the CIFAR folder, its parent, or the .tar.gz; relative to the repository root",
+    )
+    dataset: str = _parameter(
+        "auto", "cifar10, cifar100 or shapes (embedded); auto: cifar10 when at data_path, else shapes in a rehearsal",
+        choices=("auto", "cifar10", "cifar100", "shapes"),
+    )  # fmt: skip
+    train_images: int | None = _parameter(
+        None, "train on a class-balanced subset of this many; 0: all", low=0
+    )
+    test_images: int | None = _parameter(None, "test on a class-balanced subset of this many; 0: all", low=0)
+    # Network
+    model: str | None = _parameter(None, "a name of attnet.variants()")
+    num_classes: int | None = _parameter(
+        None, "outputs of the network; None: as many as the data set has", low=1
+    )
+    # How long, how large
+    total_epochs: int | None = _parameter(None, "epochs", low=1)
+    train_batch_size: int | None = _parameter(None, "images a step and card", low=1)
+    test_batch_size: int = _parameter(500, "images a step of evaluation", low=1)
+    accumulate: int = _parameter(
+        1, "micro-batches of train_batch_size a step; k on one card equals k cards", low=1
+    )
+    # How to train
+    recipe: str = _parameter(
+        "seed", "preset of the parameters below; seed: the document's", choices=tuple(RECIPES)
+    )
+    lr: float | None = _parameter(
+        None, "learning rate at the start; divided by 10 after 30, 60, 90 % of epochs", low=0
+    )
+    momentum: float | None = _parameter(None, "Nesterov momentum of SGD", low=0, high=1)
+    weight_decay: float | None = _parameter(None, "L2 penalty on every parameter", low=0)
+    flip: bool | None = _parameter(None, "mirror half of the training images")
+    crop_padding: int | None = _parameter(
+        None, "random crop after this many zero pixels of padding", low=0, high=16
+    )
+    cutout: int | None = _parameter(
+        None, "side of the square set to zero in each training image, pixels", low=0
+    )
+    mixup: float | None = _parameter(None, "alpha of mixup's Beta(alpha, alpha); 0: off", low=0)
+    normalize: bool | None = _parameter(
+        None, "standardise each colour by the training set's mean and deviation"
+    )
+    # Precision and speed
+    amp: str = _parameter(
+        "auto", "O0 float32, O1 autocast, O2 half weights with float32 masters and batch norm, O3 all half; "
+        "auto: O2 on NPU and GPU, else O0", choices=("auto", "O0", "O1", "O2", "O3"),
+    )  # fmt: skip
+    loss_scale: float | str = _parameter(128.0, 'loss scale of O1 and O2: a number, or "dynamic"', low=1)
+    channels_last: bool = _parameter(True, "keep images and activations as NHWC in memory")
+    compile: bool = _parameter(False, "torch.compile the network; pays on accelerators only")
+    # Reproducing
+    seed: int = _parameter(0, "seed of weights, data order and augmentation", low=0)
+    output_dir: str = _parameter(
+        "", "run folder; empty: runs/train_1p; a taken one gets a number, never overwritten"
+    )
+    resume: str = _parameter(
+        "",
+        'continue an interrupted run: its folder, or "auto" for the newest one at output_dir; empty: begin afresh',
+    )
+    progress: str = _parameter(
+        "auto", "live (bar and curve), lines (one an epoch), none; auto: live when somebody is looking",
+        choices=("auto", "live", "lines", "none"),
+    )  # fmt: skip
+
+    def __init__(self, **parameters: object) -> None:
+        known = parameter_fields()
+        for name in parameters:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise ConfigError(f"unknown parameter {name!r}: {hint}")
+        for name, spec in known.items():
+            value = _checked(spec, parameters[name]) if name in parameters else spec.default
+            object.__setattr__(self, name, value)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if (self.is_pretrain or not self.is_train) and not self.pretrained:
+            which = "is_pretrain=True" if self.is_pretrain else "is_train=False"
+            raise ConfigError(f"{which} needs weights: give their file as pretrained=PATH")
+
+    def replace(self, **changes: object) -> TrainConfig:
+        """A copy with some parameters changed."""
+        return TrainConfig(**{**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, object]:
+        """Name -> value, ready for JSON."""
+        return {name: getattr(self, name) for name in parameter_fields()}
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainConfig:
+        """Read a run folder's config.json."""
+        return cls(**json.loads(Path(path).read_text()))
+
+
+def parameter_fields() -> dict[str, dataclasses.Field]:
+    """Name -> field (type, default, metadata help/choices/low/high), in order."""
+    return {spec.name: spec for spec in dataclasses.fields(TrainConfig)}
+
+
+def field_types(spec: dataclasses.Field) -> tuple[type, ...]:
+    """The types a parameter may have, without None: `int | None` -> (int,)."""
+    hint = typing.get_type_hints(TrainConfig)[spec.name]
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return tuple(t for t in options if t is not type(None))
+
+
+def _checked(spec: dataclasses.Field, value: object) -> object:
+    """The value in the parameter's type, or a ConfigError that says what is needed."""
+    kinds, rules = field_types(spec), spec.metadata
+    if value is None and spec.default is None:
+        return None
+    converted = next((c for c in (_converted(value, kind) for kind in kinds) if c is not None), None)
+    low, high = rules["low"], rules["high"]
+    number = isinstance(converted, int | float) and not isinstance(converted, bool)
+    if converted is None or (float in kinds and isinstance(converted, str) and converted != "dynamic"):
+        raise ConfigError(f"{spec.name}={value!r}: {_rule(kinds, rules)} is needed ({rules['help']})")
+    if number and not ((low is None or converted >= low) and (high is None or converted <= high)):
+        raise ConfigError(f"{spec.name}={value!r}: {_rule(kinds, rules)} is needed ({rules['help']})")
+    if rules["choices"]:
+        match = next((c for c in rules["choices"] if c.lower() == str(converted).lower()), None)
+        if match is None:
+            raise ConfigError(f"{spec.name}={value!r}: choose one of {', '.join(rules['choices'])}")
+        return match
+    return converted
+
+
+def _converted(value: object, kind: type) -> object | None:
+    """`value` as `kind` when nothing is lost by it: "3" and 3 are whole numbers, 3.5 and True are not."""
+    text = str(value).strip()
+    if kind is bool:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
+            text.lower()
+        )
+    if isinstance(value, bool):
+        return None
+    if kind is str:
+        return str(value) if isinstance(value, str | Path) else None
+    try:
+        number = float(text)
+        if kind is float:
+            return number if number == number and abs(number) != float("inf") else None
+        return int(number) if number == int(number) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _rule(kinds: tuple[type, ...], rules: Mapping[str, object]) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    low, high = rules["low"], rules["high"]
+    bounds = [f"at least {low:g}"] if low is not None else []
+    bounds += [f"at most {high:g}"] if high is not None else []
+    other = ' or "dynamic"' if float in kinds and str in kinds else ""
+    return " ".join([names[kinds[0]], *([" and ".join(bounds)] if bounds else [])]) + other
+
+
+def preset_text(name: str) -> str:
+    """What None means for a parameter: its value per mode or recipe; "" where nothing is preset."""
+    presets = (MODES | RECIPES).items()
+    return ", ".join(f"{preset}: {table[name]}" for preset, table in presets if name in table)
+
+
+def default_text(spec: dataclasses.Field) -> str:
+    """The default of a parameter as shown in help texts and the README's table."""
+    if spec.default is None:
+        return preset_text(spec.name) or "None"
+    return repr(spec.default) if isinstance(spec.default, str) else f"{spec.default}"
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
+    """A TrainConfig from command-line flags, one per parameter; `--help` explains each."""
+    parser = argparse.ArgumentParser(
+        prog="python -m attnet.train", description="Train a residual attention network.", allow_abbrev=False
+    )
+    for name, spec in parameter_fields().items():
+        kinds = "|".join(kind.__name__ for kind in field_types(spec))
+        text = f"{spec.metadata['help']} (default {default_text(spec)})".replace("%", "%%")
+        parser.add_argument(f"--{name}", metavar=kinds, default=argparse.SUPPRESS, help=text)
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flag = unknown[0].split("=")[0].lstrip("-")
+        TrainConfig(**{flag: None})  # raises, with the nearest known name
+        raise ConfigError(f"unexpected argument {unknown[0]!r}; every parameter is --name value, see --help")
+    return TrainConfig(**vars(known))
+
+
+def repository_root() -> Path:
+    """Where relative paths start: the checkout that holds this package, else the working directory."""
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def resolve_path(path: str | Path) -> Path:
+    """An absolute path; a relative one starts at the repository root, wherever the kernel was started."""
+    return repository_root() / Path(path).expanduser()

@@ -1,0 +1,299 @@
+"""CIFAR-10 and CIFAR-100, read and checked; the classes `Split` and `Dataset` that every data set comes in.
+
+Both sets (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009) are Python pickles, and
+those run code when read carelessly. Here they go through an unpickler that knows numpy arrays and nothing
+else, and every count, shape and label is checked. An archive is read as it is: nothing is unpacked to disk.
+"""
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from attnet.errors import DataError
+
+TRAIN, TEST, PIXELS = 50_000, 10_000, 3 * 32 * 32  # images of either set; numbers in an image
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images with their labels; `masks` (the object's pixels) exist only where the set was drawn by us."""
+
+    images: torch.Tensor  # uint8 [N, 3, 32, 32]
+    labels: torch.Tensor  # int64 [N]
+    masks: torch.Tensor | None = None  # bool [N, 32, 32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, n: int, seed: int = 0) -> "Split":
+        """A split of `n` images in their original order, as even over the classes as the labels allow.
+
+        `n` and `seed` alone decide which; with one seed, a smaller subset is part of a larger one.
+        Raises DataError unless 1 <= n <= len(self).
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= len(self):
+            raise DataError(f"n: {n!r}; give a whole number from 1 to {len(self)}, the images of this split")
+        shuffled = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        labels, by_class = self.labels.cpu()[shuffled].sort(stable=True)
+        counts = labels.bincount()
+        # The how-manieth of its class is each image? The first of every class go in, then the second, …
+        nth = torch.arange(len(self)) - (counts.cumsum(0) - counts)[labels]
+        turn = torch.empty_like(nth).scatter_(0, by_class, nth)
+        chosen = shuffled[turn.argsort(stable=True)[:n]].sort().values
+        masks = None if self.masks is None else self.masks[chosen]
+        return Split(self.images[chosen], self.labels[chosen], masks)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Both splits of one set, its class names in label order, and where it came from."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    name: str
+    source: str  # for people: the path read
+    warnings: tuple[str, ...] = ()  # what is odd, though not wrong
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one CIFAR set lies on disk."""
+
+    name: str
+    classes: int
+    folder: str
+    labels_key: str
+    names_key: str
+    md5: dict[str, str]  # of the original files; the first holds the class names, the last the test images
+
+    @property
+    def archive(self) -> str:
+        return f"cifar-{self.classes}-python.tar.gz"
+
+    @property
+    def fetch(self) -> str:
+        return f"`python -m attnet.download {self.name}` fetches the original"
+
+
+_MD5_10 = {
+    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+_MD5_100 = {
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+}
+_LAYOUTS = {
+    "cifar10": _Layout("cifar10", 10, "cifar-10-batches-py", "labels", "label_names", _MD5_10),
+    "cifar100": _Layout("cifar100", 100, "cifar-100-python", "fine_labels", "fine_label_names", _MD5_100),
+}
+
+
+def load_dataset(data_path: str | Path | None, name: str = "cifar10") -> Dataset:
+    """Read `cifar10` or `cifar100` at `data_path` (see `find_dataset`), or draw `shapes`, which needs none.
+
+    CIFAR gives 50,000 training and 10,000 test images, uint8 [N, 3, 32, 32] in RGB, with int64 labels [N].
+    Raises DataError for anything missing, damaged, unsafe or of the wrong shape. Files that differ from the
+    originals only warn (UserWarning, and `Dataset.warnings`), because preprocessed copies are legitimate.
+    """
+    if name == "shapes":
+        from attnet.shapes import make_shapes  # here, since shapes.py needs the classes above
+
+        return make_shapes()
+    layout = _layout(name)
+    try:
+        if (source := find_dataset(data_path, name)) is None:
+            raise DataError(f"{_what_is_at(data_path, layout)}. {layout.fetch}")
+    except OSError as error:
+        raise DataError(f"data_path: {data_path} cannot be read ({error}); check its permissions") from error
+
+    meta, *batches, last = layout.md5
+    step = TRAIN // len(batches)
+    rows = {file: slice(i * step, (i + 1) * step) for i, file in enumerate(batches)}
+    rows[last] = slice(TRAIN, TRAIN + TEST)
+    images, labels = np.empty((TRAIN + TEST, PIXELS), np.uint8), np.empty(TRAIN + TEST, np.int64)
+    classes: tuple[str, ...] = ()
+    altered, missing = [], dict(layout.md5)
+    for file, blob in _files(source, layout):
+        if hashlib.md5(blob, usedforsecurity=False).hexdigest() != layout.md5[file]:
+            altered.append(file)
+        try:
+            content = _unpickle(blob)
+            if file == meta:
+                classes = _class_names(content, layout)
+            else:
+                images[rows[file]], labels[rows[file]] = _batch(content, layout, len(labels[rows[file]]))
+        except DataError as error:
+            raise DataError(f"{source}/{file} {error}. Remove it; {layout.fetch}") from error.__cause__
+        missing.pop(file, None)
+    if missing:
+        raise DataError(f"{source} lacks {', '.join(missing)} of {', '.join(layout.md5)}; {layout.fetch}")
+
+    note = ""
+    if altered:
+        differ = f"{len(altered)} of {len(layout.md5)} files differ from the originals by md5"
+        note = f"{source}: {differ} ({', '.join(altered)}). Fine if preprocessed; if not, {layout.fetch}"
+        warnings.warn(note, UserWarning, stacklevel=2)
+    pictures, answers = torch.from_numpy(images).view(-1, 3, 32, 32), torch.from_numpy(labels)
+    splits = Split(pictures[:TRAIN], answers[:TRAIN]), Split(pictures[TRAIN:], answers[TRAIN:])
+    return Dataset(*splits, classes, name, str(source), (note,) if note else ())
+
+
+def find_dataset(data_path: str | Path | None, name: str = "cifar10") -> Path | None:
+    """The folder or archive that `load_dataset` would read, or None when there is nothing.
+
+    `data_path` may be the set's folder (under any name), the folder that holds it or its `.tar.gz`, or a
+    `.tar.gz`. The folder's own path also finds the archive beside it, so one path serves packed and unpacked.
+    A folder that lacks files gives way to an archive: an interrupted unpacking may have left it.
+    """
+    if name == "shapes" or data_path is None:
+        return None
+    layout, path = _layout(name), Path(data_path).expanduser()
+    if path.is_file():
+        return path if path.name.endswith((".tar.gz", ".tgz")) else None
+    held = {f: sum((f / file).is_file() for file in layout.md5) for f in (path, path / layout.folder)}
+    # Any folder may hold something called "test": without the set's own name, it takes two files.
+    folders = [f for f, files in held.items() if files >= (1 if f.name == layout.folder else 2)]
+    whole = [f for f in folders if held[f] == len(layout.md5)]
+    homes = [path, path.parent] if path.name == layout.folder else [path]
+    archives = [home / layout.archive for home in homes if (home / layout.archive).is_file()]
+    return next(iter(whole + archives + folders), None)
+
+
+def _layout(name: str) -> _Layout:
+    if name not in _LAYOUTS:
+        raise DataError(f"name: {name!r} is not a data set; known are {', '.join(_LAYOUTS)} and shapes")
+    return _LAYOUTS[name]
+
+
+def _what_is_at(data_path: str | Path | None, layout: _Layout) -> str:
+    """What there is instead of the set, and what was expected."""
+    expected = f"the folder {layout.folder} ({', '.join(layout.md5)}) or {layout.archive}"
+    if data_path is None:
+        return f"data_path: None, but {layout.name} is read from disk: give the path of {expected}"
+    path = Path(data_path).expanduser()
+    if not path.is_dir():
+        found = "is a file, and no .tar.gz" if path.exists() else "does not exist"
+    elif other := next((o for o in _LAYOUTS if find_dataset(path, o)), None):
+        found = f"is {other}: ask for it by that name"
+    else:
+        entries = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+        more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
+        found = f"holds {', '.join(entries[:8])}{more}" if entries else "is an empty folder"
+    return f"data_path: {data_path} {found}; expected at that path, or in it: {expected}"
+
+
+def _files(source: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the set's files, from a folder or straight out of the compressed archive."""
+    try:
+        if source.is_dir():
+            for file in layout.md5:
+                if (source / file).is_file():
+                    yield file, (source / file).read_bytes()
+            return
+        with gzip.open(source) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                if member.isfile() and path.name in layout.md5 and path.parent.name in (layout.folder, ""):
+                    yield path.name, archive.extractfile(member).read()
+            while stream.read(1 << 20):  # gzip compares its checksum only at the very end
+                pass
+    except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
+        what = f"damaged, perhaps half a download ({source.stat().st_size:,} bytes; {error})"
+        raise DataError(f"{source} is {what}. Remove it; {layout.fetch}") from error
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error}); check its permissions") from error
+
+
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """In place of numpy's `_frombuffer`, for arrays pickled with protocol 5 (Python 3.14's default)."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+_ALLOWED = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+_ALLOWED["_codecs", "encode"] = lambda text, _: text.encode(
+    "latin1"
+)  # how Python 3 writes bytes for Python 2
+for _core in ("numpy.core", "numpy._core"):  # the names of numpy 1 and of numpy 2
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            rule = "only numpy arrays, lists, numbers and text are read"
+            raise DataError(f"asks for {module}.{name}, which could run code; {rule}: do not trust this file")
+        return _ALLOWED[module, name]
+
+
+def _unpickle(blob: bytes) -> dict[str, Any]:
+    """The dict in a pickle of Python 2 (its strings stay bytes: quickest) or Python 3, with keys as str."""
+    try:
+        content = _Unpickler(io.BytesIO(blob), encoding="bytes").load()
+    except DataError:
+        raise
+    except Exception as error:  # damaged bytes can raise anything, from EOFError to MemoryError
+        raise DataError(f"is damaged or cut short ({len(blob):,} bytes; {error!r})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"holds a {type(content).__name__} where a dict is expected")
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): content[key] for key in content}
+
+
+def _get(content: dict[str, Any], key: str, layout: _Layout) -> Any:
+    if key not in content:
+        raise DataError(f"has no `{key}`, only {sorted(content)}: not a file of {layout.name}")
+    return content[key]
+
+
+def _batch(content: dict[str, Any], layout: _Layout, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels, uint8 [rows, 3072] (the red plane line by line, then green, blue), and labels, int [rows]."""
+    key = layout.labels_key
+    data, labels = _get(content, "data", layout), _get(content, key, layout)
+    kind = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
+    if kind != np.uint8:
+        raise DataError(f"has pixels in `data` of type {kind}; they must be a numpy array of uint8")
+    if data.ndim != 2 or data.shape[1] != PIXELS:
+        raise DataError(f"has `data` of shape {data.shape}; 32x32 RGB images, one a row, are (n, {PIXELS})")
+    if len(data) != rows:
+        raise DataError(f"holds {len(data):,} images where {rows:,} are expected")
+    try:
+        labels = np.asarray(labels)
+    except ValueError as error:  # lists of unequal length
+        raise DataError(f"has no whole numbers in `{key}` ({error})") from error
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"has `{key}` of {labels.dtype} {labels.shape}; it must be one whole number an image")
+    if len(labels) != rows:
+        raise DataError(f"has {len(labels):,} `{key}` for {rows:,} images")
+    wrong = np.flatnonzero((labels < 0) | (labels >= layout.classes))
+    if wrong.size:
+        bad = f"{labels[wrong[0]]} at position {wrong[0]}, {wrong.size:,} such in all"
+        raise DataError(f"has `{key}` outside 0 to {layout.classes - 1} ({bad})")
+    return data, labels
+
+
+def _class_names(content: dict[str, Any], layout: _Layout) -> tuple[str, ...]:
+    names = _get(content, layout.names_key, layout)
+    if isinstance(names, list):
+        names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
+        if all(isinstance(name, str) for name in names) and len(names) == len(set(names)) == layout.classes:
+            return tuple(names)
+    raise DataError(f"must give {layout.classes} different names in `{layout.names_key}`, not {names!r:.80}")

@@ -1,0 +1,83 @@
+"""Measuring a network on a test set: loss, Top-1, per-class accuracy, confusion matrix, the mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnet.batches import TestBatches
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outputs of a network on a split, in the split's order, on the CPU.
+
+    `logits` float32 [N, K], `labels` int64 [N]; everything else follows from them.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    @property
+    def predictions(self) -> Tensor:
+        """The class with the largest logit, int64 [N]."""
+        return self.logits.argmax(dim=1)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats."""
+        return F.cross_entropy(self.logits.double(), self.labels).item()
+
+    @property
+    def top1(self) -> float:
+        """Share of right predictions, per cent."""
+        return 100 * (self.predictions == self.labels).double().mean().item()
+
+    @property
+    def confusion(self) -> Tensor:
+        """How many images of class i were taken for class j: int64 [K, K] at [i, j]."""
+        k = self.logits.shape[1]
+        return (self.labels * k + self.predictions).bincount(minlength=k * k).view(k, k)
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """Top-1 of each class, per cent; nan for a class without images."""
+        table = self.confusion[: len(self.classes), :].double()
+        rates = 100 * table.diagonal() / table.sum(dim=1)
+        return dict(zip(self.classes, rates.tolist(), strict=True))
+
+    def mistakes(self, n: int) -> Tensor:
+        """Indices of the `n` wrong predictions the network was surest of, surest first: int64 [<= n]."""
+        confidence = self.logits.softmax(dim=1).amax(dim=1)
+        confidence[self.predictions == self.labels] = -1
+        order = confidence.argsort(descending=True)
+        return order[: min(n, int((confidence >= 0).sum()))]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: TestBatches,
+    classes: tuple[str, ...],
+    *,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    input_dtype: torch.dtype = torch.float32,
+) -> Evaluation:
+    """Run `model` in evaluation mode over `batches`; its mode is put back afterwards.
+
+    Results stay on the device until the end: one transfer for the whole set.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with autocast():
+            logits = [model(batch.images.to(input_dtype)) for batch in batches]
+    finally:
+        model.train(was_training)
+    return Evaluation(torch.cat(logits).float().cpu(), batches.labels.cpu(), classes)

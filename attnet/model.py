@@ -1,0 +1,367 @@
+"""The Residual Attention Network: one residual unit, one recursive attention module, one table of variants.
+
+Source: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017 (sections in brackets),
+and the reference implementation tengshaofeng/ResidualAttentionNetwork-pytorch, whose five classes are rows of
+`variants()`. Shapes are written [N, C, H, W]; H and W halve from stage to stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnet.errors import ConfigError
+
+ATTENTION_TYPES = ("mixed", "channel", "spatial", "none")
+COMBINE_TYPES = ("residual", "naive")
+
+
+@dataclass(frozen=True)
+class Stem:
+    """First convolution (`channels`, `kernel`, `stride`) and, when `pool` > 0, a max-pool of stride 2."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    pool: int = 0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table of networks; `build_model` turns it into a module.
+
+    `modules[i]` attention modules stand in stage i on `widths[i]` channels, and their mask branches pool
+    `depths[i]` times. `p`, `t`, `r` are the paper's hyper-parameters (section 3): units before and after the
+    branches, in the trunk, and between two poolings of the mask branch.
+    """
+
+    name: str
+    input_size: int
+    stem: Stem
+    modules: tuple[int, ...]
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    tail_width: int
+    tail_stride: int = 1
+    p: int = 1
+    t: int = 2
+    r: int = 1
+    attention: str = "mixed"
+    combine: str = "residual"
+    source: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters with 10 classes, counted from the module itself."""
+        return _count_parameters(self)
+
+
+class ResidualUnit(nn.Module):
+    """Pre-activation bottleneck (He et al., 2016): BN-ReLU-1x1, BN-ReLU-3x3 (stride), BN-ReLU-1x1.
+
+    [N, c_in, H, W] -> [N, c_out, H/stride, W/stride]. The shortcut is the input itself when that fits, else a
+    1x1 convolution of the first BN-ReLU's output; it exists only then, so every parameter gets a gradient.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__()
+        c_mid = c_out // 4
+        self.norm1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_mid, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(c_mid)
+        self.conv2 = nn.Conv2d(c_mid, c_mid, 3, stride, padding=1, bias=False)
+        self.norm3 = nn.BatchNorm2d(c_mid)
+        self.conv3 = nn.Conv2d(c_mid, c_out, 1, bias=False)
+        fits = c_in == c_out and stride == 1
+        self.shortcut = None if fits else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.norm1(x), inplace=True)
+        out = self.conv1(active)
+        out = self.conv2(F.relu(self.norm2(out), inplace=True))
+        out = self.conv3(F.relu(self.norm3(out), inplace=True))
+        return out + (x if self.shortcut is None else self.shortcut(active))
+
+
+def _units(count: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualUnit(channels, channels) for _ in range(count)))
+
+
+def _pool(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+def _upsample_like(x: Tensor, target: Tensor) -> Tensor:
+    return F.interpolate(x, size=target.shape[2:], mode="bilinear", align_corners=True)
+
+
+class MaskLevel(nn.Module):
+    """One resolution of the mask branch and, recursively, every coarser one (section 3.1, figure 2).
+
+    [N, C, h, w] -> [N, C, h, w]. The coarsest level (`poolings` = 0) is 2r units; any other one is r units, a
+    pooled level below it, a one-unit skip connection, and r units on the sum of the three on the way up.
+    """
+
+    def __init__(self, channels: int, poolings: int, r: int) -> None:
+        super().__init__()
+        coarsest = poolings == 0
+        self.units = _units(2 * r if coarsest else r, channels)
+        self.skip = None if coarsest else ResidualUnit(channels, channels)
+        self.below = None if coarsest else MaskLevel(channels, poolings - 1, r)
+        self.up = None if coarsest else _units(r, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        here = self.units(x)
+        if self.below is None:
+            return here
+        coarse = self.below(_pool(here))
+        return self.up(_upsample_like(coarse, here) + here + self.skip(here))
+
+
+class MaskHead(nn.Module):
+    """BN-ReLU-1x1, BN-ReLU-1x1, then the attention type's normalisation (section 3.2). Keeps [N, C, H, W].
+
+    mixed: sigmoid, in (0, 1). channel: divided by the L2 norm over channels at each position, in [-1, 1].
+    spatial: each channel standardised over its positions, then sigmoid, in (0, 1).
+    """
+
+    def __init__(self, channels: int, attention: str) -> None:
+        super().__init__()
+        self.attention = attention
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(F.relu(self.norm1(x), inplace=True))
+        out = self.conv2(F.relu(self.norm2(out), inplace=True))
+        if self.attention == "channel":
+            return F.normalize(out, dim=1)
+        if self.attention == "spatial":
+            out = F.instance_norm(out)
+        return torch.sigmoid(out)
+
+
+class MaskBranch(nn.Module):
+    """The soft mask of an attention module; its output is what `attnet.capture_masks` returns.
+
+    Without poolings it sees x alone; with them, the up-sampled coarse path is added to the trunk's output.
+    """
+
+    def __init__(self, channels: int, depth: int, r: int, attention: str) -> None:
+        super().__init__()
+        self.depth = depth
+        self.levels = MaskLevel(channels, max(depth - 1, 0), r)
+        self.head = MaskHead(channels, attention)
+
+    def forward(self, x: Tensor, trunk: Tensor) -> Tensor:
+        if self.depth == 0:
+            return self.head(self.levels(x))
+        return self.head(_upsample_like(self.levels(_pool(x)), x) + trunk)
+
+
+class AttentionModule(nn.Module):
+    """p units, then trunk (t units) and mask branch side by side, (1 + mask) * trunk, p units (section 3).
+
+    [N, C, H, W] -> [N, C, H, W]. `combine="naive"` is mask * trunk, which the paper compares with;
+    `attention="none"` leaves the trunk alone.
+    """
+
+    def __init__(self, channels: int, depth: int, variant: Variant) -> None:
+        super().__init__()
+        self.combine = variant.combine
+        self.pre = _units(variant.p, channels)
+        self.trunk = _units(variant.t, channels)
+        has_mask = variant.attention != "none"
+        self.mask = MaskBranch(channels, depth, variant.r, variant.attention) if has_mask else None
+        self.post = _units(variant.p, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pre(x)
+        out = self.trunk(x)
+        if self.mask is not None:
+            mask = self.mask(x, out)
+            # addcmul is out + mask * out in one pass over memory and without storing 1 + mask.
+            out = torch.addcmul(out, mask, out) if self.combine == "residual" else mask * out
+        return self.post(out)
+
+
+class Stage(nn.Module):
+    """A residual unit that changes width (and, with stride 2, resolution), then attention modules."""
+
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, modules: int, depth: int, variant: Variant
+    ) -> None:
+        super().__init__()
+        self.entry = ResidualUnit(c_in, c_out, stride)
+        self.attention = nn.Sequential(*(AttentionModule(c_out, depth, variant) for _ in range(modules)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(self.entry(x))
+
+
+class ResidualAttentionNetwork(nn.Module):
+    """Images [N, 3, S, S], float in [0, 1], to logits [N, num_classes]; S is `variant.input_size`.
+
+    Other sizes run as well, since the last pooling is global; weights carry over.
+    """
+
+    def __init__(self, variant: Variant, num_classes: int = 10) -> None:
+        super().__init__()
+        self.variant = variant
+        self.num_classes = num_classes
+        stem = variant.stem
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, stem.channels, stem.kernel, stem.stride, padding=stem.kernel // 2, bias=False),
+            nn.BatchNorm2d(stem.channels),
+            nn.ReLU(inplace=True),
+        )
+        if stem.pool:
+            self.stem.append(nn.MaxPool2d(stem.pool, stride=2, padding=(stem.pool - 1) // 2))
+        self.stages = nn.Sequential()
+        channels = stem.channels
+        rows = zip(variant.widths, variant.modules, variant.depths, strict=True)
+        for index, (width, modules, depth) in enumerate(rows):
+            stage = Stage(channels, width, 1 if index == 0 else 2, modules, depth, variant)
+            self.stages.add_module(f"stage{index + 1}", stage)
+            channels = width
+        self.tail = nn.Sequential(
+            ResidualUnit(channels, variant.tail_width, variant.tail_stride),
+            ResidualUnit(variant.tail_width, variant.tail_width),
+            ResidualUnit(variant.tail_width, variant.tail_width),
+        )
+        self.norm = nn.BatchNorm2d(variant.tail_width)
+        self.fc = nn.Linear(variant.tail_width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.tail(self.stages(self.stem(images)))
+        x = F.relu(self.norm(x), inplace=True)
+        return self.fc(x.mean(dim=(2, 3)))
+
+    def attention_modules(self) -> dict[str, AttentionModule]:
+        """The attention modules in forward order, named "stage1.0", "stage2.0", "stage2.1" ..."""
+        return {
+            f"{stage_name}.{index}": module
+            for stage_name, stage in self.stages.named_children()
+            for index, module in enumerate(stage.attention)
+        }
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network inside `torch.compile` and DistributedDataParallel wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _cifar(depth: int, modules: int, p: int = 1, t: int = 2, r: int = 1) -> Variant:
+    """The paper's CIFAR networks (section 4.1): 16-64-128-256 channels, m modules in each of three stages."""
+    return Variant(
+        name=f"attention{depth}_cifar",
+        input_size=32,
+        stem=Stem(16),
+        modules=(modules,) * 3,
+        depths=(2, 1, 0),
+        widths=(64, 128, 256),
+        tail_width=256,
+        p=p,
+        t=t,
+        r=r,
+        source="paper, section 4.1",
+    )
+
+
+def _table() -> tuple[Variant, ...]:
+    cifar = Variant("attention92", 32, Stem(32), (1, 2, 3), (2, 1, 0), (128, 256, 512), 1024)
+    large = Variant(
+        "attention92_224", 224, Stem(64, 7, 2, 3), (1, 2, 3), (3, 2, 1), (256, 512, 1024), 2048, 2
+    )
+    row = dataclasses.replace
+    return (
+        row(cifar, source="ResidualAttentionModel_92_32input_update"),
+        row(
+            cifar,
+            name="attention92_pooled",
+            stem=Stem(32, 5, 1, 2),
+            source="ResidualAttentionModel_92_32input",
+        ),
+        row(large, source="ResidualAttentionModel_92"),
+        row(large, name="attention56_224", modules=(1, 1, 1), source="ResidualAttentionModel_56"),
+        row(
+            large,
+            name="attention92_448",
+            input_size=448,
+            modules=(1, 1, 2, 3),
+            depths=(4, 3, 2, 1),
+            widths=(128, 256, 512, 1024),
+            source="ResidualAttentionModel_448input",
+        ),
+        _cifar(56, 1),
+        _cifar(92, 2),
+        _cifar(236, 6),
+        _cifar(452, 6, p=2, t=4, r=3),
+        Variant(
+            "attention56_tiny", 32, Stem(8), (1, 1, 1), (2, 1, 0), (32, 64, 128), 256, source="for rehearsals"
+        ),
+    )
+
+
+def variants() -> dict[str, Variant]:
+    """Every network by name; `variants()["attention92"].parameters` is 12,170,730."""
+    return {variant.name: variant for variant in _table()}
+
+
+@functools.cache
+def _count_parameters(variant: Variant) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in ResidualAttentionNetwork(variant).parameters())
+
+
+def _check_options(variant: Variant, num_classes: int) -> None:
+    if num_classes < 1:
+        raise ConfigError(f"num_classes={num_classes}: at least 1 is needed")
+    if variant.attention not in ATTENTION_TYPES:
+        raise ConfigError(f"attention={variant.attention!r}: choose one of {', '.join(ATTENTION_TYPES)}")
+    if variant.combine not in COMBINE_TYPES:
+        raise ConfigError(f"combine={variant.combine!r}: choose one of {', '.join(COMBINE_TYPES)}")
+    for name in ("p", "t", "r"):
+        value = getattr(variant, name)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name}={value!r}: a whole number of residual units, at least 1, is needed")
+
+
+OPTIONS = ("attention", "combine", "p", "t", "r")
+
+
+def build_model(name: str, num_classes: int = 10, **options: object) -> ResidualAttentionNetwork:
+    """Build a network of the table, with PyTorch's default initialisation as the reference does.
+
+    Args:
+        name: a key of `variants()`.
+        num_classes: width of the last layer.
+        **options: for study, `attention` (mixed, channel, spatial, none), `combine` (residual, naive) and the
+            paper's `p`, `t`, `r`; the variant's own value where not given.
+
+    Returns:
+        The network in training mode, float32, on the default device.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value out of range.
+    """
+    table = variants()
+    if name not in table:
+        raise ConfigError(f"model={name!r} is unknown: choose one of {', '.join(table)}")
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise ConfigError(f"unknown model option {unknown[0]!r}: choose from {', '.join(OPTIONS)}")
+    variant = dataclasses.replace(table[name], **options)
+    _check_options(variant, num_classes)
+    return ResidualAttentionNetwork(variant, num_classes)

@@ -1,0 +1,152 @@
+"""From what was asked to what will be done: mode, device, data and every preset resolved, with the reasons."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from dataclasses import dataclass
+
+from attnet import device as devices
+from attnet.batches import Augmentation, Colour, TestBatches, TrainBatches
+from attnet.config import MODES, RECIPES, TrainConfig, parameter_fields, resolve_path
+from attnet.data import Dataset, Split, find_dataset, load_dataset
+from attnet.device import Device
+from attnet.errors import ConfigError, DataError
+from attnet.model import variants
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before training starts. `config` has no None and no "auto" left in it.
+
+    `choices` are sentences that say what was chosen and why.
+    """
+
+    config: TrainConfig
+    device: Device
+    dataset: Dataset
+    dataset_label: str
+    colour: Colour | None
+    choices: tuple[str, ...]
+
+    def train_batches(self, shards: int = 1, first: int = 0, count: int | None = None) -> TrainBatches:
+        """The training batches on the device; the arguments are those of `TrainBatches`."""
+        config = self.config
+        return TrainBatches(
+            self.dataset.train,
+            config.train_batch_size,
+            self.device.torch_device,
+            seed=config.seed,
+            augmentation=Augmentation(config.flip, config.crop_padding, config.cutout, config.mixup),
+            colour=self.colour,
+            shards=shards * config.accumulate,
+            first=first,
+            count=count,
+        )
+
+    def test_batches(self) -> TestBatches:
+        """The test batches on the device."""
+        return TestBatches(
+            self.dataset.test, self.config.test_batch_size, self.device.torch_device, self.colour
+        )
+
+    def describe(self) -> str:
+        """The plan in plain lines, for logs and notebooks."""
+        config = self.config
+        network = variants()[config.model]
+        steps = len(self.dataset.train) // (config.train_batch_size * config.accumulate * config.device_num)
+        return "\n".join(
+            [
+                *self.choices,
+                f"device: {self.device.name} ({self.device.kind}, {config.device_num} in all), precision {config.amp}"
+                + (f" in {str(self.device.half_dtype).removeprefix('torch.')}" if config.amp != "O0" else ""),
+                f"data: {self.dataset_label} from {self.dataset.source}",
+                f"network: {config.model}, {network.parameters:,} parameters with 10 classes",
+                f"training: recipe {config.recipe}, {config.total_epochs} epochs of {steps} steps, "
+                f"batch {config.train_batch_size} x {config.device_num * config.accumulate}",
+            ]
+        )
+
+
+def make_plan(config: TrainConfig) -> Plan:
+    """Resolve a configuration: choose what was left open, load the data, check that all fits together.
+
+    Raises:
+        ConfigError: parameters that cannot work together or on this machine.
+        DataError: no usable data set at `data_path`.
+    """
+    device = devices.choose(config.device_type, config.device_id)
+    choices = []
+    data_path = resolve_path(config.data_path)
+    given = config.data_path != parameter_fields()["data_path"].default
+    wanted = "cifar100" if config.dataset == "cifar100" else "cifar10"
+    found = find_dataset(data_path, wanted)
+    if config.dataset == "auto" and given and found is None:
+        load_dataset(data_path, wanted)  # raises, and says what is at data_path and what is needed
+
+    mode = config.mode
+    if mode == "auto":
+        mode = "full" if device.is_accelerator and found else "rehearsal"
+        if not device.is_accelerator:
+            why = "there is no accelerator here"
+        else:
+            why = f"an accelerator and {wanted} are here" if found else f"there is no {wanted} at {data_path}"
+        other = (
+            "mode=full trains the real network to the end"
+            if mode == "rehearsal"
+            else "mode=rehearsal is short"
+        )
+        choices.append(f"mode {mode}, since {why}; {other}")
+    name = config.dataset
+    if name == "auto":
+        name = wanted if found or mode != "rehearsal" else "shapes"
+        if name == "shapes":
+            choices.append(
+                f"data set shapes (embedded, synthetic), since there is no CIFAR-10 at {data_path}"
+            )
+
+    preset = dict(MODES[mode])
+    if mode == "performance" and config.device_num > 1:
+        preset["total_epochs"] = 3
+    preset |= RECIPES[config.recipe]
+    preset |= {"mode": mode, "dataset": name, "device_type": device.kind}
+    if config.amp == "auto":
+        preset["amp"] = "O2" if device.type in ("npu", "cuda") else "O0"
+    asked = config.to_dict()
+    open_ones = {key: value for key, value in preset.items() if asked[key] is None or asked[key] == "auto"}
+    config = config.replace(**open_ones)
+
+    if config.model not in variants():
+        raise ConfigError(f"model={config.model!r} is unknown: choose one of {', '.join(variants())}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same sentences are among the choices
+        dataset = load_dataset(data_path, name)
+    choices += dataset.warnings
+    full = len(dataset.train)
+    dataset = dataclasses.replace(
+        dataset,
+        train=_subset(dataset.train, "train_images", config.train_images, mode, choices),
+        test=_subset(dataset.test, "test_images", config.test_images, mode, choices),
+    )
+    if config.num_classes is None:
+        config = config.replace(num_classes=len(dataset.classes))
+    if config.num_classes < len(dataset.classes):
+        raise ConfigError(
+            f"num_classes={config.num_classes}: {name} has {len(dataset.classes)} classes; give that many or more"
+        )
+    label = (
+        f"{name}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "") + " images"
+    )
+    colour = Colour.of(dataset.train.images) if config.normalize else None
+    return Plan(config, device, dataset, label, colour, tuple(choices))
+
+
+def _subset(split: Split, parameter: str, wanted: int, mode: str, choices: list[str]) -> Split:
+    """`wanted` images of a split (0: all). A mode's preset larger than the set takes all; a user's is an error."""
+    if wanted == 0 or wanted == len(split) or (wanted > len(split) and MODES[mode][parameter] == wanted):
+        return split
+    if wanted > len(split):
+        raise DataError(f"{parameter}={wanted}: the data set has only {len(split)}; 0 means all")
+    if MODES[mode][parameter] == wanted:
+        choices.append(f"{parameter} {wanted:,} of {len(split):,}, as a {mode} does; {parameter}=0 takes all")
+    return split.subset(wanted)

@@ -1,0 +1,157 @@
+"""Figures: sample batches, training curves, per-class accuracy, confusion, predictions. Each is one call.
+
+Every function returns a matplotlib Figure and shows nothing itself: a notebook displays the value of its last line,
+a script calls `savefig`. Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from attnet.data import Split
+from attnet.evaluation import Evaluation
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
+
+
+def _grid(count: int, columns: int, size: float, title_lines: int = 1) -> tuple[Figure, list[Axes]]:
+    """`count` axis-free squares of `size` inches, `columns` a row, with room for titles."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * size, rows * (size + 0.17 * title_lines)), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for ax in axes:
+        ax.set_axis_off()
+    return figure, axes[:count]
+
+
+def _show(ax: Axes, image: Tensor, title: str, colour: str = "black") -> None:
+    """An image uint8 or float in [0, 1], [3, H, W], without smoothing."""
+    ax.imshow(image.detach().cpu().permute(1, 2, 0).numpy(), interpolation="nearest")
+    ax.set_title(title, fontsize=8, color=colour, pad=2)
+
+
+def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
+    """The first `n` images of a batch as the network gets them, float [B, 3, H, W], with their classes.
+
+    Standardised images are stretched back into the visible range, all alike.
+    """
+    images = images[:n].float()
+    low, high = images.min(), images.max()
+    if low < 0 or high > 1:
+        images = (images - low) / (high - low)
+    figure, axes = _grid(len(images), 10, 0.95)
+    for ax, image, label in zip(axes, images, labels.tolist(), strict=False):
+        _show(ax, image, classes[label])
+    return figure
+
+
+def plot_curves(rows: Sequence[dict]) -> Figure:
+    """Losses and test Top-1 over the epochs; `rows` are the objects of metrics.jsonl."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in rows]
+    marker = "o" if len(rows) <= 30 else None
+    for name, colour in (("train_loss", BLUE), ("test_loss", ORANGE)):
+        left.plot(
+            epochs,
+            [row[name] for row in rows],
+            color=colour,
+            marker=marker,
+            ms=4,
+            label=name.replace("_", " "),
+        )
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
+    left.legend(frameon=False)
+    top1 = [row["top1"] for row in rows]
+    best = max(range(len(rows)), key=lambda i: top1[i])
+    right.plot(epochs, top1, color=GREEN, marker=marker, ms=4)
+    right.plot(epochs[best], top1[best], "o", ms=9, mfc="none", color=GREEN)
+    right.annotate(
+        f"best {top1[best]:.2f} %",
+        (epochs[best], top1[best]),
+        (-6, -14),
+        textcoords="offset points",
+        ha="right",
+    )
+    right.set(xlabel="epoch", ylabel="test Top-1 (%)", ylim=(0, 100))
+    for ax in (left, right):
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(rows) == 1:
+            ax.set_xlim(0, 2)
+    changes = [row["epoch"] for before, row in zip(rows, rows[1:], strict=False) if row["lr"] != before["lr"]]
+    for epoch in changes:
+        left.axvline(epoch - 0.5, color=GREY, lw=0.8, ls=":")
+    if changes:
+        left.annotate("lr ÷ 10", (changes[0] - 0.5, 0.97), (3, -8), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
+    return figure
+
+
+def plot_per_class(per_class: dict[str, float]) -> Figure:
+    """Top-1 of each class, per cent, best first; at most the 40 worst of many classes."""
+    items = sorted(per_class.items(), key=lambda item: item[1])[:40]
+    figure = Figure(figsize=(6, 0.6 + 0.27 * len(items)), layout="constrained")
+    ax = figure.subplots()
+    bars = ax.barh([name for name, _ in items], [rate for _, rate in items], color=BLUE, height=0.7)
+    ax.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    ax.set(xlabel="Top-1 (%)", xlim=(0, 108))
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(left=False)
+    return figure
+
+
+def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Share of each true class (row) taken for each predicted class (column), per cent; the diagonal is right."""
+    counts = np.asarray(confusion, dtype=float)[: len(classes), : len(classes)]
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    few = len(classes) <= 20
+    side = 1.6 + 0.42 * min(len(classes), 20)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    if few:
+        ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8)
+        ax.set_yticks(range(len(classes)), classes, fontsize=8)
+        for (i, j), share in np.ndenumerate(shares):
+            if share >= 0.5:
+                ax.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=7.5,
+                        color="black" if share > 50 else "white")  # fmt: skip
+    ax.set(xlabel="predicted", ylabel="true class")
+    figure.colorbar(image, ax=ax, shrink=0.8, label="% of the true class")
+    return figure
+
+
+def plot_predictions(
+    split: Split, evaluation: Evaluation, indices: Sequence[int] | Tensor, columns: int = 8
+) -> Figure:
+    """Images with predicted and true class and the confidence; wrong ones in red.
+
+    `indices` are positions in `split`, whose evaluation this is; see `Evaluation.mistakes` for telling ones.
+    """
+    indices = torch.as_tensor(indices).tolist()
+    if not indices:
+        figure = Figure(figsize=(4, 0.6))
+        figure.text(0.5, 0.5, "nothing to show: no such images", ha="center", va="center", color=GREY)
+        return figure
+    figure, axes = _grid(len(indices), columns, 1.25, title_lines=2)
+    confidence = evaluation.logits.softmax(dim=1)
+    predictions = evaluation.predictions
+    for ax, i in zip(axes, indices, strict=True):
+        guess, truth = int(predictions[i]), int(evaluation.labels[i])
+        name = evaluation.classes[guess] if guess < len(evaluation.classes) else f"output {guess}"
+        share = 100 * confidence[i, guess]
+        if guess == truth:
+            _show(ax, split.images[i], f"{name} {share:.0f} %\n", GREEN)
+        else:
+            _show(ax, split.images[i], f"{name} {share:.0f} %\nis {evaluation.classes[truth]}", RED)
+    return figure

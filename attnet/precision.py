@@ -1,0 +1,131 @@
+"""Opt levels O0-O3 by native torch: which type weights and operators have, loss scaling, the optimiser's step.
+
+The levels are NVIDIA apex's, which the document uses: O0 float32; O1 float32 weights, operators cast by autocast;
+O2 half-precision weights and inputs, float32 batch norm and float32 master weights in the optimiser; O3 everything
+in half precision. "Half" is the device's: float16, or bfloat16 on a CPU without float16 convolutions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from attnet.device import Device
+
+
+class Precision:
+    """One network with its optimiser at one opt level.
+
+    Args:
+        model: a float32 network on `device`; it is converted in place.
+        device: decides the half-precision type and whether the fused optimiser is used.
+        level: "O0", "O1", "O2" or "O3".
+        loss_scale: static factor, or "dynamic" (starts at 65,536, halves on overflow, doubles after 2,000 good
+            steps). Levels O1 and O2 scale the loss; a step whose gradients overflow is skipped.
+        momentum, weight_decay: of SGD with Nesterov momentum.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: Device,
+        level: str,
+        *,
+        loss_scale: float | str = 128.0,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+    ) -> None:
+        self.device, self.level = device, level
+        self.dtype = torch.float32 if level == "O0" else device.half_dtype
+        self.input_dtype = self.dtype if level in ("O2", "O3") else torch.float32
+        if level in ("O2", "O3"):
+            for module in model.modules():
+                norm_stays = level == "O2" and isinstance(module, nn.modules.batchnorm._BatchNorm)
+                for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                    if tensor.is_floating_point() and not norm_stays:
+                        tensor.data = tensor.data.to(self.dtype)
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        # The optimiser's own copy, float32, of every half-precision weight at O2; the weight itself otherwise.
+        self.masters = [self._master(p) if level == "O2" else p for p in self.params]
+        self.halves = [(p, m) for p, m in zip(self.params, self.masters, strict=True) if p is not m]
+        self.optimizer = torch.optim.SGD(
+            self.masters,
+            lr=0.0,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=momentum > 0,
+            fused=device.has_fused_optimizer or None,
+        )
+        self.static_scale = None if loss_scale == "dynamic" else float(loss_scale)
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=level in ("O1", "O2"), init_scale=self.static_scale or 2.0**16
+        )
+        self.skipped = torch.zeros((), device=device.torch_device)
+
+    @staticmethod
+    def _master(parameter: nn.Parameter) -> Tensor:
+        if parameter.dtype == torch.float32:
+            return parameter
+        return parameter.detach().to(torch.float32).requires_grad_()
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The context of the forward pass."""
+        if self.level != "O1":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`, scaled, to the weights."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, lr: float) -> None:
+        """One SGD step with learning rate `lr`; gradients are used up. Skipped where they overflowed."""
+        for weight, master in self.halves:
+            master.grad = None if weight.grad is None else weight.grad.to(torch.float32)
+            weight.grad = None
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.scaler.step(self.optimizer)
+        if self.scaler.is_enabled():
+            self.skipped += sum(self.scaler._found_inf_per_device(self.optimizer).values())
+            self.scaler.update(self.static_scale)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.publish()
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Copy the master weights into the network."""
+        if self.halves:
+            weights, masters = zip(*self.halves, strict=True)
+            torch._foreach_copy_(list(weights), list(masters))
+
+    def full_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """The network's state dict with master weights in place of half-precision ones: what checkpoints hold."""
+        state = model.state_dict()
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        return state | {names[id(weight)]: master.detach() for weight, master in self.halves}
+
+    def load_full_weights(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `full_weights`."""
+        model.load_state_dict(state)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        with torch.no_grad():
+            for weight, master in self.halves:
+                master.copy_(state[names[id(weight)]])
+
+    def state(self) -> dict[str, object]:
+        """Optimiser, loss scale and count of skipped steps, for a checkpoint."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "skipped": self.skipped,
+        }
+
+    def load_state(self, state: Mapping[str, object]) -> None:
+        """The inverse of `state`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.skipped.copy_(state["skipped"])

@@ -1,0 +1,30 @@
+"""`python -m attnet.train --data_path … --total_epochs 1 …`: every parameter of `TrainConfig` is a flag."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from attnet.config import parse_arguments
+from attnet.engine import TrainingInterrupted, fit
+from attnet.errors import AttnetError
+from attnet.report import result_table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, print the result row; exit status 0, 2 for a mistake in the parameters or data, 128 + signal."""
+    try:
+        result = fit(parse_arguments(arguments))
+    except AttnetError as error:
+        print(f"attnet: {error}", file=sys.stderr)
+        return 2
+    except TrainingInterrupted as stop:
+        print(f"attnet: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    print(result_table([result]))
+    print(f"run folder: {result.output_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

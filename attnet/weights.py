@@ -1,0 +1,210 @@
+"""Reading weights into a network: our own checkpoints, plain state dicts, and the reference's five classes.
+
+Files are read by `torch.load(weights_only=True)`, which rebuilds tensors and refuses to run code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from attnet.errors import WeightsError
+from attnet.model import ResidualAttentionNetwork, build_model, unwrap, variants
+
+# Wrappers that DistributedDataParallel and torch.compile put in front of every name.
+_PREFIXES = ("module.", "_orig_mod.")
+# Where training scripts keep the state dict inside a larger checkpoint.
+_NESTED = ("model", "state_dict", "model_state_dict", "net")
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did: `layout` is "attnet" or "reference"; `dropped` names what the network never uses."""
+
+    layout: str
+    loaded: int
+    dropped: tuple[str, ...] = ()
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a file, on the CPU, whatever checkpoint it is wrapped in.
+
+    Raises:
+        WeightsError: no such file, not a PyTorch file, or one that holds anything but plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"weights {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
+        culprit = f" (it asks for {wanted[1]})" if wanted else ""
+        raise WeightsError(
+            f"weights {path}: refused, since it is damaged or holds more than tensors{culprit} and reading it could run "
+            "code; save it again as a plain state dict: torch.save(model.state_dict(), path)"
+        ) from None
+    except Exception as error:  # torch raises many types for a damaged or foreign file
+        raise WeightsError(f"weights {path}: not a readable PyTorch file ({_first_line(error)})") from None
+    return unwrap_state(checkpoint, str(path))
+
+
+def unwrap_state(checkpoint: object, origin: str = "state dict") -> dict[str, Tensor]:
+    """The innermost name -> tensor mapping, without wrapper prefixes."""
+    for key in _NESTED:
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    if not isinstance(checkpoint, Mapping) or not checkpoint:
+        raise WeightsError(
+            f"{origin}: a mapping of names to tensors is needed, found {type(checkpoint).__name__}"
+        )
+    odd = next((key for key, value in checkpoint.items() if not isinstance(value, Tensor)), None)
+    if odd is not None:
+        kind = type(checkpoint[odd]).__name__
+        raise WeightsError(f"{origin}: entry {odd!r} is a {kind}; a mapping of names to tensors is needed")
+    state = dict(checkpoint)
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
+        state = {name[len(prefix) :]: value for name, value in state.items()}
+    return state
+
+
+def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Tensor]) -> LoadReport:
+    """Load weights into a network of `build_model`, in place, whatever half- or full-precision type it has.
+
+    Args:
+        model: the network; its own dtype and device are kept.
+        path_or_state_dict: our checkpoint (`last.pt`, `best.pt`), a plain state dict, or a checkpoint of the
+            reference's `ResidualAttentionModel_…` classes, with or without "module." before the names. The
+            reference stores 1x1 shortcuts that its forward pass never uses; they are dropped.
+
+    Returns:
+        What was loaded and what was dropped.
+
+    Raises:
+        WeightsError: names or shapes that do not fit, each listed, with the network they would fit if any.
+    """
+    if isinstance(path_or_state_dict, str | Path):
+        origin, state = str(path_or_state_dict), read_weights(path_or_state_dict)
+    else:
+        origin, state = "state dict", unwrap_state(path_or_state_dict)
+    layout, own, dropped = "attnet", state, ()
+    if any(name.startswith("residual_block") for name in state):
+        layout = "reference"
+        own, dropped = _from_reference(state)
+    model = unwrap(model)
+    current = model.state_dict()
+    # Weights saved before PyTorch 0.4.1 lack this counter, which no forward pass here reads.
+    counters = {n: v for n, v in current.items() if n.endswith("num_batches_tracked") and n not in own}
+    own = {**own, **counters}
+    wanted = {name: value.shape for name, value in current.items()}
+    problems = _differences(wanted, own)
+    if problems:
+        lines = [f"{origin}: these weights do not fit {_describe(model)}:", *problems]
+        fits = [name for name in variants() if _fits(name, own)]
+        if fits:
+            lines.append(f"they fit model={' or '.join(fits)} with num_classes={own['fc.weight'].shape[0]}")
+        raise WeightsError("\n  ".join(lines))
+    model.load_state_dict(own)
+    return LoadReport(layout, len(own), dropped)
+
+
+def _differences(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> list[str]:
+    """A line for each kind of difference, the first few names spelled out."""
+
+    def line(title: str, entries: list[str]) -> list[str]:
+        more = f" and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
+        return [f"{title} ({len(entries)}): {', '.join(entries[:_SHOWN])}{more}"] if entries else []
+
+    missing = [n for n in wanted if n not in found]
+    unknown = [n for n in found if n not in wanted]
+    shapes = [
+        f"{n} {tuple(found[n].shape)} where {tuple(wanted[n])} is needed"
+        for n in wanted
+        if n in found and found[n].shape != wanted[n]
+    ]
+    return line("missing", missing) + line("not in this network", unknown) + line("other shape", shapes)
+
+
+def _describe(model: nn.Module) -> str:
+    if isinstance(model, ResidualAttentionNetwork):
+        return f"{model.variant.name} with num_classes={model.num_classes}"
+    return type(model).__name__
+
+
+def _fits(name: str, state: Mapping[str, Tensor]) -> bool:
+    head = state.get("fc.weight")
+    if head is None or head.ndim != 2:
+        return False
+    with torch.device("meta"):
+        wanted = build_model(name, head.shape[0]).state_dict()
+    return not _differences({key: value.shape for key, value in wanted.items()}, state)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+# The reference's names, part by part. Its attention modules come in two spellings: the 32-pixel classes say what a
+# part does ("down_residual_blocks1"), the larger ones number the parts of the mask branch ("softmax1_blocks").
+_ENTRY = re.compile(r"residual_block(\d)\.(.+)")
+_MODULE = re.compile(r"attention_module(\d)(?:_(\d))?\.(\w+)\.(.+)")
+_OUTER = {"conv1": "stem", "mpool2": "norm", "fc": "fc"}
+_BRANCHES = {"first_residual_blocks": "pre.0", "trunk_branches": "trunk", "last_blocks": "post.0"}
+_HEAD = {"0": "norm1", "2": "conv1", "3": "norm2", "5": "conv2"}
+
+
+def _mask_parts(depth: int) -> dict[str, str]:
+    """The reference's parts of a mask branch that pools `depth` times -> ours."""
+    level = ["mask.levels" + ".below" * k for k in range(max(depth, 1))]
+    parts = {f"skip{k + 1}_connection_residual_block": f"{level[k]}.skip" for k in range(depth - 1)}
+    down = [f"{name}.units.0" for name in level[:-1]]
+    up = [f"{name}.up.0" for name in reversed(level[:-1])]
+    numbered = [*down, f"{level[-1]}.units", *up, "mask.head"]
+    parts |= {f"softmax{k + 1}_blocks": name for k, name in enumerate(numbered)}
+    return parts | {
+        "down_residual_blocks1": f"{level[0]}.units.0",
+        "middle_2r_blocks": f"{level[-1]}.units",
+        "up_residual_blocks1": f"{level[0]}.up.0",
+        "conv1_1_blocks": "mask.head",
+    }
+
+
+def _from_reference(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """A reference state dict under our names, and the names of the shortcuts its forward pass never uses."""
+    is_32_pixel = any("conv1_1_blocks" in name for name in state)
+    deepest = 3 if is_32_pixel else 4  # poolings of stage s are deepest - s
+    first_stage = 0 if any(name.startswith("residual_block0.") for name in state) else 1
+    own, dropped = {}, []
+    for name, value in state.items():
+        entry, module = _ENTRY.fullmatch(name), _MODULE.fullmatch(name)
+        if name.endswith("conv4.weight") and (module or (entry and int(entry[1]) > 4)):
+            dropped.append(name)
+        elif entry:
+            number = int(entry[1])
+            place = f"tail.{number - 4}" if number > 3 else f"stages.stage{number - first_stage + 1}.entry"
+            own[f"{place}.{_unit_name(entry[2])}"] = value
+        elif module:
+            stage, part, rest = int(module[1]), module[3], module[4]
+            place = f"stages.stage{stage - first_stage + 1}.attention.{int(module[2] or 1) - 1}"
+            ours = _BRANCHES.get(part) or _mask_parts(deepest - stage).get(part, part)
+            if ours == "mask.head":
+                index, _, leaf = rest.partition(".")
+                rest = f"{_HEAD.get(index, index)}.{leaf}"
+            own[f"{place}.{ours}.{_unit_name(rest)}"] = value
+        else:
+            outer, _, rest = name.partition(".")
+            rest = rest.removeprefix("0.") if outer == "mpool2" else rest
+            own[f"{_OUTER.get(outer, outer)}.{rest}"] = value
+    return own, tuple(dropped)
+
+
+def _unit_name(rest: str) -> str:
+    """ "0.bn1.weight" -> "0.norm1.weight", "conv4.weight" -> "shortcut.weight"."""
+    return rest.replace("conv4.", "shortcut.").replace("bn", "norm")

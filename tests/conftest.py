@@ -1,0 +1,59 @@
+"""Fixtures: the reference implementation's names and golden outputs (tests/data)."""
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+DATA = Path(__file__).parent / "data"
+
+# reference class -> our name
+REFERENCE = {
+    "ResidualAttentionModel_92_32input_update": "attention92",
+    "ResidualAttentionModel_92_32input": "attention92_pooled",
+    "ResidualAttentionModel_92": "attention92_224",
+    "ResidualAttentionModel_56": "attention56_224",
+    "ResidualAttentionModel_448input": "attention92_448",
+}
+
+
+@pytest.fixture(scope="session")
+def reference_variants() -> dict:
+    """Per reference class: state-dict names and shapes, names it never uses, statistics of its masks."""
+    return json.loads(gzip.decompress((DATA / "reference_variants.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """Logits (and masks) of the reference's classes for the weights of `draw_weights`."""
+    with np.load(DATA / "golden.npz") as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def draw_weights(entries: list[tuple[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """The weights the golden outputs were computed with: each entry drawn from a seed made of its name."""
+    state = {}
+    for name, shape in entries:
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.zeros(shape, dtype=torch.int64)
+            continue
+        value = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+        if name.endswith("running_var"):
+            value = 1 + 0.1 * np.abs(value)
+        elif name.endswith(("running_mean", ".bias")):
+            value = 0.1 * value
+        elif value.ndim == 1:
+            value = 1 + 0.1 * value
+        else:
+            value = value * np.sqrt(1 / np.prod(shape[1:]))
+        state[name] = torch.from_numpy(np.asarray(value, np.float32))
+    return state
+
+
+def draw_images(size: int) -> torch.Tensor:
+    """The two inputs of the golden outputs, float32 [2, 3, size, size]."""
+    return torch.from_numpy(np.random.RandomState(0).standard_normal((2, 3, size, size)).astype(np.float32))
