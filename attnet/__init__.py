@@ -2,11 +2,12 @@
 
 from attnet.config import TrainConfig
 from attnet.data import load_dataset
-from attnet.engine import Result, fit
+from attnet.engine import fit
 from attnet.evaluation import Evaluation, evaluate
 from attnet.masks import capture_masks
 from attnet.model import build_model, variants
 from attnet.plan import make_plan
+from attnet.result import Result
 from attnet.weights import load_weights
 
 __version__ = "0.1.0"

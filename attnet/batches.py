@@ -173,9 +173,7 @@ class TestBatches:
 
     __test__ = False  # not a pytest class
 
-    def __init__(
-        self, split: Split, batch_size: int, device: torch.device, colour: Colour | None = None
-    ) -> None:
+    def __init__(self, split: Split, batch_size: int, device: torch.device, colour: Colour | None = None) -> None:
         self.pixels = split.images.permute(0, 2, 3, 1).contiguous().to(device)
         self.labels = split.labels.to(device)
         self.batch_size, self.colour = batch_size, colour
@@ -185,7 +183,5 @@ class TestBatches:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for pixels, labels in zip(
-            self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True
-        ):
+        for pixels, labels in zip(self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
             yield Batch(to_float(pixels, self.colour), labels)

@@ -118,9 +118,7 @@ def _lock(path: Path) -> TextIO:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
-        raise ConfigError(
-            f"output_dir={path}: in use by {holder}; wait for it, or give another output_dir"
-        ) from None
+        raise ConfigError(f"output_dir={path}: in use by {holder}; wait for it, or give another output_dir") from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
@@ -157,9 +155,7 @@ def new_run(config: TrainConfig) -> RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             folder = RunFolder(path)
         except OSError as error:
-            raise ConfigError(
-                f"output_dir={path}: cannot be written ({error.strerror}); give another one"
-            ) from None
+            raise ConfigError(f"output_dir={path}: cannot be written ({error.strerror}); give another one") from None
         if not (path / "config.json").exists():  # nobody was quicker
             return folder
         folder.close()
@@ -175,9 +171,7 @@ def _numbered(base: Path) -> list[Path]:
     found = [base] if base.is_dir() else []
     if base.parent.is_dir():
         numbers = (p.name.removeprefix(base.name + "-") for p in base.parent.glob(base.name + "-*"))
-        found += [
-            base.with_name(f"{base.name}-{n}") for n in sorted(int(n) for n in numbers if n.isdecimal())
-        ]
+        found += [base.with_name(f"{base.name}-{n}") for n in sorted(int(n) for n in numbers if n.isdecimal())]
     return found
 
 
@@ -194,13 +188,9 @@ def _candidates(base: Path, taken: list[Path]) -> Iterator[Path]:
 
 def _resumable(path: Path) -> Path:
     if not (path / "config.json").exists():
-        raise ConfigError(
-            f"resume={path}: no run there (no config.json); give the folder of an interrupted run"
-        )
+        raise ConfigError(f"resume={path}: no run there (no config.json); give the folder of an interrupted run")
     if is_finished(path):
-        raise ConfigError(
-            f"resume={path}: this run is finished (see result.json); begin a new one without resume"
-        )
+        raise ConfigError(f"resume={path}: this run is finished (see result.json); begin a new one without resume")
     return path
 
 

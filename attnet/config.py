@@ -84,9 +84,7 @@ class TrainConfig:
         "auto", "full, performance, rehearsal; auto: full on an accelerator with CIFAR-10 at data_path, else rehearsal",
         choices=("auto", *MODES),
     )  # fmt: skip
-    is_train: bool = _parameter(
-        True, "train; False: only evaluate the weights at pretrained on the test images"
-    )
+    is_train: bool = _parameter(True, "train; False: only evaluate the weights at pretrained on the test images")
     is_pretrain: bool = _parameter(False, "start from the weights at pretrained")
     pretrained: str = _parameter("", "weights file: ours or a reference checkpoint; a path")
     # Where
@@ -105,42 +103,26 @@ class TrainConfig:
         "auto", "cifar10, cifar100 or shapes (embedded); auto: cifar10 when at data_path, else shapes in a rehearsal",
         choices=("auto", "cifar10", "cifar100", "shapes"),
     )  # fmt: skip
-    train_images: int | None = _parameter(
-        None, "train on a class-balanced subset of this many; 0: all", low=0
-    )
+    train_images: int | None = _parameter(None, "train on a class-balanced subset of this many; 0: all", low=0)
     test_images: int | None = _parameter(None, "test on a class-balanced subset of this many; 0: all", low=0)
     # Network
     model: str | None = _parameter(None, "a name of attnet.variants()")
-    num_classes: int | None = _parameter(
-        None, "outputs of the network; None: as many as the data set has", low=1
-    )
+    num_classes: int | None = _parameter(None, "outputs of the network; None: as many as the data set has", low=1)
     # How long, how large
     total_epochs: int | None = _parameter(None, "epochs", low=1)
     train_batch_size: int | None = _parameter(None, "images a step and card", low=1)
     test_batch_size: int = _parameter(500, "images a step of evaluation", low=1)
-    accumulate: int = _parameter(
-        1, "micro-batches of train_batch_size a step; k on one card equals k cards", low=1
-    )
+    accumulate: int = _parameter(1, "micro-batches of train_batch_size a step; k on one card equals k cards", low=1)
     # How to train
-    recipe: str = _parameter(
-        "seed", "preset of the parameters below; seed: the document's", choices=tuple(RECIPES)
-    )
-    lr: float | None = _parameter(
-        None, "learning rate at the start; divided by 10 after 30, 60, 90 % of epochs", low=0
-    )
+    recipe: str = _parameter("seed", "preset of the parameters below; seed: the document's", choices=tuple(RECIPES))
+    lr: float | None = _parameter(None, "learning rate at the start; divided by 10 after 30, 60, 90 % of epochs", low=0)
     momentum: float | None = _parameter(None, "Nesterov momentum of SGD", low=0, high=1)
     weight_decay: float | None = _parameter(None, "L2 penalty on every parameter", low=0)
     flip: bool | None = _parameter(None, "mirror half of the training images")
-    crop_padding: int | None = _parameter(
-        None, "random crop after this many zero pixels of padding", low=0, high=16
-    )
-    cutout: int | None = _parameter(
-        None, "side of the square set to zero in each training image, pixels", low=0
-    )
+    crop_padding: int | None = _parameter(None, "random crop after this many zero pixels of padding", low=0, high=16)
+    cutout: int | None = _parameter(None, "side of the square set to zero in each training image, pixels", low=0)
     mixup: float | None = _parameter(None, "alpha of mixup's Beta(alpha, alpha); 0: off", low=0)
-    normalize: bool | None = _parameter(
-        None, "standardise each colour by the training set's mean and deviation"
-    )
+    normalize: bool | None = _parameter(None, "standardise each colour by the training set's mean and deviation")
     # Precision and speed
     amp: str = _parameter(
         "auto", "O0 float32, O1 autocast, O2 half weights with float32 masters and batch norm, O3 all half; "
@@ -151,9 +133,7 @@ class TrainConfig:
     compile: bool = _parameter(False, "torch.compile the network; pays on accelerators only")
     # Reproducing
     seed: int = _parameter(0, "seed of weights, data order and augmentation", low=0)
-    output_dir: str = _parameter(
-        "", "run folder; empty: runs/train_1p; a taken one gets a number, never overwritten"
-    )
+    output_dir: str = _parameter("", "run folder; empty: runs/train_1p; a taken one gets a number, never overwritten")
     resume: str = _parameter(
         "",
         'continue an interrupted run: its folder, or "auto" for the newest one at output_dir; empty: begin afresh',
@@ -230,9 +210,7 @@ def _converted(value: object, kind: type) -> object | None:
     """`value` as `kind` when nothing is lost by it: "3" and 3 are whole numbers, 3.5 and True are not."""
     text = str(value).strip()
     if kind is bool:
-        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
-            text.lower()
-        )
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower())
     if isinstance(value, bool):
         return None
     if kind is str:

@@ -105,9 +105,11 @@ def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:
     """Pieces of `url` from byte `start`, or from 0 where ranges are unknown: (offset, size in all, bytes)."""
     headers = {"User-Agent": "attnet"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
-        request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            offset = start if response.headers.get("Content-Range", "").startswith(f"bytes {start}-") else 0
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as response:
+            ranged = response.headers.get("Content-Range", "")
+            offset = start if ranged.startswith(f"bytes {start}-") else 0
+            if start and ranged and not offset:  # a range, but another one
+                return (yield from _stream(url, 0))
             length = int(response.headers.get("Content-Length") or 0)
             total = offset + length if length else None
             while piece := response.read(1 << 18):
@@ -118,8 +120,7 @@ def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:
     except (OSError, http.client.HTTPException, ValueError) as error:
         code, reason = getattr(error, "code", 0), getattr(error, "reason", error)
         if code == 416 and start:  # the server holds less than we do: another file
-            yield from _stream(url, 0)
-            return
+            return (yield from _stream(url, 0))
         # Not found and the like; no such host; a bad certificate or no address at all (both ValueErrors).
         lasting = (400 <= code < 500 and code != 429) or isinstance(reason, (socket.gaierror, ValueError))
         raise _Broken(error, lasting) from error

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import signal
 import statistics
-import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
+from signal import Signals
 
 import torch
 import torch.nn.functional as F
@@ -22,62 +17,16 @@ from attnet.checkpoint import BEST, LAST, PREVIOUS, RunFolder
 from attnet.config import TrainConfig
 from attnet.errors import AttnetError
 from attnet.evaluation import Evaluation, evaluate
+from attnet.interrupt import StopSignal, TrainingInterrupted
 from attnet.model import build_model
 from attnet.plan import Plan, make_plan
 from attnet.precision import Precision
 from attnet.progress import Progress, make_progress
+from attnet.result import Result
 from attnet.weights import load_weights
 
 # The document counts images per second from here on: the first steps also pay for start-up.
 WARM_UP_STEPS = 5
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Training was stopped by a signal; everything is saved and the message says how to go on."""
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run, as in its result.json.
-
-    `top1` (per cent) is the best epoch's, whose weights are best.pt, and `last_top1` the last epoch's; `fps` is
-    the median over epochs in images/s (None when nothing was trained).
-    """
-
-    top1: float
-    fps: float | None
-    epochs: int
-    amp: str
-    device: str
-    batch_size: int
-    model: str
-    dataset: str
-    last_top1: float
-    per_class: dict[str, float]
-    confusion: list[list[int]]
-    peak_memory: int
-    skipped_steps: int
-    environment: dict[str, object]
-    output_dir: Path = Path()
-    history: list[dict] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, object]:
-        """The content of result.json; the history is metrics.jsonl."""
-        return {name: value for name, value in vars(self).items() if name not in ("output_dir", "history")}
-
-    @classmethod
-    def load(cls, output_dir: str | Path) -> Result:
-        """Read a finished run's folder."""
-        folder = Path(output_dir)
-        content = json.loads((folder / "result.json").read_text())
-        lines = (
-            (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
-        )
-        return cls(**content, output_dir=folder, history=[json.loads(line) for line in lines])
 
 
 def fit(config: TrainConfig) -> Result:
@@ -141,9 +90,7 @@ class Trainer:
         self.model = build_model(config.model, config.num_classes)
         if config.pretrained and (config.is_pretrain or not config.is_train):
             report = load_weights(self.model, checkpoint.resolve_path(config.pretrained))
-            progress.emit(
-                f"weights: {report.loaded} tensors from {config.pretrained} ({report.layout} names)"
-            )
+            progress.emit(f"weights: {report.loaded} tensors from {config.pretrained} ({report.layout} names)")
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model.to(self.device.torch_device, memory_format=layout)
         self.precision = Precision(
@@ -336,35 +283,8 @@ class Trainer:
         self.save()
         where = f"epoch {self.epoch + 1}, step {self.step} of {len(self.train_batches)}"
         message = (
-            f"stopped by {signal.Signals(number).name} in {where}; everything is saved. Go on with "
+            f"stopped by {Signals(number).name} in {where}; everything is saved. Go on with "
             f'resume="{self.folder.path}" (a parameter of the notebooks, --resume on the command line)'
         )
         self.folder.log(message)
         raise TrainingInterrupted(message, number)
-
-
-class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a request to stop after the current step; a second Ctrl-C stops at once.
-
-    `number` is the signal that came, or None. Signals can only be caught in the main thread; elsewhere this does
-    nothing and Python's own handling stays.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-
-    def __enter__(self) -> StopSignal:
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is not None:
-            raise KeyboardInterrupt
-        self.number = number

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from attnet.model import AttentionModule, MaskBranch, unwrap
+from attnet.layers import AttentionModule, MaskBranch
+from attnet.model import unwrap
 
 
 @contextmanager

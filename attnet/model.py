@@ -1,4 +1,4 @@
-"""The Residual Attention Network: one residual unit, one recursive attention module, one table of variants.
+"""The Residual Attention Network: the network, the table of its variants, and building one by name.
 
 Source: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017 (sections in brackets),
 and the reference implementation tengshaofeng/ResidualAttentionNetwork-pytorch, whose five classes are rows of
@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.errors import ConfigError
+from attnet.layers import ATTENTION_TYPES, COMBINE_TYPES, AttentionModule, ResidualUnit
 
-ATTENTION_TYPES = ("mixed", "channel", "spatial", "none")
-COMBINE_TYPES = ("residual", "naive")
+# What `build_model` lets a study change.
+OPTIONS = ("attention", "combine", "p", "t", "r")
 
 
 @dataclass(frozen=True)
@@ -56,151 +57,23 @@ class Variant:
     source: str = ""
 
     @property
+    def study(self) -> dict[str, object]:
+        """The options of its attention modules."""
+        return {name: getattr(self, name) for name in OPTIONS}
+
+    @property
     def parameters(self) -> int:
         """Trainable parameters with 10 classes, counted from the module itself."""
         return _count_parameters(self)
 
 
-class ResidualUnit(nn.Module):
-    """Pre-activation bottleneck (He et al., 2016): BN-ReLU-1x1, BN-ReLU-3x3 (stride), BN-ReLU-1x1.
-
-    [N, c_in, H, W] -> [N, c_out, H/stride, W/stride]. The shortcut is the input itself when that fits, else a
-    1x1 convolution of the first BN-ReLU's output; it exists only then, so every parameter gets a gradient.
-    """
-
-    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
-        super().__init__()
-        c_mid = c_out // 4
-        self.norm1 = nn.BatchNorm2d(c_in)
-        self.conv1 = nn.Conv2d(c_in, c_mid, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(c_mid)
-        self.conv2 = nn.Conv2d(c_mid, c_mid, 3, stride, padding=1, bias=False)
-        self.norm3 = nn.BatchNorm2d(c_mid)
-        self.conv3 = nn.Conv2d(c_mid, c_out, 1, bias=False)
-        fits = c_in == c_out and stride == 1
-        self.shortcut = None if fits else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.norm1(x), inplace=True)
-        out = self.conv1(active)
-        out = self.conv2(F.relu(self.norm2(out), inplace=True))
-        out = self.conv3(F.relu(self.norm3(out), inplace=True))
-        return out + (x if self.shortcut is None else self.shortcut(active))
-
-
-def _units(count: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualUnit(channels, channels) for _ in range(count)))
-
-
-def _pool(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
-
-
-def _upsample_like(x: Tensor, target: Tensor) -> Tensor:
-    return F.interpolate(x, size=target.shape[2:], mode="bilinear", align_corners=True)
-
-
-class MaskLevel(nn.Module):
-    """One resolution of the mask branch and, recursively, every coarser one (section 3.1, figure 2).
-
-    [N, C, h, w] -> [N, C, h, w]. The coarsest level (`poolings` = 0) is 2r units; any other one is r units, a
-    pooled level below it, a one-unit skip connection, and r units on the sum of the three on the way up.
-    """
-
-    def __init__(self, channels: int, poolings: int, r: int) -> None:
-        super().__init__()
-        coarsest = poolings == 0
-        self.units = _units(2 * r if coarsest else r, channels)
-        self.skip = None if coarsest else ResidualUnit(channels, channels)
-        self.below = None if coarsest else MaskLevel(channels, poolings - 1, r)
-        self.up = None if coarsest else _units(r, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        here = self.units(x)
-        if self.below is None:
-            return here
-        coarse = self.below(_pool(here))
-        return self.up(_upsample_like(coarse, here) + here + self.skip(here))
-
-
-class MaskHead(nn.Module):
-    """BN-ReLU-1x1, BN-ReLU-1x1, then the attention type's normalisation (section 3.2). Keeps [N, C, H, W].
-
-    mixed: sigmoid, in (0, 1). channel: divided by the L2 norm over channels at each position, in [-1, 1].
-    spatial: each channel standardised over its positions, then sigmoid, in (0, 1).
-    """
-
-    def __init__(self, channels: int, attention: str) -> None:
-        super().__init__()
-        self.attention = attention
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.norm1(x), inplace=True))
-        out = self.conv2(F.relu(self.norm2(out), inplace=True))
-        if self.attention == "channel":
-            return F.normalize(out, dim=1)
-        if self.attention == "spatial":
-            out = F.instance_norm(out)
-        return torch.sigmoid(out)
-
-
-class MaskBranch(nn.Module):
-    """The soft mask of an attention module; its output is what `attnet.capture_masks` returns.
-
-    Without poolings it sees x alone; with them, the up-sampled coarse path is added to the trunk's output.
-    """
-
-    def __init__(self, channels: int, depth: int, r: int, attention: str) -> None:
-        super().__init__()
-        self.depth = depth
-        self.levels = MaskLevel(channels, max(depth - 1, 0), r)
-        self.head = MaskHead(channels, attention)
-
-    def forward(self, x: Tensor, trunk: Tensor) -> Tensor:
-        if self.depth == 0:
-            return self.head(self.levels(x))
-        return self.head(_upsample_like(self.levels(_pool(x)), x) + trunk)
-
-
-class AttentionModule(nn.Module):
-    """p units, then trunk (t units) and mask branch side by side, (1 + mask) * trunk, p units (section 3).
-
-    [N, C, H, W] -> [N, C, H, W]. `combine="naive"` is mask * trunk, which the paper compares with;
-    `attention="none"` leaves the trunk alone.
-    """
-
-    def __init__(self, channels: int, depth: int, variant: Variant) -> None:
-        super().__init__()
-        self.combine = variant.combine
-        self.pre = _units(variant.p, channels)
-        self.trunk = _units(variant.t, channels)
-        has_mask = variant.attention != "none"
-        self.mask = MaskBranch(channels, depth, variant.r, variant.attention) if has_mask else None
-        self.post = _units(variant.p, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pre(x)
-        out = self.trunk(x)
-        if self.mask is not None:
-            mask = self.mask(x, out)
-            # addcmul is out + mask * out in one pass over memory and without storing 1 + mask.
-            out = torch.addcmul(out, mask, out) if self.combine == "residual" else mask * out
-        return self.post(out)
-
-
 class Stage(nn.Module):
     """A residual unit that changes width (and, with stride 2, resolution), then attention modules."""
 
-    def __init__(
-        self, c_in: int, c_out: int, stride: int, modules: int, depth: int, variant: Variant
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, modules: int, depth: int, variant: Variant) -> None:
         super().__init__()
         self.entry = ResidualUnit(c_in, c_out, stride)
-        self.attention = nn.Sequential(*(AttentionModule(c_out, depth, variant) for _ in range(modules)))
+        self.attention = nn.Sequential(*(AttentionModule(c_out, depth, **variant.study) for _ in range(modules)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attention(self.entry(x))
@@ -281,9 +154,7 @@ def _cifar(depth: int, modules: int, p: int = 1, t: int = 2, r: int = 1) -> Vari
 
 def _table() -> tuple[Variant, ...]:
     cifar = Variant("attention92", 32, Stem(32), (1, 2, 3), (2, 1, 0), (128, 256, 512), 1024)
-    large = Variant(
-        "attention92_224", 224, Stem(64, 7, 2, 3), (1, 2, 3), (3, 2, 1), (256, 512, 1024), 2048, 2
-    )
+    large = Variant("attention92_224", 224, Stem(64, 7, 2, 3), (1, 2, 3), (3, 2, 1), (256, 512, 1024), 2048, 2)
     row = dataclasses.replace
     return (
         row(cifar, source="ResidualAttentionModel_92_32input_update"),
@@ -308,9 +179,7 @@ def _table() -> tuple[Variant, ...]:
         _cifar(92, 2),
         _cifar(236, 6),
         _cifar(452, 6, p=2, t=4, r=3),
-        Variant(
-            "attention56_tiny", 32, Stem(8), (1, 1, 1), (2, 1, 0), (32, 64, 128), 256, source="for rehearsals"
-        ),
+        Variant("attention56_tiny", 32, Stem(8), (1, 1, 1), (2, 1, 0), (32, 64, 128), 256, source="for rehearsals"),
     )
 
 
@@ -336,9 +205,6 @@ def _check_options(variant: Variant, num_classes: int) -> None:
         value = getattr(variant, name)
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name}={value!r}: a whole number of residual units, at least 1, is needed")
-
-
-OPTIONS = ("attention", "combine", "p", "t", "r")
 
 
 def build_model(name: str, num_classes: int = 10, **options: object) -> ResidualAttentionNetwork:

@@ -46,9 +46,7 @@ class Plan:
 
     def test_batches(self) -> TestBatches:
         """The test batches on the device."""
-        return TestBatches(
-            self.dataset.test, self.config.test_batch_size, self.device.torch_device, self.colour
-        )
+        return TestBatches(self.dataset.test, self.config.test_batch_size, self.device.torch_device, self.colour)
 
     def describe(self) -> str:
         """The plan in plain lines, for logs and notebooks."""
@@ -91,19 +89,13 @@ def make_plan(config: TrainConfig) -> Plan:
             why = "there is no accelerator here"
         else:
             why = f"an accelerator and {wanted} are here" if found else f"there is no {wanted} at {data_path}"
-        other = (
-            "mode=full trains the real network to the end"
-            if mode == "rehearsal"
-            else "mode=rehearsal is short"
-        )
+        other = "mode=full trains the real network to the end" if mode == "rehearsal" else "mode=rehearsal is short"
         choices.append(f"mode {mode}, since {why}; {other}")
     name = config.dataset
     if name == "auto":
         name = wanted if found or mode != "rehearsal" else "shapes"
         if name == "shapes":
-            choices.append(
-                f"data set shapes (embedded, synthetic), since there is no CIFAR-10 at {data_path}"
-            )
+            choices.append(f"data set shapes (embedded, synthetic), since there is no CIFAR-10 at {data_path}")
 
     preset = dict(MODES[mode])
     if mode == "performance" and config.device_num > 1:
@@ -134,9 +126,7 @@ def make_plan(config: TrainConfig) -> Plan:
         raise ConfigError(
             f"num_classes={config.num_classes}: {name} has {len(dataset.classes)} classes; give that many or more"
         )
-    label = (
-        f"{name}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "") + " images"
-    )
+    label = f"{name}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "") + " images"
     colour = Colour.of(dataset.train.images) if config.normalize else None
     return Plan(config, device, dataset, label, colour, tuple(choices))
 

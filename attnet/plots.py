@@ -6,6 +6,7 @@ a script calls `savefig`. Colours are Okabe and Ito's, which colour-blind reader
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -88,7 +89,7 @@ def plot_curves(rows: Sequence[dict]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(rows) == 1:
             ax.set_xlim(0, 2)
-    changes = [row["epoch"] for before, row in zip(rows, rows[1:], strict=False) if row["lr"] != before["lr"]]
+    changes = [row["epoch"] for before, row in itertools.pairwise(rows) if row["lr"] != before["lr"]]
     for epoch in changes:
         left.axvline(epoch - 0.5, color=GREY, lw=0.8, ls=":")
     if changes:
@@ -131,9 +132,7 @@ def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequenc
     return figure
 
 
-def plot_predictions(
-    split: Split, evaluation: Evaluation, indices: Sequence[int] | Tensor, columns: int = 8
-) -> Figure:
+def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int] | Tensor, columns: int = 8) -> Figure:
     """Images with predicted and true class and the confidence; wrong ones in red.
 
     `indices` are positions in `split`, whose evaluation this is; see `Evaluation.mistakes` for telling ones.

@@ -41,7 +41,8 @@ def epoch_line(row: dict, epochs: int) -> str:
     """One epoch's row of metrics.jsonl as a line."""
     return (
         f"epoch {row['epoch']}/{epochs}  lr {row['lr']:g}  train_loss {row['train_loss']:.4f}  "
-        f"test_loss {row['test_loss']:.4f}  top1 {row['top1']:.2f} %  {row['fps']:,.0f} images/s  {row['seconds']:.1f} s"
+        f"test_loss {row['test_loss']:.4f}  top1 {row['top1']:.2f} %  {row['fps']:,.0f} images/s  "
+        f"{row['seconds']:.1f} s"
     )
 
 
@@ -66,9 +67,7 @@ class Progress:
         if now - self.shown >= HEARTBEAT and done < self.steps:
             self.shown = now
             left = (now - self.begun) / (done - self.first_step) * (self.steps - done)
-            self.emit(
-                f"  epoch {self.epoch}: step {done} of {self.steps}, loss {loss:.4f}, {left:.0f} s left"
-            )
+            self.emit(f"  epoch {self.epoch}: step {done} of {self.steps}, loss {loss:.4f}, {left:.0f} s left")
 
     def end_epoch(self, rows: list[dict]) -> None:
         """An epoch is tested; `rows` are all epochs so far."""
@@ -85,9 +84,7 @@ class LiveProgress(Progress):
         from tqdm.auto import tqdm
 
         super().start(first_epoch, epochs, steps)
-        self.bar = tqdm(
-            total=epochs * steps, initial=(first_epoch - 1) * steps, unit="step", dynamic_ncols=True
-        )
+        self.bar = tqdm(total=epochs * steps, initial=(first_epoch - 1) * steps, unit="step", dynamic_ncols=True)
         self.handle = None
         if in_notebook():
             from IPython.display import display

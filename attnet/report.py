@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnet.config import repository_root, resolve_path
-from attnet.engine import Result
 from attnet.errors import AttnetError, ConfigError
+from attnet.result import Result
 
 COLUMNS = ("Top-1 (%)", "FPS (images/s)", "Epochs", "AMP", "Device", "Bs", "Network", "Data", "Source")
 
@@ -67,25 +67,19 @@ def result_table(results: Sequence[Result | Row]) -> str:
     rows = [row if isinstance(row, Row) else Row.of(row) for row in results]
     lines = [COLUMNS, *(row.cells() for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    padded = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines
-    ]
+    padded = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
     return "\n".join([padded[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *padded[1:]])
 
 
 def finished_runs(folder: Path) -> list[Path]:
     """Folders of finished runs at or below `folder`, oldest first."""
-    return sorted(
-        (p.parent for p in folder.rglob("result.json")), key=lambda p: (p / "result.json").stat().st_mtime
-    )
+    return sorted((p.parent for p in folder.rglob("result.json")), key=lambda p: (p / "result.json").stat().st_mtime)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m attnet.report [FOLDER …] [--newest FOLDER] [--published]`."""
     parser = argparse.ArgumentParser(prog="python -m attnet.report", description="Tables from run folders.")
-    parser.add_argument(
-        "folders", nargs="*", default=[], help="run folders, or folders of them (default runs)"
-    )
+    parser.add_argument("folders", nargs="*", default=[], help="run folders, or folders of them (default runs)")
     parser.add_argument("--newest", action="store_true", help="only the run that finished last")
     parser.add_argument("--published", action="store_true", help="the document's rows as well")
     options = parser.parse_args(arguments)
@@ -100,9 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(folders: Sequence[str], newest: bool, published: bool) -> str:
     paths = [path for folder in folders for path in finished_runs(resolve_path(folder))]
     if not paths:
-        raise ConfigError(
-            f"no finished run (result.json) below {', '.join(folders)}; make one with `make run`"
-        )
+        raise ConfigError(f"no finished run (result.json) below {', '.join(folders)}; make one with `make run`")
     results = [Result.load(path) for path in (paths[-1:] if newest else paths)]
     return result_table([*results, *(DOCUMENT if published else ())])
 

@@ -1,7 +1,7 @@
 """The embedded data set `shapes`: ten kinds of textured objects on cluttered backgrounds, with their masks.
 
-The object is the only thing that tells the class. Colour, contrast, place, tilt and clutter are drawn alike for
-all ten, and each texture is worn by two of them, so that a network has to find the object and see its form. As
+The object is the only thing that tells the class. Colour, contrast, place, tilt and clutter are drawn alike
+for all ten, and kinds share their textures, so that a network has to find the object and see its form. As
 every object's pixels are known, the network's own masks can be measured against them.
 
 Image i depends on the seed and on i alone, and its bytes are the same everywhere: the random words come raw
@@ -143,7 +143,7 @@ KINDS = (
     Kind("triangle", _triangle, _dots, (9.0, 13.0)),
     Kind("cross", _cross, _stripes, (8.0, 12.5)),
     Kind("star", _star, _speckle, (8.5, 13.0)),
-    Kind("bar", _bar, _plain, (9.0, 13.0)),
+    Kind("bar", _bar, _stripes, (9.0, 13.0)),
     Kind("moon", _moon, _dots, (8.0, 12.5)),
     Kind("bow", _bow, _checks, (9.5, 13.0)),
     Kind("twins", _twins, _speckle, (9.0, 13.0)),

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from attnet.config import parse_arguments
-from attnet.engine import TrainingInterrupted, fit
+from attnet.engine import fit
 from attnet.errors import AttnetError
+from attnet.interrupt import TrainingInterrupted
 from attnet.report import result_table
 
 

@@ -48,8 +48,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         wanted = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
         culprit = f" (it asks for {wanted[1]})" if wanted else ""
         raise WeightsError(
-            f"weights {path}: refused, since it is damaged or holds more than tensors{culprit} and reading it could run "
-            "code; save it again as a plain state dict: torch.save(model.state_dict(), path)"
+            f"weights {path}: refused, since it is damaged or holds more than tensors{culprit} and reading it "
+            "could run code; save it again as a plain state dict: torch.save(model.state_dict(), path)"
         ) from None
     except Exception as error:  # torch raises many types for a damaged or foreign file
         raise WeightsError(f"weights {path}: not a readable PyTorch file ({_first_line(error)})") from None
@@ -62,9 +62,7 @@ def unwrap_state(checkpoint: object, origin: str = "state dict") -> dict[str, Te
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             checkpoint = checkpoint[key]
     if not isinstance(checkpoint, Mapping) or not checkpoint:
-        raise WeightsError(
-            f"{origin}: a mapping of names to tensors is needed, found {type(checkpoint).__name__}"
-        )
+        raise WeightsError(f"{origin}: a mapping of names to tensors is needed, found {type(checkpoint).__name__}")
     odd = next((key for key, value in checkpoint.items() if not isinstance(value, Tensor)), None)
     if odd is not None:
         kind = type(checkpoint[odd]).__name__

@@ -40,11 +40,7 @@ def python2(value: object) -> bytes:
         return b"K" + bytes([value]) if value < 256 else b"J" + struct.pack("<i", value)
     if isinstance(value, (str, bytes)):
         text = value.encode() if isinstance(value, str) else value
-        return (
-            b"U" + bytes([len(text)]) + text
-            if len(text) < 256
-            else b"T" + struct.pack("<i", len(text)) + text
-        )
+        return b"U" + bytes([len(text)]) + text if len(text) < 256 else b"T" + struct.pack("<i", len(text)) + text
     if isinstance(value, list):
         return b"](" + b"".join(map(python2, value)) + b"e"
     if isinstance(value, dict):
@@ -195,9 +191,7 @@ def test_pickles_written_by_python3(altered: Callable[..., Path], protocol: int)
 
 def test_cifar100(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(100)]
-    contents: dict[str, dict[str, object]] = {
-        "meta": {"fine_label_names": names, "coarse_label_names": ["x"]}
-    }
+    contents: dict[str, dict[str, object]] = {"meta": {"fine_label_names": names, "coarse_label_names": ["x"]}}
     for file, rows in (("train", 50_000), ("test", 10_000)):
         labels = [i % 100 for i in range(rows)]
         contents[file] = {"data": pixels(3, rows), "fine_labels": labels, "coarse_labels": [0] * rows}
@@ -292,9 +286,7 @@ def test_no_path() -> None:
 
 
 def test_absent_path(tmp_path: Path) -> None:
-    refused(
-        f"{tmp_path / 'no'} does not exist", ARCHIVE, "attnet.download cifar10", data_path=tmp_path / "no"
-    )
+    refused(f"{tmp_path / 'no'} does not exist", ARCHIVE, "attnet.download cifar10", data_path=tmp_path / "no")
 
 
 def test_empty_folder(tmp_path: Path) -> None:
@@ -378,9 +370,7 @@ def test_archive_without_the_files(tmp_path: Path, cifar10: Path) -> None:
 )
 def test_truncated_or_damaged_pickle(altered: Callable[..., Path], blob: bytes) -> None:
     folder = altered(data_batch_1=blob)
-    message = refused(
-        f"{folder}/data_batch_1 is damaged or cut short ({len(blob):,} bytes;", data_path=folder
-    )
+    message = refused(f"{folder}/data_batch_1 is damaged or cut short ({len(blob):,} bytes;", data_path=folder)
     assert "Remove it; `python -m attnet.download cifar10`" in message
 
 
@@ -450,7 +440,7 @@ def test_payload_behind_a_dotted_name(altered: Callable[..., Path]) -> None:
 )
 def test_wrong_batch(altered: Callable[..., Path], changes: dict[str, object], fragment: str) -> None:
     folder = altered(data_batch_1=pickle.dumps(batch(0, **changes), 4))
-    refused(f"{folder}/data_batch_1 ha", "Remove it", "attnet.download cifar10", fragment, data_path=folder)
+    refused(f"{folder}/data_batch_1 h", "Remove it", "attnet.download cifar10", fragment, data_path=folder)
 
 
 def test_not_a_dict(altered: Callable[..., Path]) -> None:

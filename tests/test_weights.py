@@ -18,9 +18,7 @@ def loaded(reference_class: str, reference_variants: dict, prefix: str = ""):
     return model, attnet.load_weights(model, state), entry
 
 
-@pytest.mark.parametrize(
-    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"]
-)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize(
     "reference_class",
     [pytest.param(c, marks=pytest.mark.slow if "4" in n else ()) for c, n in REFERENCE.items()],
@@ -97,13 +95,9 @@ def test_missing_and_unknown_names_are_listed():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = dict(model.state_dict())
     state["bogus.weight"] = state.pop("fc.bias")
-    with pytest.raises(
-        WeightsError, match=r"missing \(1\): fc\.bias\n.*not in this network \(1\): bogus\.weight"
-    ):
+    with pytest.raises(WeightsError, match=r"missing \(1\): fc\.bias\n.*not in this network \(1\): bogus\.weight"):
         attnet.load_weights(model, state)
-    assert all(torch.equal(before[n], v) for n, v in model.state_dict().items()), (
-        "a refused load changed the model"
-    )
+    assert all(torch.equal(before[n], v) for n, v in model.state_dict().items()), "a refused load changed the model"
 
 
 class Payload:

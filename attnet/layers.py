@@ -1,0 +1,154 @@
+"""Building blocks of the Residual Attention Network: one residual unit and one recursive attention module.
+
+Source: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017 (sections in brackets).
+Shapes are written [N, C, H, W].
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ATTENTION_TYPES = ("mixed", "channel", "spatial", "none")
+COMBINE_TYPES = ("residual", "naive")
+
+
+class ResidualUnit(nn.Module):
+    """Pre-activation bottleneck (He et al., 2016): BN-ReLU-1x1, BN-ReLU-3x3 (stride), BN-ReLU-1x1.
+
+    [N, c_in, H, W] -> [N, c_out, H/stride, W/stride]. The shortcut is the input itself when that fits, else a
+    1x1 convolution of the first BN-ReLU's output; it exists only then, so every parameter gets a gradient.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__()
+        c_mid = c_out // 4
+        self.norm1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_mid, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(c_mid)
+        self.conv2 = nn.Conv2d(c_mid, c_mid, 3, stride, padding=1, bias=False)
+        self.norm3 = nn.BatchNorm2d(c_mid)
+        self.conv3 = nn.Conv2d(c_mid, c_out, 1, bias=False)
+        fits = c_in == c_out and stride == 1
+        self.shortcut = None if fits else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.norm1(x), inplace=True)
+        out = self.conv1(active)
+        out = self.conv2(F.relu(self.norm2(out), inplace=True))
+        out = self.conv3(F.relu(self.norm3(out), inplace=True))
+        return out + (x if self.shortcut is None else self.shortcut(active))
+
+
+def _units(count: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualUnit(channels, channels) for _ in range(count)))
+
+
+def _pool(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+def _upsample_like(x: Tensor, target: Tensor) -> Tensor:
+    return F.interpolate(x, size=target.shape[2:], mode="bilinear", align_corners=True)
+
+
+class MaskLevel(nn.Module):
+    """One resolution of the mask branch and, recursively, every coarser one (section 3.1, figure 2).
+
+    [N, C, h, w] -> [N, C, h, w]. The coarsest level (`poolings` = 0) is 2r units; any other one is r units, a
+    pooled level below it, a one-unit skip connection, and r units on the sum of the three on the way up.
+    """
+
+    def __init__(self, channels: int, poolings: int, r: int) -> None:
+        super().__init__()
+        coarsest = poolings == 0
+        self.units = _units(2 * r if coarsest else r, channels)
+        self.skip = None if coarsest else ResidualUnit(channels, channels)
+        self.below = None if coarsest else MaskLevel(channels, poolings - 1, r)
+        self.up = None if coarsest else _units(r, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        here = self.units(x)
+        if self.below is None:
+            return here
+        coarse = self.below(_pool(here))
+        return self.up(_upsample_like(coarse, here) + here + self.skip(here))
+
+
+class MaskHead(nn.Module):
+    """BN-ReLU-1x1, BN-ReLU-1x1, then the attention type's normalisation (section 3.2). Keeps [N, C, H, W].
+
+    mixed: sigmoid, in (0, 1). channel: divided by the L2 norm over channels at each position, in [-1, 1].
+    spatial: each channel standardised over its positions, then sigmoid, in (0, 1).
+    """
+
+    def __init__(self, channels: int, attention: str) -> None:
+        super().__init__()
+        self.attention = attention
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(F.relu(self.norm1(x), inplace=True))
+        out = self.conv2(F.relu(self.norm2(out), inplace=True))
+        if self.attention == "channel":
+            return F.normalize(out, dim=1)
+        if self.attention == "spatial":
+            out = F.instance_norm(out)
+        return torch.sigmoid(out)
+
+
+class MaskBranch(nn.Module):
+    """The soft mask of an attention module; its output is what `attnet.capture_masks` returns.
+
+    Without poolings it sees x alone; with them, the up-sampled coarse path is added to the trunk's output.
+    """
+
+    def __init__(self, channels: int, depth: int, r: int, attention: str) -> None:
+        super().__init__()
+        self.depth = depth
+        self.levels = MaskLevel(channels, max(depth - 1, 0), r)
+        self.head = MaskHead(channels, attention)
+
+    def forward(self, x: Tensor, trunk: Tensor) -> Tensor:
+        if self.depth == 0:
+            return self.head(self.levels(x))
+        return self.head(_upsample_like(self.levels(_pool(x)), x) + trunk)
+
+
+class AttentionModule(nn.Module):
+    """p units, then trunk (t units) and mask branch side by side, (1 + mask) * trunk, p units (section 3).
+
+    [N, C, H, W] -> [N, C, H, W]. `combine="naive"` is mask * trunk, which the paper compares with;
+    `attention="none"` leaves the trunk alone.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        depth: int,
+        *,
+        p: int = 1,
+        t: int = 2,
+        r: int = 1,
+        attention: str = "mixed",
+        combine: str = "residual",
+    ) -> None:
+        super().__init__()
+        self.combine = combine
+        self.pre = _units(p, channels)
+        self.trunk = _units(t, channels)
+        self.mask = None if attention == "none" else MaskBranch(channels, depth, r, attention)
+        self.post = _units(p, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pre(x)
+        out = self.trunk(x)
+        if self.mask is not None:
+            mask = self.mask(x, out)
+            # addcmul is out + mask * out in one pass over memory and without storing 1 + mask.
+            out = torch.addcmul(out, mask, out) if self.combine == "residual" else mask * out
+        return self.post(out)

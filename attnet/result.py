@@ -1,0 +1,45 @@
+"""What a run leaves behind, and reading it back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, as in its result.json.
+
+    `top1` (per cent) is the best epoch's, whose weights are best.pt, and `last_top1` the last epoch's; `fps` is
+    the median over epochs in images/s (None when nothing was trained).
+    """
+
+    top1: float
+    fps: float | None
+    epochs: int
+    amp: str
+    device: str
+    batch_size: int
+    model: str
+    dataset: str
+    last_top1: float
+    per_class: dict[str, float]
+    confusion: list[list[int]]
+    peak_memory: int
+    skipped_steps: int
+    environment: dict[str, object]
+    output_dir: Path = Path()
+    history: list[dict] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        """The content of result.json; the history is metrics.jsonl."""
+        return {name: value for name, value in vars(self).items() if name not in ("output_dir", "history")}
+
+    @classmethod
+    def load(cls, output_dir: str | Path) -> Result:
+        """Read a finished run's folder."""
+        folder = Path(output_dir)
+        content = json.loads((folder / "result.json").read_text())
+        lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+        return cls(**content, output_dir=folder, history=[json.loads(line) for line in lines])
