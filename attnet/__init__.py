@@ -3,10 +3,10 @@
 from attnet.config import TrainConfig
 from attnet.data import load_dataset
 from attnet.engine import fit
-from attnet.evaluation import Evaluation, evaluate
+from attnet.evaluation import Evaluation, evaluate, evaluate_weights
 from attnet.masks import capture_masks
 from attnet.model import build_model, variants
-from attnet.plan import make_plan
+from attnet.plan import make_plan, plan_evaluation
 from attnet.result import Result
 from attnet.weights import load_weights
 
@@ -18,9 +18,11 @@ __all__ = [
     "build_model",
     "capture_masks",
     "evaluate",
+    "evaluate_weights",
     "fit",
     "load_dataset",
     "load_weights",
     "make_plan",
+    "plan_evaluation",
     "variants",
 ]

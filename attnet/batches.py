@@ -50,7 +50,8 @@ class Colour:
 class Batch:
     """`images` float32 [B, 3, H, W], NHWC in memory; `labels` int64 [B].
 
-    With mixup, `images` is weight * image + (1 - weight) * the image of `other_labels`; without, weight is 1.
+    With mixup, `images` is weight * image + (1 - weight) * the image of `other_labels`, and weight is at least 1/2,
+    so that `labels` name what is mostly seen; without, it is 1.
     """
 
     images: Tensor
@@ -140,7 +141,9 @@ class TrainBatches:
         }
         plan = {name: torch.from_numpy(values).to(self.device) for name, values in choices.items()}
         if aug.mixup:
-            plan["weight"] = torch.from_numpy(random.beta(aug.mixup, aug.mixup, n // self.batch_size))
+            weight = random.beta(aug.mixup, aug.mixup, n // self.batch_size)
+            # As pairs are mutual, w and 1 - w give the same batch in reverse order.
+            plan["weight"] = torch.from_numpy(np.maximum(weight, 1 - weight))
         return plan
 
     def _batch(self, plan: dict[str, Tensor], number: int) -> Batch:

@@ -81,28 +81,31 @@ class TrainConfig:
 
     # What to run
     mode: str = _parameter(
-        "auto", "full, performance, rehearsal; auto: full on an accelerator with CIFAR-10 at data_path, else rehearsal",
+        "auto",
+        "full, performance, rehearsal; auto: full with an accelerator and CIFAR-10, else rehearsal",
         choices=("auto", *MODES),
-    )  # fmt: skip
+    )
     is_train: bool = _parameter(True, "train; False: only evaluate the weights at pretrained on the test images")
     is_pretrain: bool = _parameter(False, "start from the weights at pretrained")
     pretrained: str = _parameter("", "weights file: ours or a reference checkpoint; a path")
     # Where
     device_type: str = _parameter(
-        "auto", "NPU, GPU, MPS or CPU; auto takes the first of these that is here",
+        "auto",
+        "NPU, GPU, MPS or CPU; auto takes the first of these that is here",
         choices=("auto", "NPU", "GPU", "MPS", "CPU"),
-    )  # fmt: skip
+    )
     device_id: int = _parameter(0, "which card, counted from 0, when one is used", low=0)
     device_num: int = _parameter(1, "how many cards", low=1)
     # Data
     data_path: str = _parameter(
         "./data/cifar-10-batches-py",
-        "the CIFAR folder, its parent, or the .tar.gz; relative to the repository root",
+        "CIFAR folder, its parent, or the .tar.gz; from the repository root",
     )
     dataset: str = _parameter(
-        "auto", "cifar10, cifar100 or shapes (embedded); auto: cifar10 when at data_path, else shapes in a rehearsal",
+        "auto",
+        "cifar10, cifar100, shapes; auto: cifar10 if at data_path, else shapes (rehearsal only)",
         choices=("auto", "cifar10", "cifar100", "shapes"),
-    )  # fmt: skip
+    )
     train_images: int | None = _parameter(None, "train on a class-balanced subset of this many; 0: all", low=0)
     test_images: int | None = _parameter(None, "test on a class-balanced subset of this many; 0: all", low=0)
     # Network
@@ -115,7 +118,7 @@ class TrainConfig:
     accumulate: int = _parameter(1, "micro-batches of train_batch_size a step; k on one card equals k cards", low=1)
     # How to train
     recipe: str = _parameter("seed", "preset of the parameters below; seed: the document's", choices=tuple(RECIPES))
-    lr: float | None = _parameter(None, "learning rate at the start; divided by 10 after 30, 60, 90 % of epochs", low=0)
+    lr: float | None = _parameter(None, "learning rate at the start; ÷ 10 after 30, 60 and 90 % of the epochs", low=0)
     momentum: float | None = _parameter(None, "Nesterov momentum of SGD", low=0, high=1)
     weight_decay: float | None = _parameter(None, "L2 penalty on every parameter", low=0)
     flip: bool | None = _parameter(None, "mirror half of the training images")
@@ -125,23 +128,27 @@ class TrainConfig:
     normalize: bool | None = _parameter(None, "standardise each colour by the training set's mean and deviation")
     # Precision and speed
     amp: str = _parameter(
-        "auto", "O0 float32, O1 autocast, O2 half weights with float32 masters and batch norm, O3 all half; "
-        "auto: O2 on NPU and GPU, else O0", choices=("auto", "O0", "O1", "O2", "O3"),
-    )  # fmt: skip
+        "auto",
+        "O0 float32, O1 autocast, O2 half + float32 masters, O3 half; auto: O2 on NPU, GPU, else O0",
+        choices=("auto", "O0", "O1", "O2", "O3"),
+    )
     loss_scale: float | str = _parameter(128.0, 'loss scale of O1 and O2: a number, or "dynamic"', low=1)
     channels_last: bool = _parameter(True, "keep images and activations as NHWC in memory")
     compile: bool = _parameter(False, "torch.compile the network; pays on accelerators only")
     # Reproducing
     seed: int = _parameter(0, "seed of weights, data order and augmentation", low=0)
-    output_dir: str = _parameter("", "run folder; empty: runs/train_1p; a taken one gets a number, never overwritten")
+    output_dir: str = _parameter(
+        "", "run folder (empty: runs/train_1p); one in use gets a number, nothing is overwritten"
+    )
     resume: str = _parameter(
         "",
-        'continue an interrupted run: its folder, or "auto" for the newest one at output_dir; empty: begin afresh',
+        'run folder to continue, or "auto": the newest at output_dir; empty: begin afresh',
     )
     progress: str = _parameter(
-        "auto", "live (bar and curve), lines (one an epoch), none; auto: live when somebody is looking",
+        "auto",
+        "live (bar and curve), lines (one an epoch), none; auto: live when somebody is looking",
         choices=("auto", "live", "lines", "none"),
-    )  # fmt: skip
+    )
 
     def __init__(self, **parameters: object) -> None:
         known = parameter_fields()
@@ -159,6 +166,22 @@ class TrainConfig:
         if (self.is_pretrain or not self.is_train) and not self.pretrained:
             which = "is_pretrain=True" if self.is_pretrain else "is_train=False"
             raise ConfigError(f"{which} needs weights: give their file as pretrained=PATH")
+
+    @classmethod
+    def gather(cls, namespace: Mapping[str, object]) -> TrainConfig:
+        """A configuration from the variables of a notebook: `TrainConfig.gather(globals())`.
+
+        Every variable named like a parameter is taken, whether it stands in the parameters cell or was injected by
+        `papermill -p`. A simple variable whose name is nearly a parameter's is taken for a slip of the pen.
+        """
+        known = parameter_fields()
+        for name, value in namespace.items():
+            simple = value is None or isinstance(value, bool | int | float | str)
+            if simple and not name.startswith("_") and name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+                if near:
+                    raise ConfigError(f"unknown parameter {name!r}: did you mean {near[0]!r}?")
+        return cls(**{name: namespace[name] for name in known if name in namespace})
 
     def replace(self, **changes: object) -> TrainConfig:
         """A copy with some parameters changed."""

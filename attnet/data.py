@@ -229,9 +229,7 @@ def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: 
 
 
 _ALLOWED = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
-_ALLOWED["_codecs", "encode"] = lambda text, _: text.encode(
-    "latin1"
-)  # how Python 3 writes bytes for Python 2
+_ALLOWED["_codecs", "encode"] = lambda text, _: text.encode("latin1")  # how Python 3 writes bytes for Python 2
 for _core in ("numpy.core", "numpy._core"):  # the names of numpy 1 and of numpy 2
     _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
     _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _from_buffer

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,12 +53,11 @@ def download(name: str = "cifar10", dest: str | Path = "data", url: str | None =
         if target.exists():
             if (found := hashlib.sha256(target.read_bytes()).hexdigest()) == expected:
                 return target
-            wrong = f"{target} has sha256 {found} where {expected} is expected"
-            raise DataError(f"{wrong}; move it away, and the same command fetches the original")
+            raise DataError(f"{target} has sha256 {found}, expected {expected}; move it away and try again")
         folder.mkdir(parents=True, exist_ok=True)
         if (found := _fill(part, urls, expected)) != expected:
             part.unlink()
-            wrong = f"{file} came with sha256 {found} where {expected} is expected, and was removed"
+            wrong = f"{file} came with sha256 {found}, expected {expected}, and was removed"
             raise DataError(f"{wrong}; try again, or another address than {' and '.join(urls)} with --url")
         os.replace(part, target)
     except _Broken as error:
@@ -77,19 +77,18 @@ def _fill(part: Path, urls: list[str], expected: str) -> str:
             return expected
         for url, pause in [(url, pause) for url in urls for pause in _PAUSES]:
             if failures.get(url, ("", False))[1]:
-                continue
+                continue  # it said no for good
             time.sleep(pause)
             try:
                 for offset, total, piece in _stream(url, file.tell()):
                     if offset != file.tell():  # the server starts over, and so does the file
-                        file.seek(0)
-                        file.truncate()
+                        file.truncate(file.seek(0))
                         digest = hashlib.sha256()
                     file.write(piece)
                     digest.update(piece)
                     done, bar.total = file.tell(), total
                     bar.update(done - bar.n)
-                    # Without a terminal tqdm is off (disable=None), and a line a tenth says it.
+                    # Where there is no terminal, tqdm is off, and a line every 10 % says it.
                     if bar.disable and total and (tenth := 10 * done // total) > 10 * offset // total:
                         print(f"{part.stem}: {10 * tenth} % of {total:,} bytes", file=sys.stderr, flush=True)
             except _Broken as error:
@@ -108,22 +107,23 @@ def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as response:
             ranged = response.headers.get("Content-Range", "")
             offset = start if ranged.startswith(f"bytes {start}-") else 0
-            if start and ranged and not offset:  # a range, but another one
+            if start and ranged and not offset:  # another range than the one asked for
                 return (yield from _stream(url, 0))
-            length = int(response.headers.get("Content-Length") or 0)
-            total = offset + length if length else None
+            total = offset + int(size) if (size := response.headers.get("Content-Length")) else None
             while piece := response.read(1 << 18):
                 yield offset, total, piece
                 offset += len(piece)
         if total is not None and offset < total:
             raise ConnectionError(f"broke off after {offset:,} of {total:,} bytes")
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and start:  # the server holds less than we do: another file
+                return (yield from _stream(url, 0))
+            raise _Broken(error, 400 <= error.code < 500 and error.code != 429) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        code, reason = getattr(error, "code", 0), getattr(error, "reason", error)
-        if code == 416 and start:  # the server holds less than we do: another file
-            return (yield from _stream(url, 0))
-        # Not found and the like; no such host; a bad certificate or no address at all (both ValueErrors).
-        lasting = (400 <= code < 500 and code != 429) or isinstance(reason, (socket.gaierror, ValueError))
-        raise _Broken(error, lasting) from error
+        reason = getattr(error, "reason", error)
+        # No such host; a bad certificate or no address at all, which are ValueErrors.
+        raise _Broken(reason, isinstance(reason, (socket.gaierror, ValueError))) from error
 
 
 def _root() -> Path:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.batches import TestBatches
+from attnet.model import build_model, evaluating
+from attnet.plan import Plan
+from attnet.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,6 @@ class Evaluation:
         return order[: min(n, int((confidence >= 0).sum()))]
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     batches: TestBatches,
@@ -69,15 +72,22 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager] = nullcontext,
     input_dtype: torch.dtype = torch.float32,
 ) -> Evaluation:
-    """Run `model` in evaluation mode over `batches`; its mode is put back afterwards.
+    """Run `model` in evaluation mode over `batches`; the mode of its every part is put back afterwards.
 
     Results stay on the device until the end: one transfer for the whole set.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with autocast():
-            logits = [model(batch.images.to(input_dtype)) for batch in batches]
-    finally:
-        model.train(was_training)
+    with evaluating(model), autocast():
+        logits = [model(batch.images.to(input_dtype)) for batch in batches]
     return Evaluation(torch.cat(logits).float().cpu(), batches.labels.cpu(), classes)
+
+
+def evaluate_weights(plan: Plan, weights: str | Path | Mapping[str, Tensor]) -> Evaluation:
+    """Evaluate weights (ours or a reference checkpoint, file or state dict) on the plan's test images, in float32.
+
+    Raises:
+        WeightsError: weights that do not fit the plan's network.
+    """
+    model = build_model(plan.config.model, plan.config.num_classes)
+    load_weights(model, weights)
+    model.to(plan.device.torch_device, memory_format=torch.channels_last)
+    return evaluate(model, plan.test_batches(), plan.dataset.classes)

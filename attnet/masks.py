@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from attnet.layers import AttentionModule, MaskBranch
-from attnet.model import unwrap
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every submodule's own mode is put back afterwards, also on error."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+from attnet.model import evaluating, unwrap
 
 
 def capture_masks(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -45,7 +29,7 @@ def capture_masks(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     try:
         for name, module in network.attention_modules().items():
             handles += _watch(module, name, masks)
-        with _evaluating(network):
+        with evaluating(network):
             network(images.to(weight.device, weight.dtype))
     finally:
         for handle in handles:

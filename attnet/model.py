@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -135,6 +137,19 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every submodule's own mode is put back afterwards, also on error."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _cifar(depth: int, modules: int, p: int = 1, t: int = 2, r: int = 1) -> Variant:
     """The paper's CIFAR networks (section 4.1): 16-64-128-256 channels, m modules in each of three stages."""
     return Variant(
@@ -195,15 +210,15 @@ def _count_parameters(variant: Variant) -> int:
 
 
 def _check_options(variant: Variant, num_classes: int) -> None:
-    if num_classes < 1:
-        raise ConfigError(f"num_classes={num_classes}: at least 1 is needed")
+    if type(num_classes) is not int or num_classes < 1:
+        raise ConfigError(f"num_classes={num_classes!r}: a whole number, at least 1, is needed")
     if variant.attention not in ATTENTION_TYPES:
         raise ConfigError(f"attention={variant.attention!r}: choose one of {', '.join(ATTENTION_TYPES)}")
     if variant.combine not in COMBINE_TYPES:
         raise ConfigError(f"combine={variant.combine!r}: choose one of {', '.join(COMBINE_TYPES)}")
     for name in ("p", "t", "r"):
         value = getattr(variant, name)
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise ConfigError(f"{name}={value!r}: a whole number of residual units, at least 1, is needed")
 
 

@@ -13,6 +13,7 @@ from attnet.data import Dataset, Split, find_dataset, load_dataset
 from attnet.device import Device
 from attnet.errors import ConfigError, DataError
 from attnet.model import variants
+from attnet.weights import find_weights, recorded_config
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Plan:
         config = self.config
         network = variants()[config.model]
         steps = len(self.dataset.train) // (config.train_batch_size * config.accumulate * config.device_num)
+        training = (
+            f"training: recipe {config.recipe}, {config.total_epochs} epochs of {steps} steps, "
+            f"batch {config.train_batch_size} x {config.device_num * config.accumulate}"
+        )
         return "\n".join(
             [
                 *self.choices,
@@ -60,8 +65,7 @@ class Plan:
                 + (f" in {str(self.device.half_dtype).removeprefix('torch.')}" if config.amp != "O0" else ""),
                 f"data: {self.dataset_label} from {self.dataset.source}",
                 f"network: {config.model}, {network.parameters:,} parameters with 10 classes",
-                f"training: recipe {config.recipe}, {config.total_epochs} epochs of {steps} steps, "
-                f"batch {config.train_batch_size} x {config.device_num * config.accumulate}",
+                training if config.is_train else f"weights: {config.pretrained}",
             ]
         )
 
@@ -115,6 +119,8 @@ def make_plan(config: TrainConfig) -> Plan:
         dataset = load_dataset(data_path, name)
     choices += dataset.warnings
     full = len(dataset.train)
+    # Of the whole training set, so that weights trained on a subset are tested as they were trained.
+    colour = Colour.of(dataset.train.images) if config.normalize else None
     dataset = dataclasses.replace(
         dataset,
         train=_subset(dataset.train, "train_images", config.train_images, mode, choices),
@@ -127,8 +133,39 @@ def make_plan(config: TrainConfig) -> Plan:
             f"num_classes={config.num_classes}: {name} has {len(dataset.classes)} classes; give that many or more"
         )
     label = f"{name}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "") + " images"
-    colour = Colour.of(dataset.train.images) if config.normalize else None
     return Plan(config, device, dataset, label, colour, tuple(choices))
+
+
+def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
+    """The plan for looking at weights: what their checkpoint records is taken for what `config` leaves open.
+
+    Args:
+        config: `pretrained` is a weights file, a run folder (its best.pt), or "" for the newest finished run's.
+        split: "test" or "train"; the plan's test batches are of this split, whole unless test_images is given.
+
+    Raises:
+        WeightsError: no such weights. ConfigError, DataError: as `make_plan`.
+    """
+    if split not in ("test", "train"):
+        raise ConfigError(f"split={split!r}: choose test or train")
+    path = find_weights(config.pretrained)
+    recorded = recorded_config(path)
+    fields = parameter_fields()
+    inherited = {
+        name: recorded[name]
+        for name in ("model", "num_classes", "dataset", "normalize", "recipe")
+        if name in recorded and getattr(config, name) == fields[name].default
+    }
+    everything = {"train_images": 0, "test_images": 0, "is_train": False, "is_pretrain": False}
+    mode = "full" if config.mode == "auto" else config.mode
+    plan = make_plan(config.replace(**inherited, **everything, pretrained=str(path), mode=mode))
+    images = plan.dataset.test if split == "test" else plan.dataset.train
+    images = _subset(images, "test_images", config.test_images or 0, plan.config.mode, [])
+    return dataclasses.replace(
+        plan,
+        dataset=dataclasses.replace(plan.dataset, test=images),
+        dataset_label=f"{plan.dataset.name}, {len(images):,} {split} images",
+    )
 
 
 def _subset(split: Split, parameter: str, wanted: int, mode: str, choices: list[str]) -> Split:

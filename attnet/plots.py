@@ -6,7 +6,9 @@ a script calls `savefig`. Colours are Okabe and Ito's, which colour-blind reader
 
 from __future__ import annotations
 
+import io
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,23 +22,41 @@ from attnet.data import Split
 from attnet.evaluation import Evaluation
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
+SCREEN_DPI = 80
+
+
+class Picture(Figure):
+    """A figure that a notebook shows sharply wherever it stands last in a cell, whatever backend is chosen."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=2 * SCREEN_DPI)
+        width, height = self.get_size_inches()
+        return buffer.getvalue(), {"width": round(SCREEN_DPI * width), "height": round(SCREEN_DPI * height)}
 
 
 def _grid(count: int, columns: int, size: float, title_lines: int = 1) -> tuple[Figure, list[Axes]]:
     """`count` axis-free squares of `size` inches, `columns` a row, with room for titles."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(columns * size, rows * (size + 0.17 * title_lines)), layout="constrained")
+    figure = Picture(figsize=(columns * size, rows * (size + 0.17 * title_lines)), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for ax in axes:
         ax.set_axis_off()
     return figure, axes[:count]
 
 
+def _nothing(why: str) -> Figure:
+    figure = Picture(figsize=(4, 0.6))
+    figure.text(0.5, 0.5, f"nothing to show: {why}", ha="center", va="center", color=GREY)
+    return figure
+
+
 def _show(ax: Axes, image: Tensor, title: str, colour: str = "black") -> None:
     """An image uint8 or float in [0, 1], [3, H, W], without smoothing."""
     ax.imshow(image.detach().cpu().permute(1, 2, 0).numpy(), interpolation="nearest")
-    ax.set_title(title, fontsize=8, color=colour, pad=2)
+    longest = max(map(len, title.splitlines()), default=1)
+    ax.set_title(title, fontsize=min(8, 125 / longest), color=colour, pad=2)  # long names must not touch
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
@@ -56,7 +76,9 @@ def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 
 
 def plot_curves(rows: Sequence[dict]) -> Figure:
     """Losses and test Top-1 over the epochs; `rows` are the objects of metrics.jsonl."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    if not rows:
+        return _nothing("no epoch was trained")
+    figure = Picture(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) <= 30 else None
@@ -69,19 +91,15 @@ def plot_curves(rows: Sequence[dict]) -> Figure:
             ms=4,
             label=name.replace("_", " "),
         )
+    left.update_datalim([(epochs[0], 0)])
+    left.autoscale_view()
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
     left.legend(frameon=False)
     top1 = [row["top1"] for row in rows]
     best = max(range(len(rows)), key=lambda i: top1[i])
     right.plot(epochs, top1, color=GREEN, marker=marker, ms=4)
     right.plot(epochs[best], top1[best], "o", ms=9, mfc="none", color=GREEN)
-    right.annotate(
-        f"best {top1[best]:.2f} %",
-        (epochs[best], top1[best]),
-        (-6, -14),
-        textcoords="offset points",
-        ha="right",
-    )
+    right.set_title(f"best {top1[best]:.2f} % in epoch {epochs[best]}", fontsize=10, color=GREEN)
     right.set(xlabel="epoch", ylabel="test Top-1 (%)", ylim=(0, 100))
     for ax in (left, right):
         ax.grid(alpha=0.25)
@@ -89,23 +107,27 @@ def plot_curves(rows: Sequence[dict]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(rows) == 1:
             ax.set_xlim(0, 2)
-    changes = [row["epoch"] for before, row in itertools.pairwise(rows) if row["lr"] != before["lr"]]
-    for epoch in changes:
+    # A schedule that glides changes the rate at every epoch: only steps are worth a line.
+    drops = [row["epoch"] for before, row in itertools.pairwise(rows) if math.isclose(10 * row["lr"], before["lr"])]
+    for epoch in drops:
         left.axvline(epoch - 0.5, color=GREY, lw=0.8, ls=":")
-    if changes:
-        left.annotate("lr ÷ 10", (changes[0] - 0.5, 0.97), (3, -8), xycoords=("data", "axes fraction"),
+    if drops:
+        left.annotate("lr ÷ 10", (drops[0] - 0.5, 0.97), (3, -8), xycoords=("data", "axes fraction"),
                       textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
     return figure
 
 
 def plot_per_class(per_class: dict[str, float]) -> Figure:
-    """Top-1 of each class, per cent, best first; at most the 40 worst of many classes."""
-    items = sorted(per_class.items(), key=lambda item: item[1])[:40]
-    figure = Figure(figsize=(6, 0.6 + 0.27 * len(items)), layout="constrained")
+    """Top-1 of each class, per cent, best first; at most the 40 worst of many classes. nan: a class without images."""
+    items = sorted(per_class.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])[:40]
+    figure = Picture(figsize=(6, 0.6 + 0.27 * len(items)), layout="constrained")
     ax = figure.subplots()
-    bars = ax.barh([name for name, _ in items], [rate for _, rate in items], color=BLUE, height=0.7)
-    ax.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-    ax.set(xlabel="Top-1 (%)", xlim=(0, 108))
+    bars = ax.barh([name for name, _ in items], np.nan_to_num([rate for _, rate in items]), color=BLUE, height=0.7)
+    labels = ["no images" if math.isnan(rate) else f"{rate:.1f}" for _, rate in items]
+    ax.bar_label(bars, labels, padding=3, fontsize=8)
+    ax.set(xlabel="Top-1 (%)", xlim=(0, 108), ylim=(-0.6, len(items) - 0.4))
+    if len(items) < len(per_class):
+        ax.set_title(f"the {len(items)} worst of {len(per_class)} classes", fontsize=10)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(left=False)
     return figure
@@ -116,13 +138,16 @@ def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequenc
     counts = np.asarray(confusion, dtype=float)[: len(classes), : len(classes)]
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(classes) <= 20
-    side = 1.6 + 0.42 * min(len(classes), 20)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    side = 1.6 + (0.42 if few else 0.1) * len(classes)
+    figure = Picture(figsize=(side + 0.8, side), layout="constrained")
     ax = figure.subplots()
     image = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    font = 8 if few else 6
+    ax.set_xticks(
+        range(len(classes)), classes, rotation=45 if few else 90, ha="right" if few else "center", fontsize=font
+    )
+    ax.set_yticks(range(len(classes)), classes, fontsize=font)
     if few:
-        ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8)
-        ax.set_yticks(range(len(classes)), classes, fontsize=8)
         for (i, j), share in np.ndenumerate(shares):
             if share >= 0.5:
                 ax.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=7.5,
@@ -139,9 +164,7 @@ def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int
     """
     indices = torch.as_tensor(indices).tolist()
     if not indices:
-        figure = Figure(figsize=(4, 0.6))
-        figure.text(0.5, 0.5, "nothing to show: no such images", ha="center", va="center", color=GREY)
-        return figure
+        return _nothing("no such images")
     figure, axes = _grid(len(indices), columns, 1.25, title_lines=2)
     confidence = evaluation.logits.softmax(dim=1)
     predictions = evaluation.predictions
@@ -150,7 +173,7 @@ def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int
         name = evaluation.classes[guess] if guess < len(evaluation.classes) else f"output {guess}"
         share = 100 * confidence[i, guess]
         if guess == truth:
-            _show(ax, split.images[i], f"{name} {share:.0f} %\n", GREEN)
+            _show(ax, split.images[i], f"\n{name} {share:.0f} %", GREEN)
         else:
             _show(ax, split.images[i], f"{name} {share:.0f} %\nis {evaluation.classes[truth]}", RED)
     return figure

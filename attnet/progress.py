@@ -107,13 +107,9 @@ class LiveProgress(Progress):
         super().end_epoch(rows)
         self.bar.write(epoch_line(rows[-1], self.epochs))
         if self.handle is not None:
-            import matplotlib.pyplot as plt
-
             from attnet.plots import plot_curves
 
-            figure = plot_curves(rows)
-            self.handle.update(figure)
-            plt.close(figure)
+            self.handle.update(plot_curves(rows))
 
     def close(self) -> None:
         self.bar.close()

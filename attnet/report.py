@@ -71,9 +71,10 @@ def result_table(results: Sequence[Result | Row]) -> str:
     return "\n".join([padded[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *padded[1:]])
 
 
-def finished_runs(folder: Path) -> list[Path]:
-    """Folders of finished runs at or below `folder`, oldest first."""
-    return sorted((p.parent for p in folder.rglob("result.json")), key=lambda p: (p / "result.json").stat().st_mtime)
+def finished_runs(*folders: Path) -> list[Path]:
+    """Folders of finished runs at or below `folders`, each once, oldest first."""
+    found = {path.parent for folder in folders for path in folder.rglob("result.json")}
+    return sorted(found, key=lambda path: (path / "result.json").stat().st_mtime)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(folders: Sequence[str], newest: bool, published: bool) -> str:
-    paths = [path for folder in folders for path in finished_runs(resolve_path(folder))]
+    paths = finished_runs(*map(resolve_path, folders))
     if not paths:
         raise ConfigError(f"no finished run (result.json) below {', '.join(folders)}; make one with `make run`")
     results = [Result.load(path) for path in (paths[-1:] if newest else paths)]

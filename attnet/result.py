@@ -6,6 +6,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attnet.config import resolve_path
+from attnet.errors import AttnetError
+
 
 @dataclass(frozen=True)
 class Result:
@@ -32,14 +35,25 @@ class Result:
     output_dir: Path = Path()
     history: list[dict] = field(default_factory=list)
 
+    @property
+    def weights(self) -> Path:
+        """The weights of the best epoch; of an evaluation alone (is_train=False), those that were evaluated."""
+        best = self.output_dir / "best.pt"
+        if best.exists():
+            return best
+        return resolve_path(json.loads((self.output_dir / "config.json").read_text())["pretrained"])
+
     def to_json(self) -> dict[str, object]:
         """The content of result.json; the history is metrics.jsonl."""
         return {name: value for name, value in vars(self).items() if name not in ("output_dir", "history")}
 
     @classmethod
     def load(cls, output_dir: str | Path) -> Result:
-        """Read a finished run's folder."""
+        """Read a finished run's folder; AttnetError names it when it holds something else."""
         folder = Path(output_dir)
-        content = json.loads((folder / "result.json").read_text())
-        lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
-        return cls(**content, output_dir=folder, history=[json.loads(line) for line in lines])
+        try:
+            content = json.loads((folder / "result.json").read_text())
+            lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+            return cls(**content, output_dir=folder, history=[json.loads(line) for line in lines])
+        except (OSError, ValueError, TypeError) as error:
+            raise AttnetError(f"{folder}: not a finished run's folder ({error})") from error

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attnet.data import Dataset, Split
 
 SIZE = 32  # pixels on a side
+TILT = 4  # of objects, at most, either way, in 64ths of a turn
 STROKES = 9  # pieces of clutter in an image
 GRAIN = 0.1  # peak to peak, of the full range of brightness
 WORDS = 128  # random numbers that an image may use besides its grain
@@ -111,6 +112,10 @@ def _stripes(u: Field, v: Field, grain: Field) -> Field:
     return _crisp(_wave(v, 4))
 
 
+def _lines(u: Field, v: Field, grain: Field) -> Field:
+    return _crisp(_wave(u, 4))
+
+
 def _checks(u: Field, v: Field, grain: Field) -> Field:
     return _crisp(2 * _wave(u, 6) * _wave(v, 6))
 
@@ -137,11 +142,11 @@ class Kind:
 
 
 KINDS = (
-    Kind("disc", _disc, _stripes, (6.0, 9.5)),
+    Kind("disc", _disc, _lines, (6.0, 9.5)),
     Kind("ring", _ring, _plain, (7.0, 11.0)),
     Kind("square", _square, _checks, (7.5, 12.0)),
     Kind("triangle", _triangle, _dots, (9.0, 13.0)),
-    Kind("cross", _cross, _stripes, (8.0, 12.5)),
+    Kind("cross", _cross, _lines, (8.0, 12.5)),
     Kind("star", _star, _speckle, (8.5, 13.0)),
     Kind("bar", _bar, _stripes, (9.0, 13.0)),
     Kind("moon", _moon, _dots, (8.0, 12.5)),
@@ -150,7 +155,7 @@ KINDS = (
 )
 
 _Y, _X = np.indices((SIZE, SIZE), dtype=np.float32)
-# A turn in 64 steps, rounded to 1/4096: the last digits of a cosine differ from machine to machine.
+# A turn in 64 steps, rounded to 1/4096, since the last digits of a cosine differ from machine to machine.
 _COS = (np.round(np.cos(np.arange(64) * (np.pi / 32)) * 4096) / 4096).astype(np.float32)
 _SIN = np.roll(_COS, 16)
 
@@ -171,10 +176,10 @@ class _Draws:
         """[n, 3, 1, 1]: red, green and blue, each on its own."""
         return np.stack([self.column(low, high) for _ in range(3)], axis=1)
 
-    def axes(self, low: float | Column, high: float | Column) -> tuple[Field, Field]:
-        """Pixel coordinates from a centre between `low` and `high` in x and y, turned by any angle."""
+    def axes(self, low: float | Column, high: float | Column, tilt: int) -> tuple[Field, Field]:
+        """Pixel coordinates from a centre in [low, high), turned by up to `tilt` 64ths of a turn either way."""
         x, y = _X - self.column(low, high), _Y - self.column(low, high)
-        step = self.column(0, len(_COS)).astype(np.int64)
+        step = np.floor(self.column(-tilt, tilt + 1)).astype(np.int64)
         return _COS[step] * x + _SIN[step] * y, _COS[step] * y - _SIN[step] * x
 
 
@@ -189,14 +194,12 @@ def _background(draws: _Draws, count: int) -> Image:
     canvas = np.zeros((count, 3, SIZE, SIZE), np.float32)
     for row in range(3):
         for column in range(3):
-            weight = np.maximum(0, 1 - np.abs(_X / 15.5 - column)) * np.maximum(
-                0, 1 - np.abs(_Y / 15.5 - row)
-            )
-            canvas += weight * draws.colour(0.15, 0.55)
+            weight = np.maximum(0, 1 - np.abs(_X / 15.5 - column)) * np.maximum(0, 1 - np.abs(_Y / 15.5 - row))
+            canvas += weight * draws.colour(0.2, 0.6)
     for _ in range(STROKES):
-        u, v = draws.axes(0, SIZE - 1)
+        u, v = draws.axes(0, SIZE - 1, 16)
         beyond = np.maximum(np.abs(u) - draws.column(0, 4), 0)
-        _paint(canvas, _disc(beyond, v, draws.column(0.3, 1.2)), draws.colour(0, 0.8))
+        _paint(canvas, _disc(beyond, v, draws.column(0.3, 1.2)), draws.colour(0, 1))
     return canvas
 
 
@@ -205,17 +208,17 @@ def _draw(labels: np.ndarray, draws: _Draws, grain: Image) -> tuple[np.ndarray, 
     canvas = _background(draws, len(labels))
     low, high = np.array([kind.reach for kind in KINDS], np.float32)[labels].T[..., None, None]
     reach = draws.column(low, high)
-    u, v = draws.axes(reach + 1, SIZE - 2 - reach)  # a whole pixel from the frame on every side
+    u, v = draws.axes(reach + 1, SIZE - 2 - reach, TILT)  # a whole pixel from the frame on every side
     shift_u, shift_v = draws.column(0, 12), draws.column(0, 12)
     distance, second = np.empty_like(u), np.empty_like(u)
     for label, kind in enumerate(KINDS):
         i = labels == label
         distance[i] = kind.form(u[i], v[i], reach[i])
         second[i] = kind.texture(u[i] + shift_u[i], v[i] + shift_v[i], grain[i, 3])
-    light, dark = draws.colour(0.6, 1), draws.colour(0, 0.25)
+    light, dark = draws.colour(0.65, 1), draws.colour(0, 0.2)
+    second = np.where(draws.column() < 0.5, second, 1 - second)  # as often dark on light as light on dark
     _paint(canvas, distance, light + second[:, None] * (dark - light))
     canvas += GRAIN * (grain[:, :3] - 0.5)
-    canvas = np.where(draws.column()[:, None] < 0.5, 1 - canvas, canvas)  # half of them as negatives
     return np.clip(np.floor(canvas * 255 + 0.5), 0, 255).astype(np.uint8), distance <= 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from attnet.config import resolve_path
 from attnet.errors import WeightsError
 from attnet.model import ResidualAttentionNetwork, build_model, unwrap, variants
 
@@ -39,11 +40,14 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: no such file, not a PyTorch file, or one that holds anything but plain data.
     """
-    path = Path(path)
+    return unwrap_state(_read(Path(path)), str(path))
+
+
+def _read(path: Path) -> object:
     if not path.is_file():
         raise WeightsError(f"weights {path}: no such file")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
         culprit = f" (it asks for {wanted[1]})" if wanted else ""
@@ -53,7 +57,28 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ) from None
     except Exception as error:  # torch raises many types for a damaged or foreign file
         raise WeightsError(f"weights {path}: not a readable PyTorch file ({_first_line(error)})") from None
-    return unwrap_state(checkpoint, str(path))
+
+
+def find_weights(path: str | Path = "") -> Path:
+    """The file meant by a path: the file itself, best.pt of a run folder, or for "" of the run that finished last.
+
+    Relative paths start at the repository root.
+    """
+    if not str(path):
+        files = [p.with_name("best.pt") for p in resolve_path("runs").glob("**/result.json")]
+        files = [file for file in files if file.exists()]
+        if not files:
+            raise WeightsError("pretrained='': no finished run below runs/; give a weights file, or train first")
+        return max(files, key=lambda file: file.stat().st_mtime)
+    place = resolve_path(path)
+    return place / "best.pt" if place.is_dir() else place
+
+
+def recorded_config(path: str | Path) -> dict[str, object]:
+    """The parameters a checkpoint of ours was trained with; {} for any other weights file."""
+    checkpoint = _read(Path(path))
+    config = checkpoint.get("config") if isinstance(checkpoint, Mapping) else None
+    return dict(config) if isinstance(config, Mapping) else {}
 
 
 def unwrap_state(checkpoint: object, origin: str = "state dict") -> dict[str, Tensor]:

@@ -156,7 +156,7 @@ def test_connection_that_always_breaks(server: Server, tmp_path: Path) -> None:
 def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
     server.body = BODY[:-1] + b"!"
     wrong = hashlib.sha256(server.body).hexdigest()
-    refused(tmp_path, server.url, f"sha256 {wrong} where {RIGHT} is expected", "was removed", server.url)
+    refused(tmp_path, server.url, f"sha256 {wrong}, expected {RIGHT}", "was removed", server.url)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,7 +201,7 @@ def test_already_there(server: Server, tmp_path: Path) -> None:
 
 def test_another_file_of_that_name_is_left_alone(server: Server, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"mine")
-    refused(tmp_path, server.url, f"{tmp_path / FILE} has sha256", f"{RIGHT} is expected; move it away")
+    refused(tmp_path, server.url, f"{tmp_path / FILE} has sha256", f"expected {RIGHT}; move it away")
     assert (tmp_path / FILE).read_bytes() == b"mine" and server.asked == []
 
 
