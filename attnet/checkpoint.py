@@ -112,13 +112,13 @@ def _lock(path: Path) -> TextIO:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows: no lock, everything else works
-        return file
-    except OSError:
+    except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
         raise ConfigError(f"output_dir={path}: in use by {holder}; wait for it, or give another output_dir") from None
+    except (ImportError, OSError):  # Windows, or a file system without locks: everything else works
+        return file
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
@@ -137,8 +137,9 @@ def run_to_resume(config: TrainConfig) -> Path | None:
         ConfigError: `resume` names a folder without an interrupted run.
     """
     if config.resume == "auto":
-        taken = [path for path in _numbered(_base(config)) if (path / "config.json").exists()]
-        return taken[-1] if taken and not is_finished(taken[-1]) else None
+        begun = [file for path in _numbered(_base(config)) if (file := path / "config.json").exists()]
+        newest = max(reversed(begun), key=lambda file: file.stat().st_mtime_ns, default=None)
+        return newest.parent if newest and not is_finished(newest.parent) else None
     return _resumable(resolve_path(config.resume)) if config.resume else None
 
 
@@ -170,7 +171,8 @@ def _numbered(base: Path) -> list[Path]:
     """`base`, `base-2`, `base-3` ... as far as they exist, in that order."""
     found = [base] if base.is_dir() else []
     if base.parent.is_dir():
-        numbers = (p.name.removeprefix(base.name + "-") for p in base.parent.glob(base.name + "-*"))
+        beside = (path.name for path in base.parent.iterdir())
+        numbers = (name.removeprefix(base.name + "-") for name in beside if name.startswith(base.name + "-"))
         found += [base.with_name(f"{base.name}-{n}") for n in sorted(int(n) for n in numbers if n.isdecimal())]
     return found
 

@@ -136,7 +136,7 @@ class TrainConfig:
     channels_last: bool = _parameter(True, "keep images and activations as NHWC in memory")
     compile: bool = _parameter(False, "torch.compile the network; pays on accelerators only")
     # Reproducing
-    seed: int = _parameter(0, "seed of weights, data order and augmentation", low=0)
+    seed: int = _parameter(0, "seed of weights, data order and augmentation", low=0, high=2**32 - 1)
     output_dir: str = _parameter(
         "", "run folder (empty: runs/train_1p); one in use gets a number, nothing is overwritten"
     )
@@ -242,7 +242,9 @@ def _converted(value: object, kind: type) -> object | None:
         number = float(text)
         if kind is float:
             return number if number == number and abs(number) != float("inf") else None
-        return int(number) if number == int(number) else None
+        if number != int(number):
+            return None
+        return int(number) if "." in text or "e" in text.lower() else int(text)  # a float holds 53 bits only
     except (ValueError, OverflowError):
         return None
 
@@ -250,8 +252,8 @@ def _converted(value: object, kind: type) -> object | None:
 def _rule(kinds: tuple[type, ...], rules: Mapping[str, object]) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     low, high = rules["low"], rules["high"]
-    bounds = [f"at least {low:g}"] if low is not None else []
-    bounds += [f"at most {high:g}"] if high is not None else []
+    bounds = [f"at least {low}"] if low is not None else []
+    bounds += [f"at most {high}"] if high is not None else []
     other = ' or "dynamic"' if float in kinds and str in kinds else ""
     return " ".join([names[kinds[0]], *([" and ".join(bounds)] if bounds else [])]) + other
 
@@ -281,7 +283,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         flag = unknown[0].split("=")[0].lstrip("-")
-        TrainConfig(**{flag: None})  # raises, with the nearest known name
+        if flag not in parameter_fields():
+            TrainConfig(**{flag: None})  # raises, with the nearest known name
         raise ConfigError(f"unexpected argument {unknown[0]!r}; every parameter is --name value, see --help")
     return TrainConfig(**vars(known))
 

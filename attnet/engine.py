@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attnet import checkpoint, device
 from attnet.batches import Batch
 from attnet.checkpoint import BEST, LAST, PREVIOUS, RunFolder
-from attnet.config import TrainConfig
+from attnet.config import TrainConfig, resolve_path
 from attnet.errors import AttnetError
 from attnet.evaluation import Evaluation, evaluate
 from attnet.interrupt import StopSignal, TrainingInterrupted
@@ -43,22 +43,14 @@ def fit(config: TrainConfig) -> Result:
     resumed = checkpoint.run_to_resume(config)
     if resumed is None:
         plan = make_plan(config)
-        folder = checkpoint.new_run(plan.config)
     else:
         stored = TrainConfig.load(resumed / "config.json")
         plan = make_plan(checkpoint.inherit(stored, config))
         checkpoint.check_same_run(stored, plan.config)
-        folder = RunFolder(resumed)
+    trainer = Trainer(plan)  # before the folder: what cannot start leaves nothing behind
+    folder = checkpoint.new_run(plan.config) if resumed is None else RunFolder(resumed)
     with folder:
-        progress = make_progress(plan.config.progress, folder.log)
-        trainer = Trainer(plan, folder, progress)
-        if resumed is None:
-            folder.write_json("config.json", plan.config.to_dict())
-        else:
-            trainer.restore()
-        for line in plan.describe().splitlines():
-            progress.emit(line)
-        return trainer.run()
+        return trainer.run(folder, make_progress(plan.config.progress, folder.log), resumed is not None)
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
@@ -69,7 +61,7 @@ def learning_rate(config: TrainConfig, epoch: int) -> float:
 
 def batch_loss(logits: Tensor, batch: Batch) -> Tensor:
     """Mean cross-entropy, nats; with mixup, weighted between both labels."""
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss = F.cross_entropy(logits, batch.labels)
     if batch.other_labels is None:
         return loss
@@ -82,15 +74,17 @@ class Trainer:
     `epoch` counts finished epochs, `step` the finished steps of the one after them; both are in every checkpoint.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, progress: Progress) -> None:
+    folder: RunFolder
+    progress: Progress
+
+    def __init__(self, plan: Plan) -> None:
         config = plan.config
-        self.plan, self.config, self.folder, self.progress = plan, config, folder, progress
+        self.plan, self.config = plan, config
         self.device = plan.device.activate()
         device.seed_everything(config.seed)
         self.model = build_model(config.model, config.num_classes)
         if config.pretrained and (config.is_pretrain or not config.is_train):
-            report = load_weights(self.model, checkpoint.resolve_path(config.pretrained))
-            progress.emit(f"weights: {report.loaded} tensors from {config.pretrained} ({report.layout} names)")
+            load_weights(self.model, resolve_path(config.pretrained))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model.to(self.device.torch_device, memory_format=layout)
         self.precision = Precision(
@@ -162,9 +156,16 @@ class Trainer:
 
     # -- the run -------------------------------------------------------------------------------------------------
 
-    def run(self) -> Result:
+    def run(self, folder: RunFolder, progress: Progress, resumed: bool = False) -> Result:
         """Every epoch that is left, then result.json."""
         config = self.config
+        self.folder, self.progress = folder, progress
+        for line in self.plan.describe().splitlines():
+            progress.emit(line)
+        if resumed:
+            self.restore()
+        else:
+            folder.write_json("config.json", config.to_dict())
         if not config.is_train:
             return self.finish(self.test())
         evaluation = None

@@ -65,7 +65,8 @@ class Plan:
                 + (f" in {str(self.device.half_dtype).removeprefix('torch.')}" if config.amp != "O0" else ""),
                 f"data: {self.dataset_label} from {self.dataset.source}",
                 f"network: {config.model}, {network.parameters:,} parameters with 10 classes",
-                training if config.is_train else f"weights: {config.pretrained}",
+                *([training] if config.is_train else []),
+                *([f"weights: {config.pretrained}"] if config.is_pretrain or not config.is_train else []),
             ]
         )
 

@@ -135,8 +135,8 @@ def plot_per_class(per_class: dict[str, float]) -> Figure:
 
 def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     """Share of each true class (row) taken for each predicted class (column), per cent; the diagonal is right."""
-    counts = np.asarray(confusion, dtype=float)[: len(classes), : len(classes)]
-    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    counts = np.asarray(confusion, dtype=float)[: len(classes)]
+    shares = (100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[:, : len(classes)]
     few = len(classes) <= 20
     side = 1.6 + (0.42 if few else 0.1) * len(classes)
     figure = Picture(figsize=(side + 0.8, side), layout="constrained")

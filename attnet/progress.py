@@ -105,7 +105,6 @@ class LiveProgress(Progress):
 
     def end_epoch(self, rows: list[dict]) -> None:
         super().end_epoch(rows)
-        self.bar.write(epoch_line(rows[-1], self.epochs))
         if self.handle is not None:
             from attnet.plots import plot_curves
 
@@ -122,9 +121,11 @@ def make_progress(kind: str, log: Callable[[str], None]) -> Progress:
 
     def emit(line: str) -> None:
         log(line)
-        if kind != "none":
+        if kind == "live":
+            from tqdm.auto import tqdm
+
+            tqdm.write(line)  # above the bar, not into it
+        elif kind == "lines":
             print(line, flush=True)
 
-    if kind == "live":
-        return LiveProgress(log)
-    return Progress(emit)
+    return LiveProgress(emit) if kind == "live" else Progress(emit)

@@ -146,7 +146,7 @@ KINDS = (
     Kind("ring", _ring, _plain, (7.0, 11.0)),
     Kind("square", _square, _checks, (7.5, 12.0)),
     Kind("triangle", _triangle, _dots, (9.0, 13.0)),
-    Kind("cross", _cross, _lines, (8.0, 12.5)),
+    Kind("cross", _cross, _dots, (8.0, 12.5)),
     Kind("star", _star, _speckle, (8.5, 13.0)),
     Kind("bar", _bar, _stripes, (9.0, 13.0)),
     Kind("moon", _moon, _dots, (8.0, 12.5)),
