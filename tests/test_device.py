@@ -1,0 +1,138 @@
+"""Devices: chosen in order, refused by name, and known to one file only."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from attnet import device as devices
+from attnet.device import Device
+from attnet.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def fake_cards(cards: int, calls: list | None = None) -> SimpleNamespace:
+    """What `torch.npu` and `torch.cuda` offer of what is used here, for `cards` cards; calls are noted."""
+    note = (lambda *call: calls.append(call)) if calls is not None else (lambda *call: None)
+    return SimpleNamespace(
+        is_available=lambda: cards > 0,
+        device_count=lambda: cards,
+        get_device_name=lambda index: f"Fake{index}",
+        set_device=lambda index: note("set_device", index),
+        synchronize=lambda: note("synchronize"),
+        max_memory_allocated=lambda index: 1000 + index,
+    )
+
+
+@pytest.fixture
+def only_cpu(monkeypatch):
+    """A machine without accelerators, whatever runs the test."""
+    monkeypatch.setattr(torch, "cuda", fake_cards(0))
+    monkeypatch.setattr(torch, "mps", fake_cards(0))
+    monkeypatch.delattr(torch, "npu", raising=False)
+
+
+def test_without_accelerators(only_cpu):
+    chosen = devices.choose()
+    assert chosen == Device("CPU") == devices.choose("cpu")
+    assert (chosen.torch_device, chosen.backend, chosen.is_accelerator) == (torch.device("cpu"), "gloo", False)
+    assert chosen.name and chosen.activate() is chosen
+    assert chosen.peak_memory() > 10 * 2**20  # torch alone takes more
+    record = devices.environment(chosen)
+    assert record["torch"] == torch.__version__ and record["device"] == chosen.name
+
+
+@pytest.mark.parametrize(
+    "device_type, device_id, words",
+    [
+        ("GPU", 0, ["device_type=GPU", "only CPU"]),
+        ("NPU", 0, ["device_type=NPU", "only CPU", "torch_npu"]),
+        ("tpu", 0, ["'tpu'", "NPU, GPU, MPS, CPU"]),
+        ("CPU", 1, ["device_id=1", "0 to 0"]),
+        ("auto", -1, ["device_id=-1"]),
+    ],
+)
+def test_what_is_not_here_is_refused(only_cpu, device_type, device_id, words):
+    with pytest.raises(ConfigError) as error:
+        devices.choose(device_type, device_id)
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_auto_takes_npu_then_gpu_then_mps(only_cpu, monkeypatch):
+    for name, kind in (("mps", "MPS"), ("cuda", "GPU"), ("npu", "NPU")):
+        monkeypatch.setattr(torch, name, fake_cards(2), raising=False)
+        assert devices.choose("auto", 1) == Device(kind, 1)
+    assert devices.choose("gpu").torch_device == torch.device("cuda", 0)
+    assert devices.choose("mps").torch_device == torch.device("mps")
+    with pytest.raises(ConfigError, match="device_id=2: NPU cards here are numbered 0 to 1"):
+        devices.choose("auto", 2)
+
+
+def test_an_npu_is_driven_through_its_module(only_cpu, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "npu", fake_cards(8, calls), raising=False)
+    npu = devices.choose("NPU", 3).activate()
+    npu.synchronize()
+    assert calls == [("set_device", 3), ("synchronize",)]
+    assert (npu.type, npu.name, npu.backend, npu.peak_memory()) == ("npu", "Fake3", "hccl", 1003)
+    assert (npu.half_dtype, npu.has_fused_optimizer) == (torch.float16, False)
+
+
+def test_an_npu_has_the_torch_device_that_torch_npu_registers():
+    # torch parses "npu" only once a backend has taken that name, which lasts as long as the process.
+    script = (
+        "import torch, types\n"
+        "torch.utils.rename_privateuse1_backend('npu')\n"
+        "torch.npu = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 8)\n"
+        "from attnet import device\n"
+        "print(device.choose('auto', 5).torch_device)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("npu:5", 0), done.stderr
+
+
+def test_half_precision_of_a_cpu_is_one_its_convolutions_have(monkeypatch):
+    half = Device("CPU").half_dtype
+    weight = torch.randn(4, 3, 3, 3, dtype=half, requires_grad=True)
+    F.conv2d(torch.ones(2, 3, 8, 8, dtype=half), weight).float().square().mean().backward()
+    assert weight.grad.dtype == half and weight.grad.isfinite().all()
+    for has_float16, expected in ((True, torch.float16), (False, torch.bfloat16)):
+        monkeypatch.setattr(devices, "_cpu_has_float16_convolution", lambda has=has_float16: has)
+        assert Device("CPU").half_dtype == expected
+        assert Device("GPU").half_dtype == torch.float16
+
+
+def test_seeding_covers_python_numpy_and_torch():
+    def draw() -> tuple[float, float, float]:
+        return random.random(), np.random.random(), torch.rand(()).item()
+
+    draws = []
+    for seed in (2**32 - 1, 2**32 - 1, 1):
+        devices.seed_everything(seed)
+        draws.append(draw())
+    assert draws[0] == draws[1]
+    assert all(a != b for a, b in zip(draws[1], draws[2], strict=True))
+
+
+def test_no_other_file_knows_a_device_type():
+    pattern = re.compile(r"torch\.(cuda|npu|mps|xpu)\b|torch_npu\b.*import|import torch_npu|\.(cuda|npu)\(|\.is_cuda\b")
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in sorted((ROOT / "attnet").glob("*.py"))
+        if path.name != "device.py"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert found == [], "device types belong in attnet/device.py alone"

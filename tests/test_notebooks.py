@@ -1,0 +1,132 @@
+"""Every notebook runs headless from top to bottom, from the root and from notebooks/, and is committed clean."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import attnet
+from attnet.config import field_types, parameter_fields
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# Parameters of notebooks that are no TrainConfig parameters, or have another default or help there.
+OWN = {"split", "pretrained", "output_dir"}
+TINY = {
+    "mode": "rehearsal",
+    "dataset": "shapes",
+    "device_type": "CPU",
+    "train_images": 96,
+    "test_images": 40,
+    "train_batch_size": 16,
+    "total_epochs": 2,
+}
+
+
+def papermill(notebook: str, output: Path, parameters: dict, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a notebook as a batch queue would: no terminal, output path given."""
+    given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    path = os.path.relpath(ROOT / "notebooks" / notebook, cwd)
+    command = [sys.executable, "-m", "papermill", path, str(output), "-k", "python3", "--no-progress-bar", *given]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+def outputs_of(notebook: Path) -> list[dict]:
+    book = nbformat.read(notebook, as_version=4)
+    return [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def text_of(outputs: list[dict], stream: str) -> str:
+    return "".join(o["text"] for o in outputs if o["output_type"] == "stream" and o["name"] == stream)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_committed_clean(path):
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert book.metadata.kernelspec.name == "python3"
+    assert [cell.metadata.get("tags", []) for cell in code].count(["parameters"]) == 1
+    assert max(len(cell.source.splitlines()) for cell in code) <= 25
+    assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith("# ")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
+def test_parameters_are_those_of_the_package(path):
+    """Name, type, default and help of each parameter are TrainConfig's: they exist once."""
+    cells = nbformat.read(path, as_version=4).cells
+    [source] = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    for line in source.splitlines():
+        statement = ast.parse(line).body[0]
+        name = statement.target.id
+        if name in OWN:
+            continue
+        spec = parameter_fields()[name]
+        assert ast.literal_eval(statement.value) == spec.default, name
+        assert statement.annotation.id in {kind.__name__ for kind in field_types(spec)}, name
+        assert line.split("  # ", 1)[1] == spec.metadata["help"], name
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """train_1p.ipynb run from notebooks/, where JupyterLab starts kernels."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = papermill("train_1p.ipynb", folder / "out.ipynb", {**TINY, "output_dir": folder / "run"}, ROOT / "notebooks")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_train_1p(trained):
+    result = attnet.Result.load(trained / "run")
+    assert result.epochs == 2 and result.dataset.startswith("shapes")
+    outputs = outputs_of(trained / "out.ipynb")
+    printed = text_of(outputs, "stdout")
+    assert "epoch 1/2 " in printed and "epoch 2/2 " in printed
+    assert text_of(outputs, "stderr") == "", "no bars, no warnings"
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == 5
+    [table] = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    assert f"{result.top1:.2f}" in table and "shapes" in table and "85.48" in table
+
+
+def test_evaluate_a_run_folder(trained, tmp_path):
+    done = papermill("evaluate.ipynb", tmp_path / "out.ipynb", {"pretrained": trained / "run", "device_type": "CPU"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = outputs_of(tmp_path / "out.ipynb")
+    assert "shapes, 500 test images" in text_of(outputs, "stdout")
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 4
+
+
+def test_a_wrong_parameter_stops_with_a_sentence(tmp_path):
+    wrong = {**TINY, "data_path": tmp_path / "nowhere", "dataset": "cifar10", "output_dir": tmp_path / "run"}
+    done = papermill("train_1p.ipynb", tmp_path / "out.ipynb", wrong)
+    assert done.returncode != 0
+    assert "DataError" in done.stderr and str(tmp_path / "nowhere") in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_parameter_is_refused(tmp_path):
+    done = papermill("train_1p.ipynb", tmp_path / "out.ipynb", {**TINY, "total_epoch": 3})
+    assert done.returncode != 0
+    assert "unknown parameter 'total_epoch': did you mean 'total_epochs'?" in done.stderr
+
+
+def test_help_explains_every_parameter():
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "--help-notebook", "notebooks/train_1p.ipynb"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in ("total_epochs: int (default None)", "train_batch_size: int", "loss_scale: float (default 128.0)"):
+        assert name in done.stdout
+
+
+def test_notebooks_hold_no_paths_of_a_machine():
+    for path in NOTEBOOKS:
+        text = json.dumps(nbformat.read(path, as_version=4))
+        assert "/home/" not in text and "/root/" not in text and str(ROOT) not in text

@@ -1,0 +1,153 @@
+"""From a configuration to decisions: what is chosen, why, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attnet import plan as planning
+from attnet.config import TrainConfig
+from attnet.device import Device
+from attnet.errors import ConfigError, DataError
+from attnet.plan import Plan, make_plan
+
+TINY = {"device_type": "CPU", "dataset": "shapes", "train_images": 64, "test_images": 50, "train_batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory) -> Path:
+    """A CIFAR-10 folder of full size whose training images are all alike."""
+    folder = tmp_path_factory.mktemp("data") / "cifar-10-batches-py"
+    folder.mkdir()
+    batch = {b"data": np.full((10_000, 3072), 7, np.uint8), b"labels": [i % 10 for i in range(10_000)]}
+    (folder / "data_batch_1").write_bytes(pickle.dumps(batch))
+    for name in ("data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
+        os.link(folder / "data_batch_1", folder / name)
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [f"class {i}" for i in range(10)]}))
+    return folder
+
+
+@pytest.fixture
+def no_data(tmp_path, monkeypatch) -> Path:
+    """A repository without any data: where the default data_path points to."""
+    monkeypatch.setattr(planning, "resolve_path", lambda path: tmp_path / path)
+    return tmp_path / "data" / "cifar-10-batches-py"
+
+
+@pytest.fixture
+def gpus(monkeypatch) -> None:
+    """A machine with cards, as far as planning can tell."""
+    monkeypatch.setattr(planning.devices, "choose", lambda device_type, device_id: Device("GPU", device_id))
+
+
+def chosen(plan: Plan, *names: str) -> tuple:
+    return tuple(getattr(plan.config, name) for name in names)
+
+
+# ---- what auto chooses, and why ----
+
+
+def test_without_accelerator_and_data_it_is_a_rehearsal_on_shapes(no_data):
+    plan = make_plan(TrainConfig(device_type="CPU"))
+    assert chosen(plan, "mode", "dataset", "model") == ("rehearsal", "shapes", "attention56_tiny")
+    assert chosen(plan, "amp", "device_type", "num_classes") == ("O0", "CPU", 10)
+    assert (len(plan.dataset.train), len(plan.dataset.test)) == (2000, 500)
+    assert plan.dataset_label == "shapes, 2,000 images"
+    mode, data = plan.choices
+    assert "mode rehearsal" in mode and "no accelerator" in mode and "mode=full" in mode
+    assert "shapes" in data and "no CIFAR-10" in data and str(no_data) in data
+    assert {None, "auto"}.isdisjoint(set(plan.config.to_dict().values()) - {plan.config.progress})
+    assert plan.describe().splitlines()[:2] == [mode, data]
+
+
+def test_a_rehearsal_takes_a_subset_of_cifar_that_is_there(cifar):
+    plan = make_plan(TrainConfig(device_type="CPU", data_path=cifar.parent))
+    assert chosen(plan, "mode", "dataset", "train_images", "test_images") == ("rehearsal", "cifar10", 2000, 500)
+    assert plan.dataset_label == "cifar10, 2,000 of 50,000 images"
+    assert plan.dataset.train.labels.bincount().tolist() == [200] * 10
+    text = "\n".join(plan.choices)
+    assert "train_images=0 takes all" in text
+    assert "differ from the originals" in text  # a warning that must not get lost
+
+
+def test_an_accelerator_with_cifar_trains_in_full(cifar, gpus):
+    plan = make_plan(TrainConfig(data_path=cifar, device_id=1))
+    assert chosen(plan, "mode", "dataset", "model") == ("full", "cifar10", "attention92")
+    assert chosen(plan, "total_epochs", "train_batch_size", "train_images", "amp") == (300, 512, 0, "O2")
+    assert plan.device == Device("GPU", 1)
+    assert (len(plan.dataset.train), len(plan.dataset.test)) == (50_000, 10_000)
+    assert "mode full" in plan.choices[0] and "cifar10" in plan.choices[0]
+
+
+def test_an_accelerator_without_data_rehearses(no_data, gpus):
+    plan = make_plan(TrainConfig())
+    assert chosen(plan, "mode", "dataset") == ("rehearsal", "shapes")
+    assert "no cifar10" in plan.choices[0] and str(no_data) in plan.choices[0]
+
+
+@pytest.mark.parametrize("cards, epochs", [(1, 1), (8, 3)])
+def test_performance_mode_is_the_documents(gpus, cards, epochs):
+    plan = make_plan(TrainConfig(mode="performance", dataset="shapes", device_num=cards))
+    assert chosen(plan, "total_epochs", "train_batch_size", "model") == (epochs, 512, "attention92")
+
+
+# ---- explicit parameters win ----
+
+
+def test_explicit_parameters_win_over_mode_and_recipe():
+    asked = {"model": "attention92", "total_epochs": 7, "lr": 0.0, "flip": False, "crop_padding": 0, "amp": "O1"}
+    plan = make_plan(TrainConfig(**TINY, **asked, num_classes=12))
+    assert {name: getattr(plan.config, name) for name in TINY | asked} == TINY | asked
+    assert (plan.config.num_classes, plan.config.momentum) == (12, 0.9)
+    assert (len(plan.dataset.train), len(plan.dataset.test)) == (64, 50)
+    batches = plan.train_batches()
+    assert (len(batches), batches.augmentation.flip, batches.augmentation.crop_padding) == (4, False, 0)
+
+
+def test_a_plan_of_a_plan_is_the_same():
+    config = make_plan(TrainConfig(**TINY, normalize=True)).config
+    again = make_plan(config)
+    assert again.config == config
+    assert again.colour is not None and len(again.dataset.train) == 64
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize("parameters", [{}, {"mode": "full"}, {"mode": "rehearsal"}, {"dataset": "cifar10"}])
+def test_a_data_path_without_data_is_an_error_not_another_data_set(tmp_path, parameters):
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(DataError) as error:
+        make_plan(TrainConfig(device_type="CPU", data_path=tmp_path, **parameters))
+    message = str(error.value)
+    assert str(tmp_path) in message and "holiday.jpg" in message and "cifar-10-batches-py" in message
+
+
+def test_full_mode_needs_data(no_data):
+    with pytest.raises(DataError, match=r"cifar-10-batches-py does not exist.*attnet\.download"):
+        make_plan(TrainConfig(device_type="CPU", mode="full"))
+
+
+@pytest.mark.parametrize(
+    "changes, kind, words",
+    [
+        ({"model": "resnet50"}, ConfigError, ["'resnet50'", "attention92", "attention56_tiny"]),
+        ({"train_images": 2001}, DataError, ["train_images=2001", "2000"]),
+        ({"test_images": 501}, DataError, ["test_images=501", "500"]),
+        ({"num_classes": 9}, ConfigError, ["num_classes=9", "10 classes"]),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes, kind, words):
+    with pytest.raises(kind) as error:
+        make_plan(TrainConfig(**TINY | changes))
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+@pytest.mark.parametrize("changes", [{"train_batch_size": 65}, {"train_batch_size": 16, "accumulate": 5}])
+def test_a_batch_larger_than_the_set_is_refused(changes):
+    with pytest.raises(ConfigError, match=rf"train_batch_size={changes['train_batch_size']}.*64 training images"):
+        make_plan(TrainConfig(**TINY | changes)).train_batches()
