@@ -157,18 +157,18 @@ class TrainBatches:
         pixels = self.pixels[flat.flatten()].view(len(image), side, side, 3)
         images, labels = to_float(pixels, self.colour), self.labels[image]
         if self.augmentation.cutout:
-            images = self._cut_out(images, plan["hole"][rows], line)
+            self._cut_out(images, plan["hole"][rows], line)
         if "weight" not in plan:
             return Batch(images, labels)
         # Mixing with the batch in reverse pairs every image with another one without drawing a second order.
         weight = float(plan["weight"][number])
         return Batch(images.lerp(images.flip(0), 1 - weight), labels, labels.flip(0), weight)
 
-    def _cut_out(self, images: Tensor, hole: Tensor, line: Tensor) -> Tensor:
-        """Zero a square of side `cutout` around `hole`, clipped at the border (DeVries and Taylor, 2017)."""
+    def _cut_out(self, images: Tensor, hole: Tensor, line: Tensor) -> None:
+        """Zero, in place, a square of side `cutout` around `hole`, clipped at the border (DeVries and Taylor, 2017)."""
         start = hole - self.augmentation.cutout // 2
         inside = (line >= start[..., None]) & (line < start[..., None] + self.augmentation.cutout)
-        return images.masked_fill((inside[:, 0, :, None] & inside[:, 1, None, :])[:, None], 0)
+        images.masked_fill_((inside[:, 0, :, None] & inside[:, 1, None, :])[:, None], 0)
 
 
 class TestBatches:

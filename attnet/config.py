@@ -271,6 +271,16 @@ def default_text(spec: dataclasses.Field) -> str:
     return repr(spec.default) if isinstance(spec.default, str) else f"{spec.default}"
 
 
+def parameter_table() -> str:
+    """All parameters as the Markdown table of the README."""
+    rows = [
+        f"| `{name}` | {' or '.join(kind.__name__ for kind in field_types(spec))} | {default_text(spec)} | "
+        f"{spec.metadata['help']} |"
+        for name, spec in parameter_fields().items()
+    ]
+    return "\n".join(["| parameter | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     """A TrainConfig from command-line flags, one per parameter; `--help` explains each."""
     parser = argparse.ArgumentParser(

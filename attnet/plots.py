@@ -91,8 +91,7 @@ def plot_curves(rows: Sequence[dict]) -> Figure:
             ms=4,
             label=name.replace("_", " "),
         )
-    left.update_datalim([(epochs[0], 0)])
-    left.autoscale_view()
+    left.update_datalim([(epochs[0], 0)])  # room above the points in proportion to what is shown
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
     left.legend(frameon=False)
     top1 = [row["top1"] for row in rows]

@@ -1,8 +1,8 @@
 """The embedded data set `shapes`: ten kinds of textured objects on cluttered backgrounds, with their masks.
 
 The object is the only thing that tells the class. Colour, contrast, place, tilt and clutter are drawn alike
-for all ten, and kinds share their textures, so that a network has to find the object and see its form. As
-every object's pixels are known, the network's own masks can be measured against them.
+for all ten, and six of them share three textures, so that a network has to find the object and see its
+form. As every object's pixels are known, the network's own masks can be measured against them.
 
 Image i depends on the seed and on i alone, and its bytes are the same everywhere: the random words come raw
 from PCG64, whose stream numpy guarantees, and the drawing uses only operations that IEEE 754 rounds exactly
@@ -36,7 +36,7 @@ Image = np.ndarray  # [n, 3, 32, 32] float32 in [0, 1]
 
 
 # Forms: the distance to the edge, negative inside, seen from the object's own axes `u`, `v`; all in pixels.
-# `r` is the reach: nothing of the object lies farther than that from its centre (the bow's corners: by 1 %).
+# `r` is the reach: nothing of the object lies farther than that from its centre.
 
 
 def _disc(u: Field, v: Field, r: Column) -> Field:
@@ -47,20 +47,16 @@ def _box(u: Field, v: Field, half_u: Column, half_v: Column) -> Field:
     return np.maximum(np.abs(u) - half_u, np.abs(v) - half_v)
 
 
-def _ring(u: Field, v: Field, r: Column) -> Field:
-    return np.abs(_disc(u, v, 0.75 * r)) - 0.25 * r
-
-
-def _square(u: Field, v: Field, r: Column) -> Field:
-    return _box(u, v, 0.7 * r, 0.7 * r)
-
-
-def _bar(u: Field, v: Field, r: Column) -> Field:
-    return _box(u, v, 0.94 * r, 0.34 * r)
-
-
 def _cross(u: Field, v: Field, r: Column) -> Field:
     return np.minimum(_box(u, v, 0.96 * r, 0.27 * r), _box(u, v, 0.27 * r, 0.96 * r))
+
+
+def _moon(u: Field, v: Field, r: Column) -> Field:
+    return np.maximum(_disc(u, v, r), -_disc(u - 0.55 * r, v, 0.75 * r))
+
+
+def _bow(u: Field, v: Field, r: Column) -> Field:
+    return np.maximum(np.abs(u) - 0.7 * r, 0.74 * (np.abs(v) - 0.92 * np.abs(u) - 0.06 * r))
 
 
 def _sides(u: Field, v: Field, normals: tuple[tuple[float, float], ...], inner: Column) -> np.ndarray:
@@ -79,18 +75,6 @@ def _star(u: Field, v: Field, r: Column) -> Field:
     return np.maximum(second, _disc(u, v, r))  # blunts the tips, which a pixel could not show anyway
 
 
-def _moon(u: Field, v: Field, r: Column) -> Field:
-    return np.maximum(_disc(u, v, r), -_disc(u - 0.55 * r, v, 0.75 * r))
-
-
-def _bow(u: Field, v: Field, r: Column) -> Field:
-    return np.maximum(np.abs(u) - 0.7 * r, 0.74 * (np.abs(v) - 0.92 * np.abs(u) - 0.06 * r))
-
-
-def _twins(u: Field, v: Field, r: Column) -> Field:
-    return _disc(np.abs(u) - 0.53 * r, v, 0.46 * r)
-
-
 # Textures: how much of the object's second colour shows, in [0, 1]. `grain` is in [0, 1) too.
 
 
@@ -104,60 +88,49 @@ def _crisp(x: Field) -> Field:
     return np.clip(1.5 * x + 0.5, 0, 1)
 
 
-def _plain(u: Field, v: Field, grain: Field) -> Field:
-    return np.zeros_like(u)
-
-
-def _stripes(u: Field, v: Field, grain: Field) -> Field:
-    return _crisp(_wave(v, 4))
-
-
-def _lines(u: Field, v: Field, grain: Field) -> Field:
-    return _crisp(_wave(u, 4))
-
-
-def _checks(u: Field, v: Field, grain: Field) -> Field:
-    return _crisp(2 * _wave(u, 6) * _wave(v, 6))
-
-
-def _dots(u: Field, v: Field, grain: Field) -> Field:
-    return _crisp(_wave(u, 4) + _wave(v, 4) - 0.5)
-
-
-def _speckle(u: Field, v: Field, grain: Field) -> Field:
-    return (grain > 0.5).astype(np.float32)
+TEXTURES: dict[str, Callable[[Field, Field, Field], Field]] = {
+    "plain": lambda u, v, grain: np.zeros_like(u),
+    "lines": lambda u, v, grain: _crisp(_wave(u, 4)),
+    "stripes": lambda u, v, grain: _crisp(_wave(v, 4)),
+    "hatch": lambda u, v, grain: _crisp(_wave(u + v, 6)),
+    "checks": lambda u, v, grain: _crisp(2 * _wave(u, 6) * _wave(v, 6)),
+    "dots": lambda u, v, grain: _crisp(_wave(u, 4) + _wave(v, 4) - 0.5),
+    "speckle": lambda u, v, grain: (grain > 0.5).astype(np.float32),
+}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A class: the form of its object, the texture it wears, and the range of its reach in pixels.
+    """A class: the texture its object wears, the range of its reach in pixels, and its form.
 
-    The ranges give all kinds about the same area, 90 to 290 pixels, so that size tells nothing.
+    The ranges give all kinds much the same area, about 90 to 290 pixels, so that size tells little.
     """
 
     name: str
-    form: Callable[[Field, Field, Column], Field]
-    texture: Callable[[Field, Field, Field], Field]
+    texture: str
     reach: tuple[float, float]
+    form: Callable[[Field, Field, Column], Field]
 
 
 KINDS = (
-    Kind("disc", _disc, _lines, (6.0, 9.5)),
-    Kind("ring", _ring, _plain, (7.0, 11.0)),
-    Kind("square", _square, _checks, (7.5, 12.0)),
-    Kind("triangle", _triangle, _dots, (9.0, 13.0)),
-    Kind("cross", _cross, _dots, (8.0, 12.5)),
-    Kind("star", _star, _speckle, (8.5, 13.0)),
-    Kind("bar", _bar, _stripes, (9.0, 13.0)),
-    Kind("moon", _moon, _dots, (8.0, 12.5)),
-    Kind("bow", _bow, _checks, (9.5, 13.0)),
-    Kind("twins", _twins, _speckle, (9.0, 13.0)),
+    Kind("disc", "lines", (6.0, 9.5), _disc),
+    Kind("ring", "plain", (7.0, 11.0), lambda u, v, r: np.abs(_disc(u, v, 0.75 * r)) - 0.25 * r),
+    Kind("square", "checks", (7.5, 12.0), lambda u, v, r: _box(u, v, 0.7 * r, 0.7 * r)),
+    Kind("triangle", "dots", (9.0, 13.0), _triangle),
+    Kind("cross", "hatch", (8.0, 12.5), _cross),
+    Kind("star", "speckle", (8.5, 13.0), _star),
+    Kind("bar", "stripes", (9.0, 13.0), lambda u, v, r: _box(u, v, 0.94 * r, 0.34 * r)),
+    Kind("moon", "dots", (8.0, 12.5), _moon),
+    Kind("bow", "checks", (9.5, 13.0), _bow),
+    Kind("twins", "speckle", (9.0, 13.0), lambda u, v, r: _disc(np.abs(u) - 0.53 * r, v, 0.46 * r)),
 )
 
 _Y, _X = np.indices((SIZE, SIZE), dtype=np.float32)
 # A turn in 64 steps, rounded to 1/4096, since the last digits of a cosine differ from machine to machine.
 _COS = (np.round(np.cos(np.arange(64) * (np.pi / 32)) * 4096) / 4096).astype(np.float32)
 _SIN = np.roll(_COS, 16)
+# [3, 32]: how much of the first, middle and last colour a row or a column of the background has.
+_HATS = np.maximum(0, 1 - np.abs(_X[:3] / 15.5 - _Y[:3]))
 
 
 class _Draws:
@@ -177,7 +150,7 @@ class _Draws:
         return np.stack([self.column(low, high) for _ in range(3)], axis=1)
 
     def axes(self, low: float | Column, high: float | Column, tilt: int) -> tuple[Field, Field]:
-        """Pixel coordinates from a centre in [low, high), turned by up to `tilt` 64ths of a turn either way."""
+        """Pixel coordinates from a centre in [low, high), turned by up to `tilt`/64 turns either way."""
         x, y = _X - self.column(low, high), _Y - self.column(low, high)
         step = np.floor(self.column(-tilt, tilt + 1)).astype(np.int64)
         return _COS[step] * x + _SIN[step] * y, _COS[step] * y - _SIN[step] * x
@@ -190,12 +163,11 @@ def _paint(canvas: Image, distance: Field, colour: np.ndarray) -> None:
 
 
 def _background(draws: _Draws, count: int) -> Image:
-    """Nine dark colours that run into each other, strewn with short strokes of any colour."""
+    """Nine dull colours that run into each other, strewn with short strokes of any colour."""
     canvas = np.zeros((count, 3, SIZE, SIZE), np.float32)
     for row in range(3):
         for column in range(3):
-            weight = np.maximum(0, 1 - np.abs(_X / 15.5 - column)) * np.maximum(0, 1 - np.abs(_Y / 15.5 - row))
-            canvas += weight * draws.colour(0.2, 0.6)
+            canvas += _HATS[row, :, None] * _HATS[column] * draws.colour(0.2, 0.6)
     for _ in range(STROKES):
         u, v = draws.axes(0, SIZE - 1, 16)
         beyond = np.maximum(np.abs(u) - draws.column(0, 4), 0)
@@ -214,7 +186,7 @@ def _draw(labels: np.ndarray, draws: _Draws, grain: Image) -> tuple[np.ndarray, 
     for label, kind in enumerate(KINDS):
         i = labels == label
         distance[i] = kind.form(u[i], v[i], reach[i])
-        second[i] = kind.texture(u[i] + shift_u[i], v[i] + shift_v[i], grain[i, 3])
+        second[i] = TEXTURES[kind.texture](u[i] + shift_u[i], v[i] + shift_v[i], grain[i, 3])
     light, dark = draws.colour(0.65, 1), draws.colour(0, 0.2)
     second = np.where(draws.column() < 0.5, second, 1 - second)  # as often dark on light as light on dark
     _paint(canvas, distance, light + second[:, None] * (dark - light))

@@ -48,9 +48,7 @@ def test_every_parameter_is_explained(name):
     assert len(spec.metadata["help"]) > 5
     assert kinds and set(kinds) <= {int, float, bool, str}
     if spec.default is not None:
-        assert getattr(TrainConfig(**{name: spec.default}, pretrained="x" if name != "pretrained" else ""), name) == (
-            spec.default
-        )
+        assert getattr(TrainConfig(**{"pretrained": "", name: spec.default}), name) == spec.default
     elif name != "num_classes":  # which the data set decides
         assert all(name in table for table in MODES.values()) or all(name in table for table in RECIPES.values())
         assert default_text(spec) != "None"
@@ -187,7 +185,7 @@ def test_a_value_is_taken_when_nothing_is_lost(name, value, expected):
 
 
 def test_an_unknown_parameter_gets_the_nearest_name():
-    with pytest.raises(ConfigError, match="'batch_size'.*'t[a-z]+_batch_size'"):
+    with pytest.raises(ConfigError, match=r"'batch_size'.*'t[a-z]+_batch_size'"):
         TrainConfig(batch_size=32)
     with pytest.raises(ConfigError, match="'zzz': known are mode, is_train"):
         TrainConfig(zzz=1)

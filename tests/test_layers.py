@@ -13,7 +13,12 @@ def settled(module: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(1)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
-            for tensor, low in ((part.weight, 0.5), (part.bias, -0.5), (part.running_mean, -0.5), (part.running_var, 1)):
+            for tensor, low in (
+                (part.weight, 0.5),
+                (part.bias, -0.5),
+                (part.running_mean, -0.5),
+                (part.running_var, 1),
+            ):
                 tensor.data = low + torch.rand(tensor.shape, generator=generator)
     return module.double().eval()
 

