@@ -215,7 +215,7 @@ def _draw_split(count: int, seed: int, stream: int) -> Split:
 
 
 def make_shapes(train: int = 2000, test: int = 500, seed: int = 0) -> Dataset:
-    """Draw the data set `shapes`: about a second for the default 2,500 images on one core.
+    """Draw the data set `shapes`: under a second for the default 2,500 images on one core.
 
     Args:
         train, test: images in each split, at least 0. A smaller set is the beginning of a larger one, and
