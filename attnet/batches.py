@@ -7,7 +7,7 @@ or a run on several cards sees the same pictures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,13 +172,28 @@ class TrainBatches:
 
 
 class TestBatches:
-    """The batches of a test set on one device, in order, every image once (the last batch may be smaller)."""
+    """The batches of a test set on one device, in order, every image once (the last batch may be smaller).
+
+    Card `rank` of `size` has every `size`-th batch. A batch is the same whoever has it, so the outputs of all
+    cards, put together by `whole`, are those of one card to the last digit.
+    """
 
     __test__ = False  # not a pytest class
 
-    def __init__(self, split: Split, batch_size: int, device: torch.device, colour: Colour | None = None) -> None:
-        self.pixels = split.images.permute(0, 2, 3, 1).contiguous().to(device)
-        self.labels = split.labels.to(device)
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        device: torch.device,
+        colour: Colour | None = None,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
+        batches = torch.arange(len(split)).split(batch_size)
+        self.rows = [torch.cat([*batches[r::size], torch.empty(0, dtype=torch.int64)]) for r in range(size)]
+        mine = self.rows[rank]
+        self.pixels = split.images[mine].permute(0, 2, 3, 1).contiguous().to(device)
+        self.labels = split.labels[mine].to(device)
         self.batch_size, self.colour = batch_size, colour
 
     def __len__(self) -> int:
@@ -186,5 +201,13 @@ class TestBatches:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for pixels, labels in zip(self.pixels.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
-            yield Batch(to_float(pixels, self.colour), labels)
+        for start in range(0, len(self.labels), self.batch_size):
+            here = slice(start, start + self.batch_size)
+            yield Batch(to_float(self.pixels[here], self.colour), self.labels[here])
+
+    def whole(self, parts: Sequence[Tensor]) -> Tensor:
+        """Rows that the cards computed, by rank, in the order of the set."""
+        used = [part for part in parts if len(part)]
+        together = torch.empty(sum(map(len, used)), *used[0].shape[1:], dtype=used[0].dtype)
+        together[torch.cat(self.rows)] = torch.cat(used)
+        return together

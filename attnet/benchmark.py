@@ -9,6 +9,7 @@ Steps of both are interleaved, so that a change in the machine's speed meets bot
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import shlex
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -25,11 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet import device as devices
-from attnet.batches import TrainBatches
-from attnet.config import RECIPES, resolve_path
+from attnet.batches import Batch, TrainBatches
+from attnet.config import RECIPES
 from attnet.data import load_dataset
 from attnet.device import Device
 from attnet.model import build_model
+from attnet.paths import resolve_path
 from attnet.precision import Precision
 
 REFERENCE_CLASS = "ResidualAttentionModel_92_32input_update"
@@ -43,7 +45,7 @@ def our_step(device: Device, model_name: str, batch_size: int, amp: str) -> Call
     precision = Precision(model, device, amp, momentum=recipe["momentum"], weight_decay=recipe["weight_decay"])
     batches = TrainBatches(load_dataset(None, "shapes").train, batch_size, device.torch_device)
 
-    def endless():
+    def endless() -> Iterator[list[Batch]]:
         epoch = 0
         while True:
             yield from batches.epoch(epoch)
@@ -84,61 +86,80 @@ def reference_step(device: Device, folder: Path, batch_size: int) -> Callable[[]
     return step
 
 
-def interleaved(steps: dict[str, Callable[[], object]], rounds: int, device: Device) -> dict[str, list[float]]:
-    """Seconds of each call, `rounds` times each in turn, after one unmeasured round."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name, step in steps.items():
-            device.synchronize()
+class Worker:
+    """A process of its own that takes steps of one kind when told to, so that neither kind disturbs the other."""
+
+    def __init__(self, kind: str, options: argparse.Namespace) -> None:
+        words = ["--worker", kind, "--model", options.model, "--batch_size", str(options.batch_size)]
+        words += ["--amp", options.amp, "--device_type", options.device_type]
+        words += ["--reference", str(options.reference)] if options.reference else []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "attnet.benchmark", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.ask("step")  # start-up
+
+    def ask(self, what: str) -> float:
+        """ "step": the seconds of one step. "peak": bytes at the peak so far."""
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def work(options: argparse.Namespace) -> None:
+    """The worker's side: answer each line on standard input with a number."""
+    device = devices.choose(options.device_type)
+    with device.working() if options.worker == "ours" else contextlib.nullcontext():
+        if options.worker == "ours":
+            step = our_step(device, options.model, options.batch_size, options.amp)
+        else:
+            step = reference_step(device, options.reference, options.batch_size)
+        for line in sys.stdin:
+            if line.strip() == "peak":
+                print(device.peak_memory(), flush=True)
+                continue
             begun = time.perf_counter()
             step()
             device.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - begun)
-    return seconds
+            print(time.perf_counter() - begun, flush=True)
 
 
-def _in_fresh_process(code: str) -> Callable[[], str]:
-    def call() -> str:
-        return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-
-    return call
-
-
-def _peak_memory(device: Device, which: str, options: argparse.Namespace) -> int:
-    """Bytes at peak of a process that takes three steps of one kind."""
-    call = {
-        "ours": f"b.our_step(d, {options.model!r}, {options.batch_size}, {options.amp!r})",
-        "reference": f"b.reference_step(d, Path({str(options.reference)!r}), {options.batch_size})",
-    }[which]
-    code = (
-        "from pathlib import Path; import attnet.benchmark as b; from attnet.device import Device\n"
-        f"d = Device({device.kind!r}, {device.index})\nstep = {call}\n"
-        "for _ in range(3): step()\nprint(d.peak_memory())"
-    )
-    return int(_in_fresh_process(code)())
+def import_seconds(rounds: int = 7) -> dict[str, float]:
+    """Median seconds of a fresh process that imports torch, and of one that imports attnet, in turn."""
+    seconds: dict[str, list[float]] = {"torch": [], "attnet": []}
+    for _ in range(rounds):
+        for name, values in seconds.items():
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+            values.append(time.perf_counter() - begun)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Step, import time and memory; `ratio` is the reference's seconds over ours, step by step."""
-    device = devices.choose(options.device_type)
-    steps = {"ours": our_step(device, options.model, options.batch_size, options.amp)}
-    if options.reference:
-        steps["reference"] = reference_step(device, options.reference, options.batch_size)
-    seconds = interleaved(steps, options.rounds, device)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    imports = {name: _in_fresh_process(f"import {name}") for name in ("torch", "attnet")}
-    import_seconds = interleaved(imports, 7, Device("CPU"))
+    workers = {kind: Worker(kind, options) for kind in ("ours", *(["reference"] if options.reference else []))}
+    seconds: dict[str, list[float]] = {kind: [] for kind in workers}
+    for _ in range(options.rounds):
+        for kind, worker in workers.items():
+            seconds[kind].append(worker.ask("step"))
+    peaks = {kind: int(worker.ask("peak")) for kind, worker in workers.items()}
+    for worker in workers.values():
+        worker.close()
+    medians = {kind: statistics.median(values) for kind, values in seconds.items()}
     result: dict[str, object] = {
-        "what": "one training step, float32 unless amp says otherwise; medians of interleaved steps",
+        "what": "one training step; medians of steps taken in turn, each kind in a process of its own",
         "model": options.model,
         "batch_size": options.batch_size,
         "amp": options.amp,
-        "images_per_second": {name: options.batch_size / value for name, value in medians.items()},
-        "step_seconds": {name: {"median": medians[name], "all": values} for name, values in seconds.items()},
-        "peak_memory_bytes": {name: _peak_memory(device, name, options) for name in steps},
-        "import_seconds": {name: statistics.median(values) for name, values in import_seconds.items()},
-        "environment": devices.environment(device),
+        "images_per_second": {kind: options.batch_size / value for kind, value in medians.items()},
+        "step_seconds": {kind: {"median": medians[kind], "all": values} for kind, values in seconds.items()},
+        "peak_memory_bytes": peaks,
+        "import_seconds": import_seconds(),
+        "environment": devices.environment(devices.choose(options.device_type)),
         "date": date.today().isoformat(),
     }
     if options.reference:
@@ -157,7 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device_type", default="auto")
     parser.add_argument("--reference", type=Path, help="a copy of the reference repository's inner folder")
     parser.add_argument("--output", help="JSON file to write; relative to the repository root")
+    parser.add_argument("--worker", choices=("ours", "reference"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.worker:
+        work(options)
+        return 0
     words = list(sys.argv[1:] if arguments is None else arguments)
     result = measure(options) | {"command": "python -m attnet.benchmark " + shlex.join(words)}
     text = json.dumps(result, indent=2)

@@ -6,20 +6,23 @@ device type.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import torch
 from torch import Tensor
 
-from attnet.config import TrainConfig, parameter_fields, resolve_path
+from attnet.config import TrainConfig, parameter_fields
 from attnet.errors import ConfigError
+from attnet.paths import resolve_path
 
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+# The end of the last epoch and of the one before; a position within an epoch; the best epoch's weights.
+LAST, PREVIOUS, STEP, BEST = "last.pt", "previous.pt", "step.pt", "best.pt"
 
 
 def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> None:
@@ -39,14 +42,14 @@ def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> N
     os.replace(fresh, path)
 
 
-def load_newest(folder: Path) -> dict | None:
-    """The newest readable checkpoint of a run folder, or None when there is none."""
-    for name in (LAST, PREVIOUS):
-        try:
-            return torch.load(folder / name, map_location="cpu", weights_only=True)
-        except Exception:  # missing, or torn by a crash of the machine: the one before it is whole
-            continue
-    return None
+def load_newest(folder: Path, names: Sequence[str] = (STEP, LAST, PREVIOUS)) -> dict | None:
+    """The readable checkpoint of a run folder that got farthest, or None when there is none."""
+    readable = []
+    for name in names:
+        # Missing, or torn by a crash of the machine: then another one is whole.
+        with contextlib.suppress(Exception):
+            readable.append(torch.load(folder / name, map_location="cpu", weights_only=True))
+    return max(readable, key=lambda state: (state["epoch"], state["step"]), default=None)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,12 +72,12 @@ def _on_cpu(value: object) -> object:
 class RunFolder:
     """One run's files: config.json, metrics.jsonl, last.pt, best.pt, log.txt, result.json.
 
-    Held by one process at a time; the lock goes when that process does.
+    Held by one process at a time; the lock goes when that process does. With `held=False` it is only read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, held: bool = True) -> None:
         self.path = path
-        self._lock = _lock(path)
+        self._lock = _lock(path) if held else None
 
     def __enter__(self) -> RunFolder:
         return self
@@ -84,10 +87,13 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes have the folder."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def log(self, line: str) -> None:
-        """Append a line to log.txt."""
+        """Append a line to log.txt; ranks that do not hold the folder stay silent."""
+        if self._lock is None:
+            return
         with open(self.path / "log.txt", "a") as file:
             file.write(line + "\n")
 
@@ -213,7 +219,13 @@ def inherit(stored: TrainConfig, config: TrainConfig) -> TrainConfig:
     """The configuration to continue a run with: what is not given anew is as it was."""
     old, new = stored.to_dict(), config.to_dict()
     defaults = {name: spec.default for name, spec in parameter_fields().items()}
-    given = {name for name in new if new[name] != defaults[name]} | {"resume", "progress", "device_type"}
+    given = {name for name in new if new[name] != defaults[name]} | {
+        "resume",
+        "progress",
+        "device_type",
+        "device_id",
+        "device_num",
+    }
     return TrainConfig(**{name: new[name] if name in given else old[name] for name in new})
 
 

@@ -6,7 +6,6 @@ Names are those of the document (3d_attention_net for PyTorch). A parameter left
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import json
@@ -95,7 +94,11 @@ class TrainConfig:
         choices=("auto", "NPU", "GPU", "MPS", "CPU"),
     )
     device_id: int = _parameter(0, "which card, counted from 0, when one is used", low=0)
-    device_num: int = _parameter(1, "how many cards", low=1)
+    device_num: int = _parameter(1, "how many cards in all; more than one: attnet.launch or torchrun", low=1)
+    nnodes: int = _parameter(1, "how many machines share the cards", low=1)
+    node_rank: int = _parameter(0, "which of them this one is, counted from 0", low=0)
+    dist_url: str = _parameter("", "HOST:PORT on machine 0 where several machines meet")
+    max_restarts: int = _parameter(3, "how often a job of several cards is brought back after a rank died", low=0)
     # Data
     data_path: str = _parameter(
         "./data/cifar-10-batches-py",
@@ -140,6 +143,7 @@ class TrainConfig:
     output_dir: str = _parameter(
         "", "run folder (empty: runs/train_1p); one in use gets a number, nothing is overwritten"
     )
+    checkpoint_seconds: float = _parameter(600.0, "save within an epoch after this many seconds; 0: never", low=0)
     resume: str = _parameter(
         "",
         'run folder to continue, or "auto": the newest at output_dir; empty: begin afresh',
@@ -256,55 +260,3 @@ def _rule(kinds: tuple[type, ...], rules: Mapping[str, object]) -> str:
     bounds += [f"at most {high}"] if high is not None else []
     other = ' or "dynamic"' if float in kinds and str in kinds else ""
     return " ".join([names[kinds[0]], *([" and ".join(bounds)] if bounds else [])]) + other
-
-
-def preset_text(name: str) -> str:
-    """What None means for a parameter: its value per mode or recipe; "" where nothing is preset."""
-    presets = (MODES | RECIPES).items()
-    return ", ".join(f"{preset}: {table[name]}" for preset, table in presets if name in table)
-
-
-def default_text(spec: dataclasses.Field) -> str:
-    """The default of a parameter as shown in help texts and the README's table."""
-    if spec.default is None:
-        return preset_text(spec.name) or "None"
-    return repr(spec.default) if isinstance(spec.default, str) else f"{spec.default}"
-
-
-def parameter_table() -> str:
-    """All parameters as the Markdown table of the README."""
-    rows = [
-        f"| `{name}` | {' or '.join(kind.__name__ for kind in field_types(spec))} | {default_text(spec)} | "
-        f"{spec.metadata['help']} |"
-        for name, spec in parameter_fields().items()
-    ]
-    return "\n".join(["| parameter | type | default | meaning |", "|---|---|---|---|", *rows])
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
-    """A TrainConfig from command-line flags, one per parameter; `--help` explains each."""
-    parser = argparse.ArgumentParser(
-        prog="python -m attnet.train", description="Train a residual attention network.", allow_abbrev=False
-    )
-    for name, spec in parameter_fields().items():
-        kinds = "|".join(kind.__name__ for kind in field_types(spec))
-        text = f"{spec.metadata['help']} (default {default_text(spec)})".replace("%", "%%")
-        parser.add_argument(f"--{name}", metavar=kinds, default=argparse.SUPPRESS, help=text)
-    known, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        flag = unknown[0].split("=")[0].lstrip("-")
-        if flag not in parameter_fields():
-            TrainConfig(**{flag: None})  # raises, with the nearest known name
-        raise ConfigError(f"unexpected argument {unknown[0]!r}; every parameter is --name value, see --help")
-    return TrainConfig(**vars(known))
-
-
-def repository_root() -> Path:
-    """Where relative paths start: the checkout that holds this package, else the working directory."""
-    checkout = Path(__file__).resolve().parent.parent
-    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
-
-
-def resolve_path(path: str | Path) -> Path:
-    """An absolute path; a relative one starts at the repository root, wherever the kernel was started."""
-    return repository_root() / Path(path).expanduser()

@@ -5,11 +5,14 @@ Everything else asks a `Device` and stays device-neutral.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import os
 import platform
 import random
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -83,12 +86,14 @@ class Device:
             return module.get_device_name(self.index)
         return _processor_name()
 
-    def activate(self) -> Device:
-        """Make this card the process's current one."""
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Make this card the process's current one and, on a CPU, keep freed memory for the next step."""
         module = _module(self.type)
         if module is not None and hasattr(module, "set_device"):
             module.set_device(self.index)
-        return self
+        with _kept_memory() if self.type == "cpu" else contextlib.nullcontext():
+            yield
 
     def synchronize(self) -> None:
         """Wait until everything queued on the device is done; needed before reading a clock."""
@@ -143,6 +148,35 @@ def _cpu_has_float16_convolution() -> bool:
         return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
     except (AttributeError, RuntimeError):
         return False
+
+
+# glibc's mallopt parameters (malloc.h) with the values for training and glibc's own defaults.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_TRAINING = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**28, _M_MMAP_MAX: 0}
+_DEFAULTS = {_M_TRIM_THRESHOLD: 2**17, _M_TOP_PAD: 2**17, _M_MMAP_MAX: 65536}
+
+
+@contextlib.contextmanager
+def _kept_memory() -> Iterator[None]:
+    """Let glibc keep what is freed instead of giving every large tensor back to the system.
+
+    Getting the same pages again, zeroed, at each step costs about a tenth of a training step. Where the C library
+    is another one, nothing happens.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt, trim = libc.mallopt, libc.malloc_trim
+    except (OSError, AttributeError):
+        yield
+        return
+    try:
+        for parameter, value in _TRAINING.items():
+            mallopt(parameter, value)
+        yield
+    finally:
+        for parameter, value in _DEFAULTS.items():
+            mallopt(parameter, value)
+        trim(0)
 
 
 @functools.cache

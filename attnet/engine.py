@@ -1,10 +1,13 @@
-"""The training loop on one device: recipe, test after each epoch, checkpoints, FPS as the document counts it."""
+"""The training loop on one card or many: recipe, test after each epoch, checkpoints, FPS as the document counts it."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from signal import Signals
 
 import torch
@@ -13,12 +16,14 @@ from torch import Tensor, nn
 
 from attnet import checkpoint, device
 from attnet.batches import Batch
-from attnet.checkpoint import BEST, LAST, PREVIOUS, RunFolder
-from attnet.config import TrainConfig, resolve_path
-from attnet.errors import AttnetError
+from attnet.checkpoint import BEST, LAST, PREVIOUS, STEP, RunFolder
+from attnet.config import TrainConfig
+from attnet.distributed import Requests, World
+from attnet.errors import AttnetError, ConfigError
 from attnet.evaluation import Evaluation, evaluate
 from attnet.interrupt import StopSignal, TrainingInterrupted
 from attnet.model import build_model
+from attnet.paths import resolve_path
 from attnet.plan import Plan, make_plan
 from attnet.precision import Precision
 from attnet.progress import Progress, make_progress
@@ -40,6 +45,8 @@ def fit(config: TrainConfig) -> Result:
         AttnetError: before anything is written, when configuration, data or weights do not work.
         TrainingInterrupted: after Ctrl-C or SIGTERM; saved, and the message says how to continue.
     """
+    world = World.from_environment()
+    config = world.fit_to(config)
     resumed = checkpoint.run_to_resume(config)
     if resumed is None:
         plan = make_plan(config)
@@ -47,10 +54,31 @@ def fit(config: TrainConfig) -> Result:
         stored = TrainConfig.load(resumed / "config.json")
         plan = make_plan(checkpoint.inherit(stored, config))
         checkpoint.check_same_run(stored, plan.config)
-    trainer = Trainer(plan)  # before the folder: what cannot start leaves nothing behind
-    folder = checkpoint.new_run(plan.config) if resumed is None else RunFolder(resumed)
+    with world.joined(plan.device), plan.device.working():
+        trainer = Trainer(plan, world)  # before the folder: what cannot start leaves nothing behind
+        with _folder_of_all(plan.config, resumed, world) as folder:
+            progress = make_progress(plan.config.progress if world.is_main else "none", folder.log)
+            return trainer.run(folder, progress, resumed is not None)
+
+
+@contextlib.contextmanager
+def _folder_of_all(config: TrainConfig, resumed: Path | None, world: World) -> Iterator[RunFolder]:
+    """The run folder, which rank 0 holds; the other ranks only read it. A refusal stops all ranks alike."""
+    folder, answer = None, None
+    if world.is_main:
+        try:
+            folder = checkpoint.new_run(config) if resumed is None else RunFolder(resumed)
+            answer = folder.path
+        except ConfigError as error:
+            answer = error
+    answer = world.broadcast(answer)
+    if isinstance(answer, ConfigError):
+        raise answer
+    if folder is None:
+        yield RunFolder(answer, held=False)
+        return
     with folder:
-        return trainer.run(folder, make_progress(plan.config.progress, folder.log), resumed is not None)
+        yield folder
 
 
 def learning_rate(config: TrainConfig, epoch: int) -> float:
@@ -77,10 +105,10 @@ class Trainer:
     folder: RunFolder
     progress: Progress
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, world: World | None = None) -> None:
         config = plan.config
-        self.plan, self.config = plan, config
-        self.device = plan.device.activate()
+        self.plan, self.config, self.world = plan, config, world or World()
+        self.device = plan.device
         device.seed_everything(config.seed)
         self.model = build_model(config.model, config.num_classes)
         if config.pretrained and (config.is_pretrain or not config.is_train):
@@ -95,31 +123,46 @@ class Trainer:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        self.network: nn.Module = torch.compile(self.model) if config.compile else self.model
-        self.train_batches = plan.train_batches() if config.is_train else None
-        self.test_batches = plan.test_batches()
+        network = self.world.wrap(self.model, self.device) if config.is_train else self.model
+        self.network: nn.Module = torch.compile(network) if config.compile else network
+        self.train_batches = plan.train_batches(self.world.rank, self.world.size) if config.is_train else None
+        self.test_batches = plan.test_batches(self.world.rank, self.world.size)
+        self.norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.epoch, self.step = 0, 0
         self.loss_sum = torch.zeros((), device=self.device.torch_device)
         self.seconds = 0.0  # spent on the current epoch
         self.rows: list[dict] = []
         self.best = -math.inf
+        self.requests, self.save_at, self.stopped_by = Requests(self.world), math.inf, None
 
     # -- one epoch -----------------------------------------------------------------------------------------------
 
     def train_step(self, micro_batches: list[Batch], lr: float) -> Tensor:
-        """Forward, backward and one optimiser step; the mean loss, on the device."""
+        """Forward, backward and one optimiser step; the mean loss of this card's micro-batches, on the device."""
         total = torch.zeros((), device=self.device.torch_device)
-        for batch in micro_batches:
-            with self.precision.autocast():
-                logits = self.network(batch.images.to(self.precision.input_dtype))
-            loss = batch_loss(logits, batch) / len(micro_batches)
-            self.precision.backward(loss)
+        for index, batch in enumerate(micro_batches):
+            self._update_statistics(index == 0)
+            with self._exchange(index == len(micro_batches) - 1):
+                with self.precision.autocast():
+                    logits = self.network(batch.images.to(self.precision.input_dtype))
+                loss = batch_loss(logits, batch) / len(micro_batches)
+                self.precision.backward(loss)
             total += loss.detach()
         self.precision.step(lr)
         return total
 
-    def train_epoch(self, stop: StopSignal) -> float | None:
-        """The steps that are left of the current epoch; images/s, or None when stopped before the end."""
+    def _update_statistics(self, on: bool) -> None:
+        """Batch norm's running statistics follow the first micro-batch of a step alone: rank 0's, on many cards."""
+        if self.config.accumulate > 1:
+            for norm in self.norms:
+                norm.track_running_stats = on
+
+    def _exchange(self, on: bool) -> contextlib.AbstractContextManager:
+        """Ranks exchange gradients once a step, after its last micro-batch."""
+        return contextlib.nullcontext() if on or self.world.size == 1 else self.network.no_sync()
+
+    def train_epoch(self, stop: StopSignal) -> list[float] | None:
+        """The steps that are left of the current epoch; each card's images/s, or None when stopped before the end."""
         lr = learning_rate(self.config, self.epoch)
         self.network.train()
         self.progress.begin_epoch(self.epoch + 1, self.step)
@@ -134,25 +177,43 @@ class Trainer:
             if self.step == warm:
                 self.device.synchronize()
                 counted_from, counted_step = time.perf_counter(), self.step
-            if stop.number is not None:
-                break
+            if self.stop_or_save(stop, begun):
+                return None
         self.device.synchronize()
         now = time.perf_counter()
         self.seconds += now - begun
-        if self.step < len(self.train_batches):
-            return None
         images = (self.step - counted_step) * self.config.train_batch_size * self.config.accumulate
-        return images * self.config.device_num / (now - counted_from)
+        return self.world.gather(images / (now - counted_from))
+
+    def stop_or_save(self, stop: StopSignal, begun: float) -> bool:
+        """Within an epoch: do what any rank has asked for after this step. True when training is to stop."""
+        here = self.epoch * len(self.train_batches) + self.step
+        if stop.number is not None:
+            self.requests.post("stop", here + (self.world.size > 1), stop.number)
+        if self.world.is_main and time.monotonic() >= self.save_at:
+            self.requests.post("save", here + (self.world.size > 1))
+            self.save_at = math.inf
+        self.stopped_by = self.requests.due("stop", here)
+        if self.stopped_by is None and self.requests.due("save", here) is None:
+            return False
+        self.seconds += time.perf_counter() - begun
+        self.save(STEP)
+        self.seconds -= time.perf_counter() - begun
+        return self.stopped_by is not None
 
     def test(self) -> Evaluation:
-        """Evaluate on the test images."""
-        return evaluate(
-            self.network,
+        """Evaluate on the test images, each card its share."""
+        self.world.broadcast_buffers(self.model)
+        mine = evaluate(
+            self.network if self.world.size == 1 else self.model,
             self.test_batches,
             self.plan.dataset.classes,
             autocast=self.precision.autocast,
             input_dtype=self.precision.input_dtype,
         )
+        parts = self.world.gather((mine.logits, mine.labels))
+        logits, labels = (self.test_batches.whole(rows) for rows in zip(*parts, strict=True))
+        return Evaluation(logits, labels, mine.classes)
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -164,28 +225,27 @@ class Trainer:
             progress.emit(line)
         if resumed:
             self.restore()
-        else:
+        elif self.world.is_main:
             folder.write_json("config.json", config.to_dict())
         if not config.is_train:
             return self.finish(self.test())
         evaluation = None
-        self.progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches))
+        progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches))
+        self.save_at = self._next_save()
         try:
             with StopSignal() as stop:
                 while self.epoch < config.total_epochs:
-                    fps = self.train_epoch(stop)
-                    if fps is None:
-                        self.interrupt(stop.number)
-                    evaluation = self.end_epoch(fps)
-                    if stop.number is not None and self.epoch < config.total_epochs:
-                        self.interrupt(stop.number)
+                    rank_fps = self.train_epoch(stop)
+                    if rank_fps is None:
+                        self.interrupt(self.stopped_by)
+                    evaluation = self.end_epoch(rank_fps)
         finally:
-            self.progress.close()
+            progress.close()
         return self.finish(evaluation or self.test())
 
-    def end_epoch(self, fps: float) -> Evaluation:
+    def end_epoch(self, rank_fps: list[float]) -> Evaluation:
         """Test, record and save."""
-        train_loss = self.loss_sum.item() / len(self.train_batches)
+        train_loss = self.world.sum(self.loss_sum).item() / (len(self.train_batches) * self.world.size)
         if not math.isfinite(train_loss):
             kept = self.folder.path / LAST
             raise AttnetError(
@@ -201,18 +261,22 @@ class Trainer:
             "train_loss": train_loss,
             "test_loss": evaluation.loss,
             "top1": evaluation.top1,
-            "fps": fps,
+            "fps": min(rank_fps) * len(rank_fps),
             "seconds": self.seconds + time.perf_counter() - begun,
         }
+        if len(rank_fps) > 1:
+            row["rank_fps"] = rank_fps
         self.rows.append(row)
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.loss_sum.zero_()
-        if row["top1"] > self.best:
-            self.best = row["top1"]
+        is_best = row["top1"] > self.best
+        self.best = max(self.best, row["top1"])
+        if self.world.is_main and is_best:
             content = {"model": self.weights(), "epoch": self.epoch, "top1": self.best}
             checkpoint.save(content | {"config": self.config.to_dict()}, self.folder.path / BEST)
-        self.save()
-        self.folder.write_metrics(self.rows)
+        self.save(LAST)
+        if self.world.is_main:
+            self.folder.write_metrics(self.rows)
         self.progress.end_epoch(self.rows)
         return evaluation
 
@@ -232,14 +296,15 @@ class Trainer:
             last_top1=evaluation.top1,
             per_class=evaluation.per_class,
             confusion=evaluation.confusion.tolist(),
-            peak_memory=self.device.peak_memory(),
+            peak_memory=max(self.world.gather(self.device.peak_memory())),
             skipped_steps=int(self.precision.skipped.item()),
             environment=device.environment(self.device),
             output_dir=self.folder.path,
             history=list(rows),
         )
-        self.folder.write_json("result.json", result.to_json())
-        (self.folder.path / PREVIOUS).unlink(missing_ok=True)
+        if self.world.is_main:
+            self.folder.write_json("result.json", result.to_json())
+            (self.folder.path / PREVIOUS).unlink(missing_ok=True)
         return result
 
     # -- saving --------------------------------------------------------------------------------------------------
@@ -248,40 +313,65 @@ class Trainer:
         """The network's weights in full precision."""
         return self.precision.full_weights(self.model)
 
-    def save(self) -> None:
-        """Write last.pt: everything needed to go on exactly from here."""
+    def _next_save(self) -> float:
+        return time.monotonic() + (self.config.checkpoint_seconds or math.inf)
+
+    def save(self, name: str) -> None:
+        """Write last.pt at the end of an epoch, step.pt within one: everything needed to go on exactly from here.
+
+        Every rank calls it after the same step; rank 0 writes.
+        """
+        loss_sum = self.world.sum(self.loss_sum)
+        self.save_at = self._next_save()
+        if not self.world.is_main:
+            return
         content = {
             "model": self.weights(),
             "precision": self.precision.state(),
             "epoch": self.epoch,
             "step": self.step,
-            "loss_sum": self.loss_sum,
+            "shards": self.world.size * self.config.accumulate,
+            "loss_sum": loss_sum,
             "seconds": self.seconds,
             "rows": self.rows,
             "best": self.best,
             "rng": torch.get_rng_state(),
             "config": self.config.to_dict(),
         }
-        checkpoint.save(content, self.folder.path / LAST, keep=self.folder.path / PREVIOUS)
+        folder = self.folder.path
+        checkpoint.save(content, folder / name, keep=folder / PREVIOUS if name == LAST else None)
+        if name == LAST:
+            (folder / STEP).unlink(missing_ok=True)
 
     def restore(self) -> None:
-        """Go back to the newest checkpoint of the run folder; to the beginning when there is none."""
-        state = checkpoint.load_newest(self.folder.path)
+        """Go back to the newest checkpoint of the run folder; to the beginning when there is none.
+
+        A position within an epoch means nothing to another number of micro-batches a step; then the end of the
+        epoch before it is taken.
+        """
+        folder, shards = self.folder.path, self.world.size * self.config.accumulate
+        state = checkpoint.load_newest(folder)
+        if state is not None and state["step"] and state["shards"] != shards:
+            self.progress.emit(
+                f"resume: step {state['step']} of epoch {state['epoch'] + 1} was reached with {state['shards']} "
+                f"micro-batches a step, now there are {shards}; going on from the end of epoch {state['epoch']}"
+            )
+            state = checkpoint.load_newest(folder, names=(LAST, PREVIOUS))
         if state is None:
-            self.progress.emit(f"resume: no readable checkpoint in {self.folder.path}; from the beginning")
+            self.progress.emit(f"resume: no usable checkpoint in {folder}; from the beginning")
             return
         self.precision.load_full_weights(self.model, state["model"])
         self.precision.load_state(state["precision"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.loss_sum.copy_(state["loss_sum"])
+        if self.world.is_main:
+            self.loss_sum.copy_(state["loss_sum"])
+            self.folder.write_metrics(state["rows"])
         self.rows, self.best = state["rows"], state["best"]
         torch.set_rng_state(state["rng"])
-        self.folder.write_metrics(self.rows)
-        self.progress.emit(f"resume: {self.folder.path} goes on after epoch {self.epoch}, step {self.step}")
+        self.progress.emit(f"resume: {folder} goes on after epoch {self.epoch}, step {self.step}")
 
     def interrupt(self, number: int) -> None:
-        """Save and raise TrainingInterrupted."""
-        self.save()
+        """Raise TrainingInterrupted; the position is saved already."""
         where = f"epoch {self.epoch + 1}, step {self.step} of {len(self.train_batches)}"
         message = (
             f"stopped by {Signals(number).name} in {where}; everything is saved. Go on with "

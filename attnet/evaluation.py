@@ -78,7 +78,8 @@ def evaluate(
     """
     with evaluating(model), autocast():
         logits = [model(batch.images.to(input_dtype)) for batch in batches]
-    return Evaluation(torch.cat(logits).float().cpu(), batches.labels.cpu(), classes)
+    outputs = torch.cat(logits).float().cpu() if logits else torch.empty(0, len(classes))
+    return Evaluation(outputs, batches.labels.cpu(), classes)
 
 
 def evaluate_weights(plan: Plan, weights: str | Path | Mapping[str, Tensor]) -> Evaluation:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from attnet import device as devices
 from attnet.batches import Augmentation, Colour, TestBatches, TrainBatches
-from attnet.config import MODES, RECIPES, TrainConfig, parameter_fields, resolve_path
+from attnet.config import MODES, RECIPES, TrainConfig, parameter_fields
 from attnet.data import Dataset, Split, find_dataset, load_dataset
 from attnet.device import Device
 from attnet.errors import ConfigError, DataError
 from attnet.model import variants
+from attnet.paths import resolve_path
 from attnet.weights import find_weights, recorded_config
 
 
@@ -30,8 +31,8 @@ class Plan:
     colour: Colour | None
     choices: tuple[str, ...]
 
-    def train_batches(self, shards: int = 1, first: int = 0, count: int | None = None) -> TrainBatches:
-        """The training batches on the device; the arguments are those of `TrainBatches`."""
+    def train_batches(self, rank: int = 0, size: int = 1) -> TrainBatches:
+        """The training batches of card `rank` of `size`, on the device."""
         config = self.config
         return TrainBatches(
             self.dataset.train,
@@ -40,14 +41,16 @@ class Plan:
             seed=config.seed,
             augmentation=Augmentation(config.flip, config.crop_padding, config.cutout, config.mixup),
             colour=self.colour,
-            shards=shards * config.accumulate,
-            first=first,
-            count=count,
+            shards=size * config.accumulate,
+            first=rank * config.accumulate,
+            count=config.accumulate,
         )
 
-    def test_batches(self) -> TestBatches:
-        """The test batches on the device."""
-        return TestBatches(self.dataset.test, self.config.test_batch_size, self.device.torch_device, self.colour)
+    def test_batches(self, rank: int = 0, size: int = 1) -> TestBatches:
+        """The test batches of card `rank` of `size`, on the device."""
+        return TestBatches(
+            self.dataset.test, self.config.test_batch_size, self.device.torch_device, self.colour, rank, size
+        )
 
     def describe(self) -> str:
         """The plan in plain lines, for logs and notebooks."""

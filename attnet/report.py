@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnet.config import repository_root, resolve_path
 from attnet.errors import AttnetError, ConfigError
+from attnet.paths import repository_root, resolve_path
 from attnet.result import Result
 
 COLUMNS = ("Top-1 (%)", "FPS (images/s)", "Epochs", "AMP", "Device", "Bs", "Network", "Data", "Source")

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attnet.config import resolve_path
 from attnet.errors import AttnetError
+from attnet.paths import resolve_path
 
 
 @dataclass(frozen=True)

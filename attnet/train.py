@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from attnet.config import parse_arguments
+from attnet.distributed import World, redirect_output
 from attnet.engine import fit
 from attnet.errors import AttnetError
+from attnet.flags import parse_arguments
 from attnet.interrupt import TrainingInterrupted
 from attnet.report import result_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, print the result row; exit status 0, 2 for a mistake in the parameters or data, 128 + signal."""
+    redirect_output()
     try:
         result = fit(parse_arguments(arguments))
     except AttnetError as error:
@@ -22,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainingInterrupted as stop:
         print(f"attnet: {stop}", file=sys.stderr)
         return 128 + stop.signal_number
-    print(result_table([result]))
-    print(f"run folder: {result.output_dir}")
+    if World.from_environment().is_main:
+        print(result_table([result]))
+        print(f"run folder: {result.output_dir}")
     return 0
 
 

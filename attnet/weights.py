@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attnet.config import resolve_path
 from attnet.errors import WeightsError
 from attnet.model import ResidualAttentionNetwork, build_model, unwrap, variants
+from attnet.paths import resolve_path
 
 # Wrappers that DistributedDataParallel and torch.compile put in front of every name.
 _PREFIXES = ("module.", "_orig_mod.")

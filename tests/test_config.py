@@ -9,17 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from attnet.config import (
-    MODES,
-    RECIPES,
-    TrainConfig,
-    default_text,
-    field_types,
-    parameter_fields,
-    parse_arguments,
-    resolve_path,
-)
+from attnet.config import MODES, RECIPES, TrainConfig, field_types, parameter_fields
 from attnet.errors import ConfigError
+from attnet.flags import default_text, parse_arguments
+from attnet.paths import resolve_path
 
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = parameter_fields()

@@ -133,9 +133,7 @@ def test_texture_is_inside_the_mask_only(shapes):
 def test_mean_colour_and_mean_image_tell_nothing(shapes):
     means = shapes.train.images.float().mean(dim=(2, 3))
     for label in range(10):
-        assert (
-            means[shapes.train.labels == label].mean(dim=0) - means.mean(dim=0)
-        ).abs().max() < 10  # of 255
+        assert (means[shapes.train.labels == label].mean(dim=0) - means.mean(dim=0)).abs().max() < 10  # of 255
 
 
 def test_linear_classifier_fails(shapes):

@@ -1,0 +1,57 @@
+"""The parameters of `TrainConfig` as command-line flags, and as the table of the README."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from attnet.config import MODES, RECIPES, TrainConfig, field_types, parameter_fields
+from attnet.errors import ConfigError
+
+
+def preset_text(name: str) -> str:
+    """What None means for a parameter: its value per mode or recipe; "" where nothing is preset."""
+    presets = (MODES | RECIPES).items()
+    return ", ".join(f"{preset}: {table[name]}" for preset, table in presets if name in table)
+
+
+def default_text(spec: dataclasses.Field) -> str:
+    """The default of a parameter as shown in help texts and the README's table."""
+    if spec.default is None:
+        return preset_text(spec.name) or "None"
+    return repr(spec.default) if isinstance(spec.default, str) else f"{spec.default}"
+
+
+def parameter_table() -> str:
+    """All parameters as the Markdown table of the README."""
+    rows = [
+        f"| `{name}` | {' or '.join(kind.__name__ for kind in field_types(spec))} | {default_text(spec)} | "
+        f"{spec.metadata['help']} |"
+        for name, spec in parameter_fields().items()
+    ]
+    return "\n".join(["| parameter | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
+    """A TrainConfig from command-line flags, one per parameter; `--help` explains each."""
+    parser = argparse.ArgumentParser(
+        prog="python -m attnet.train", description="Train a residual attention network.", allow_abbrev=False
+    )
+    for name, spec in parameter_fields().items():
+        kinds = "|".join(kind.__name__ for kind in field_types(spec))
+        text = f"{spec.metadata['help']} (default {default_text(spec)})".replace("%", "%%")
+        parser.add_argument(f"--{name}", metavar=kinds, default=argparse.SUPPRESS, help=text)
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flag = unknown[0].split("=")[0].lstrip("-")
+        if flag not in parameter_fields():
+            TrainConfig(**{flag: None})  # raises, with the nearest known name
+        raise ConfigError(f"unexpected argument {unknown[0]!r}; every parameter is --name value, see --help")
+    return TrainConfig(**vars(known))
+
+
+def to_flags(config: TrainConfig) -> list[str]:
+    """The command-line words that give this configuration: every parameter that is not at its default."""
+    given = {name: (getattr(config, name), spec.default) for name, spec in parameter_fields().items()}
+    return [word for name, (value, default) in given.items() if value != default for word in (f"--{name}", str(value))]
