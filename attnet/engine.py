@@ -177,7 +177,7 @@ class Trainer:
             if self.step == warm:
                 self.device.synchronize()
                 counted_from, counted_step = time.perf_counter(), self.step
-            if self.stop_or_save(stop, begun):
+            if self.step < len(self.train_batches) and self.stop_or_save(stop, time.perf_counter() - begun):
                 return None
         self.device.synchronize()
         now = time.perf_counter()
@@ -185,20 +185,22 @@ class Trainer:
         images = (self.step - counted_step) * self.config.train_batch_size * self.config.accumulate
         return self.world.gather(images / (now - counted_from))
 
-    def stop_or_save(self, stop: StopSignal, begun: float) -> bool:
-        """Within an epoch: do what any rank has asked for after this step. True when training is to stop."""
+    def stop_or_save(self, stop: StopSignal, spent: float = 0.0) -> bool:
+        """Do what any rank has asked for after this step, `spent` seconds into the part of the epoch.
+
+        True when training is to stop.
+        """
         here = self.epoch * len(self.train_batches) + self.step
+        together = here + (self.world.size > 1)
         if stop.number is not None:
-            self.requests.post("stop", here + (self.world.size > 1), stop.number)
+            self.requests.post("stop", together, stop.number)
         if self.world.is_main and time.monotonic() >= self.save_at:
-            self.requests.post("save", here + (self.world.size > 1))
+            self.requests.post("save", together)
             self.save_at = math.inf
         self.stopped_by = self.requests.due("stop", here)
-        if self.stopped_by is None and self.requests.due("save", here) is None:
-            return False
-        self.seconds += time.perf_counter() - begun
-        self.save(STEP)
-        self.seconds -= time.perf_counter() - begun
+        wants_save = self.requests.due("save", here) is not None
+        if self.step and (wants_save or self.stopped_by is not None):
+            self.save(STEP, self.seconds + spent)
         return self.stopped_by is not None
 
     def test(self) -> Evaluation:
@@ -239,6 +241,8 @@ class Trainer:
                     if rank_fps is None:
                         self.interrupt(self.stopped_by)
                     evaluation = self.end_epoch(rank_fps)
+                    if self.epoch < config.total_epochs and self.stop_or_save(stop):
+                        self.interrupt(self.stopped_by)
         finally:
             progress.close()
         return self.finish(evaluation or self.test())
@@ -316,10 +320,10 @@ class Trainer:
     def _next_save(self) -> float:
         return time.monotonic() + (self.config.checkpoint_seconds or math.inf)
 
-    def save(self, name: str) -> None:
+    def save(self, name: str, seconds: float = 0.0) -> None:
         """Write last.pt at the end of an epoch, step.pt within one: everything needed to go on exactly from here.
 
-        Every rank calls it after the same step; rank 0 writes.
+        Every rank calls it after the same step; rank 0 writes. `seconds` were spent on the unfinished epoch.
         """
         loss_sum = self.world.sum(self.loss_sum)
         self.save_at = self._next_save()
@@ -332,7 +336,7 @@ class Trainer:
             "step": self.step,
             "shards": self.world.size * self.config.accumulate,
             "loss_sum": loss_sum,
-            "seconds": self.seconds,
+            "seconds": seconds,
             "rows": self.rows,
             "best": self.best,
             "rng": torch.get_rng_state(),

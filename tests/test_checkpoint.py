@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def state(number: int) -> dict:
     weight = torch.nn.Parameter(torch.full((2, 3), float(number)))
-    return {"model": {"weight": weight}, "nested": [{"momentum": (weight * 2,)}], "epoch": number, "best": 1.5}
+    return {"model": {"weight": weight}, "nested": [{"momentum": (weight * 2,)}], "epoch": number, "step": 0, "best": 1.5}
 
 
 def save(folder: Path, number: int) -> None:

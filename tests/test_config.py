@@ -27,7 +27,7 @@ def another_value(name: str) -> object:
     if bool in kinds:
         return not spec.default
     if int in kinds:
-        return 3
+        return 5
     return 0.5 if kinds == (float,) else 256.0 if float in kinds else "some where/else.pt"
 
 

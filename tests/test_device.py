@@ -47,7 +47,7 @@ def test_without_accelerators(only_cpu):
     chosen = devices.choose()
     assert chosen == Device("CPU") == devices.choose("cpu")
     assert (chosen.torch_device, chosen.backend, chosen.is_accelerator) == (torch.device("cpu"), "gloo", False)
-    assert chosen.name and chosen.activate() is chosen
+    assert chosen.name
     assert chosen.peak_memory() > 10 * 2**20  # torch alone takes more
     record = devices.environment(chosen)
     assert record["torch"] == torch.__version__ and record["device"] == chosen.name
@@ -82,8 +82,9 @@ def test_auto_takes_npu_then_gpu_then_mps(only_cpu, monkeypatch):
 def test_an_npu_is_driven_through_its_module(only_cpu, monkeypatch):
     calls = []
     monkeypatch.setattr(torch, "npu", fake_cards(8, calls), raising=False)
-    npu = devices.choose("NPU", 3).activate()
-    npu.synchronize()
+    npu = devices.choose("NPU", 3)
+    with npu.working():
+        npu.synchronize()
     assert calls == [("set_device", 3), ("synchronize",)]
     assert (npu.type, npu.name, npu.backend, npu.peak_memory()) == ("npu", "Fake3", "hccl", 1003)
     assert (npu.half_dtype, npu.has_fused_optimizer) == (torch.float16, False)

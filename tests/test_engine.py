@@ -165,7 +165,7 @@ def test_fps_counts_after_five_steps(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer, "train_step", train_step)
     trainer.progress.start(1, 2, len(trainer.train_batches))
-    assert trainer.train_epoch(engine.StopSignal()) == pytest.approx(8.0)
+    assert trainer.train_epoch(engine.StopSignal()) == pytest.approx([8.0])
     assert trainer.seconds == pytest.approx(506.0)
 
 
@@ -208,5 +208,5 @@ def test_pretrained_weights_of_another_network(tmp_path):
 
 def test_unwritable_output_dir(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match="output_dir=.*cannot be written"):
+    with pytest.raises(ConfigError, match=r"output_dir=.*cannot be written"):
         attnet.fit(TrainConfig(**SMALL, output_dir=str(tmp_path / "file" / "run")))
