@@ -4,6 +4,7 @@ from attnet.config import TrainConfig
 from attnet.data import load_dataset
 from attnet.engine import fit
 from attnet.evaluation import Evaluation, evaluate, evaluate_weights
+from attnet.launch import launch
 from attnet.masks import capture_masks
 from attnet.model import build_model, variants
 from attnet.plan import make_plan, plan_evaluation
@@ -20,6 +21,7 @@ __all__ = [
     "evaluate",
     "evaluate_weights",
     "fit",
+    "launch",
     "load_dataset",
     "load_weights",
     "make_plan",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attnet.config import TrainConfig, parameter_fields
-from attnet.errors import ConfigError
+from attnet.errors import ConfigError, SaveError
 from attnet.paths import resolve_path
 
 # The end of the last epoch and of the one before; a position within an epoch; the best epoch's weights.
@@ -30,13 +30,23 @@ def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> N
 
     Written beside `path`, flushed to the disk, read back, then renamed over it. `keep` names where the file that
     was at `path` goes.
+
+    Raises:
+        SaveError: it cannot be written, for instance to a full disk; what was there is untouched.
     """
     fresh = path.with_name(path.name + ".tmp")
-    with open(fresh, "wb") as file:
-        torch.save(_on_cpu(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    torch.load(fresh, map_location="cpu", weights_only=True)
+    try:
+        with open(fresh, "wb") as file:
+            torch.save(_on_cpu(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        torch.load(fresh, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
+        fresh.unlink(missing_ok=True)
+        raise SaveError(
+            f"{path}: could not be written ({error}); what was there before is kept. Mend that and go on with "
+            f'resume="{path.parent}"'
+        ) from error
     if keep is not None and path.exists():
         os.replace(path, keep)
     os.replace(fresh, path)

@@ -81,10 +81,18 @@ def _folder_of_all(config: TrainConfig, resumed: Path | None, world: World) -> I
         yield folder
 
 
-def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """The rate of an epoch (counted from 0): divided by 10 after 30, 60 and 90 % of the epochs."""
-    drops = sum(10 * epoch >= tenths * config.total_epochs for tenths in (3, 6, 9))
-    return config.lr / 10**drops
+def learning_rate(config: TrainConfig, done: float) -> float:
+    """The rate of SGD after `done` epochs (a fraction within one).
+
+    Divided by 10 after 30, 60 and 90 % of the epochs. With `lr_batch`, multiplied by images a step / lr_batch,
+    which `warmup_epochs` reach step by step.
+    """
+    drops = sum(10 * int(done) >= tenths * config.total_epochs for tenths in (3, 6, 9))
+    images = config.train_batch_size * config.accumulate * config.device_num
+    full = config.lr * (images / config.lr_batch if config.lr_batch else 1)
+    if done < config.warmup_epochs:
+        return config.lr + (full - config.lr) * done / config.warmup_epochs
+    return full / 10**drops
 
 
 def batch_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -132,6 +140,7 @@ class Trainer:
         self.loss_sum = torch.zeros((), device=self.device.torch_device)
         self.seconds = 0.0  # spent on the current epoch
         self.rows: list[dict] = []
+        self.lr = config.lr  # of the last step
         self.best = -math.inf
         self.requests, self.save_at, self.stopped_by = Requests(self.world), math.inf, None
 
@@ -163,14 +172,14 @@ class Trainer:
 
     def train_epoch(self, stop: StopSignal) -> list[float] | None:
         """The steps that are left of the current epoch; each card's images/s, or None when stopped before the end."""
-        lr = learning_rate(self.config, self.epoch)
         self.network.train()
         self.progress.begin_epoch(self.epoch + 1, self.step)
         begun = counted_from = time.perf_counter()
         counted_step = self.step
         warm = min(self.step + WARM_UP_STEPS, len(self.train_batches) - 1)
         for micro_batches in self.train_batches.epoch(self.epoch, self.step):
-            loss = self.train_step(micro_batches, lr)
+            self.lr = learning_rate(self.config, self.epoch + self.step / len(self.train_batches))
+            loss = self.train_step(micro_batches, self.lr)
             self.loss_sum += loss
             self.step += 1
             self.progress.step(self.step, loss)
@@ -261,7 +270,7 @@ class Trainer:
         evaluation = self.test()
         row = {
             "epoch": self.epoch + 1,
-            "lr": learning_rate(self.config, self.epoch),
+            "lr": self.lr,
             "train_loss": train_loss,
             "test_loss": evaluation.loss,
             "top1": evaluation.top1,
@@ -298,6 +307,7 @@ class Trainer:
             model=config.model,
             dataset=self.plan.dataset_label,
             last_top1=evaluation.top1,
+            test_loss=evaluation.loss,
             per_class=evaluation.per_class,
             confusion=evaluation.confusion.tolist(),
             peak_memory=max(self.world.gather(self.device.peak_memory())),

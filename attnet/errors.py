@@ -15,3 +15,7 @@ class DataError(AttnetError):
 
 class WeightsError(AttnetError):
     """A weights file cannot be read, or does not belong to the network it is loaded into."""
+
+
+class SaveError(AttnetError, OSError):
+    """A checkpoint could not be written; the ones before it are whole."""

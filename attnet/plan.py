@@ -108,6 +108,8 @@ def make_plan(config: TrainConfig) -> Plan:
     preset = dict(MODES[mode])
     if mode == "performance" and config.device_num > 1:
         preset["total_epochs"] = 3
+    if mode == "rehearsal":  # about as many images a step on many cards as on one
+        preset["train_batch_size"] = max(8, preset["train_batch_size"] // config.device_num)
     preset |= RECIPES[config.recipe]
     preset |= {"mode": mode, "dataset": name, "device_type": device.kind}
     if config.amp == "auto":

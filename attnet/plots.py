@@ -176,3 +176,30 @@ def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int
         else:
             _show(ax, split.images[i], f"{name} {share:.0f} %\nis {evaluation.classes[truth]}", RED)
     return figure
+
+
+def plot_ranks(rows: Sequence[dict]) -> Figure:
+    """Images/s of each card over the epochs (`rank_fps` of metrics.jsonl): the mean as a line, the spread as a band."""
+    measured = [row for row in rows if "rank_fps" in row]
+    if not measured:
+        return _nothing("one card only")
+    epochs = [row["epoch"] for row in measured]
+    fps = np.array([row["rank_fps"] for row in measured])
+    figure = Picture(figsize=(9, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.fill_between(
+        epochs, fps.min(axis=1), fps.max(axis=1), color=BLUE, alpha=0.25, lw=0, label="slowest to fastest card"
+    )
+    left.plot(
+        epochs, fps.mean(axis=1), color=BLUE, marker="o" if len(epochs) <= 30 else None, ms=4, label="mean of the cards"
+    )
+    left.set(xlabel="epoch", ylabel="images/s a card", ylim=(0, 1.15 * fps.max()))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(frameon=False, loc="lower right")
+    medians = np.median(fps, axis=0)
+    bars = right.bar(range(len(medians)), medians, color=BLUE, width=0.7)
+    right.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
+    right.set(xlabel="rank", ylabel="median images/s", ylim=(0, 1.15 * medians.max()), xticks=range(len(medians)))
+    for ax in (left, right):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attnet.errors import AttnetError, ConfigError
-from attnet.paths import repository_root, resolve_path
+from attnet.paths import relative_to_root, resolve_path
 from attnet.result import Result
 
 COLUMNS = ("Top-1 (%)", "FPS (images/s)", "Epochs", "AMP", "Device", "Bs", "Network", "Data", "Source")
@@ -32,11 +33,11 @@ class Row:
     @classmethod
     def of(cls, result: Result) -> Row:
         """The row of a run of ours."""
-        root = repository_root()
-        folder = result.output_dir
-        shown = folder.relative_to(root) if folder.is_relative_to(root) else folder
         fields = ("top1", "fps", "epochs", "amp", "device", "batch_size", "model", "dataset")
-        return cls(**{name: getattr(result, name) for name in fields}, source=f"measured: {shown}")
+        return cls(
+            **{name: getattr(result, name) for name in fields},
+            source=f"measured: {relative_to_root(result.output_dir)}",
+        )
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, "–" where there is no figure."""
@@ -75,6 +76,38 @@ def finished_runs(*folders: Path) -> list[Path]:
     """Folders of finished runs at or below `folders`, each once, oldest first."""
     found = {path.parent for folder in folders for path in folder.rglob("result.json")}
     return sorted(found, key=lambda path: (path / "result.json").stat().st_mtime)
+
+
+def scaling(result: Result, runs: str | Path = "runs") -> str:
+    """How well a run used its cards, in plain lines: each card's throughput, and the efficiency of them together.
+
+    Efficiency is FPS over that many times the FPS of one card, taken from the newest one-card run below `runs`
+    of the same network, data, batch size and precision on the same processor.
+    """
+    ranks = [row["rank_fps"] for row in result.history if "rank_fps" in row]
+    if not ranks:
+        return "one card: nothing to compare"
+    each = [statistics.median(values) for values in zip(*ranks, strict=True)]
+    lines = [
+        f"{len(each)} cards: {', '.join(f'{fps:,.0f}' for fps in each)} images/s each, {result.fps:,.0f} together",
+        f"balance (slowest over mean): {min(each) / statistics.mean(each):.3f}",
+    ]
+    alike = ("model", "dataset", "batch_size", "amp")
+    singles = [
+        single
+        for single in map(Result.load, finished_runs(resolve_path(runs)))
+        if single.device == result.device.split("_")[0] + "_1p"
+        and single.fps
+        and all(getattr(single, name) == getattr(result, name) for name in alike)
+        and single.environment["device"] == result.environment["device"]
+    ]
+    if not singles:
+        lines.append("scaling efficiency: unknown, since no one-card run with the same settings is below runs/")
+    else:
+        efficiency = result.fps / (len(each) * singles[-1].fps)
+        folder = relative_to_root(singles[-1].output_dir)
+        lines.append(f"scaling efficiency: {efficiency:.3f} of one card's {singles[-1].fps:,.0f} images/s ({folder})")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

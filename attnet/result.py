@@ -14,8 +14,8 @@ from attnet.paths import resolve_path
 class Result:
     """A finished run, as in its result.json.
 
-    `top1` (per cent) is the best epoch's, whose weights are best.pt, and `last_top1` the last epoch's; `fps` is
-    the median over epochs in images/s (None when nothing was trained).
+    `top1` (per cent) is the best epoch's, whose weights are best.pt; `last_top1` and `test_loss` (nats) are the
+    last epoch's; `fps` is the median over epochs in images/s (None when nothing was trained).
     """
 
     top1: float
@@ -27,6 +27,7 @@ class Result:
     model: str
     dataset: str
     last_top1: float
+    test_loss: float
     per_class: dict[str, float]
     confusion: list[list[int]]
     peak_memory: int

@@ -1,0 +1,229 @@
+"""Kill training jobs at random moments and in every way, go on, and compare the final weights with an undisturbed run.
+
+    python tests/harness_kill.py --times 24 --output data/results/kill_harness.json
+
+Not collected by pytest: it takes minutes. Each disturbance is followed by what a user would do: `resume`.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import psutil
+import torch
+
+from attnet import device
+from attnet.config import TrainConfig
+from attnet.flags import to_flags
+from attnet.paths import repository_root
+
+JOB = {
+    **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},
+    **{"train_images": 256, "test_images": 20, "train_batch_size": 8, "total_epochs": 3, "checkpoint_seconds": 0.4},
+    **{"progress": "lines", "max_restarts": 2},
+}
+FULL_DISK_MIB = 9  # room for a checkpoint and a half
+
+
+def start(folder: Path, **changes: object) -> psutil.Popen:
+    flags = to_flags(TrainConfig(**{**JOB, **changes}, output_dir=str(folder)))
+    return psutil.Popen(
+        [sys.executable, "-m", "attnet.launch", *flags],
+        cwd=repository_root(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def family_of(job: psutil.Popen) -> tuple[psutil.Process | None, list[psutil.Process]]:
+    """torchrun and the ranks."""
+    try:
+        children = job.children(recursive=True)
+        ranks = [p for p in children if "-u" in p.cmdline() and "attnet.train" in p.cmdline()]
+        agents = [p for p in children if "torch.distributed.run" in p.cmdline()]
+        return (agents[0] if agents else None), ranks
+    except psutil.NoSuchProcess:
+        return None, []
+
+
+def kill_rank(job: psutil.Popen, folder: Path) -> None:
+    random.choice(family_of(job)[1]).kill()
+
+
+def kill_torchrun(job: psutil.Popen, folder: Path) -> None:
+    family_of(job)[0].kill()
+
+
+def kill_all(job: psutil.Popen, folder: Path) -> None:
+    agent, ranks = family_of(job)
+    for process in [job, agent, *ranks]:
+        process.kill()
+
+
+def kill_notebook(job: psutil.Popen, folder: Path) -> None:
+    job.kill()
+
+
+def terminate_torchrun(job: psutil.Popen, folder: Path) -> None:
+    family_of(job)[0].terminate()
+
+
+def terminate_rank(job: psutil.Popen, folder: Path) -> None:
+    random.choice(family_of(job)[1]).terminate()
+
+
+def kill_while_writing(job: psutil.Popen, folder: Path) -> None:
+    """SIGKILL for rank 0 while a checkpoint's temporary file is there."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and job.is_running():
+        if any((folder / f"{name}.pt.tmp").exists() for name in ("step", "last", "best")):
+            ranks = [p for p in family_of(job)[1] if p.environ().get("RANK") == "0"]
+            ranks[0].kill()
+            return
+    raise RuntimeError("no checkpoint was written in 30 s")
+
+
+def truncate_newest(job: psutil.Popen, folder: Path) -> None:
+    """Everything killed, and the newest checkpoint torn, as by a machine that loses power."""
+    kill_all(job, folder)
+    time.sleep(0.5)
+    files = [p for p in (folder / "step.pt", folder / "last.pt") if p.exists()]
+    if files:
+        newest = max(files, key=lambda p: p.stat().st_mtime)
+        os.truncate(newest, newest.stat().st_size * random.randint(1, 9) // 10)
+
+
+WAYS: list[Callable[[psutil.Popen, Path], None]] = [
+    *(kill_rank, kill_torchrun, kill_all, kill_notebook, terminate_torchrun, terminate_rank),
+    *(kill_while_writing, truncate_newest),
+]
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the final weights."""
+    state = torch.load(folder / "last.pt", weights_only=True)["model"]
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def finish(folder: Path) -> int:
+    """Resume until the run is finished; how many launches that took."""
+    launches = 0
+    while not (folder / "result.json").exists():
+        launches += 1
+        if launches > 4:
+            raise RuntimeError(f"{folder} does not finish; see its logs/")
+        begun = (folder / "config.json").exists()
+        job = start(folder, **({"resume": str(folder)} if begun else {}))
+        job.wait()
+        if not begun and not (folder / "result.json").exists():
+            raise RuntimeError(f"{folder}: a fresh start failed")
+    return launches
+
+
+def disturb(way: Callable, folder: Path) -> dict[str, object]:
+    """One job, disturbed once at a random moment after its start-up."""
+    job = start(folder)
+    while not (folder / "config.json").exists():
+        if job.poll() is not None:
+            raise RuntimeError("the job ended before it began")
+        time.sleep(0.02)
+    delay = random.uniform(0.0, 6.0)
+    time.sleep(delay)
+    agent, ranks = family_of(job)
+    everybody = [p for p in (agent, *ranks) if p is not None]
+    try:
+        way(job, folder)
+        struck = True
+    except (psutil.NoSuchProcess, IndexError, AttributeError):  # it was quicker than we were
+        struck = False
+    try:
+        job.wait(timeout=120)
+    except psutil.TimeoutExpired:
+        raise RuntimeError(f"{way.__name__}: the launcher hangs") from None
+    orphans = psutil.wait_procs(everybody, timeout=60)[1]
+    launches = 1 + finish(folder)
+    torn = [p.name for p in folder.glob("*.tmp")]
+    return {
+        "way": way.__name__, "seconds_after_start": round(delay, 2), "struck": struck, "launches": launches,
+        "orphans": len(orphans), "torn_files": torn, "sha256": fingerprint(folder),
+    }  # fmt: skip
+
+
+def full_disk(scratch: Path) -> dict[str, object]:
+    """A disk too small for the checkpoints; then room is made and the run goes on. Needs the right to mount."""
+    mount = scratch / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={FULL_DISK_MIB}m", "tmpfs", mount], check=True)
+    try:
+        folder = mount / "run"
+        failed = start(folder).wait() != 0
+        told = "could not be written" in (folder / "logs" / "rank0.log").read_text()
+        subprocess.run(["mount", "-o", "remount,size=64m", mount], check=True)
+        launches = 1 + finish(folder)
+        return {
+            "way": "full_disk", "struck": failed and told, "launches": launches, "orphans": 0,
+            "torn_files": [p.name for p in folder.glob("*.tmp")], "sha256": fingerprint(folder),
+        }  # fmt: skip
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    random.seed(options.seed)
+    scratch = Path(tempfile.mkdtemp(prefix="attnet-kill-"))
+    try:
+        calm = scratch / "calm"
+        if start(calm).wait():
+            raise RuntimeError("the undisturbed run failed")
+        expected = fingerprint(calm)
+        rows = []
+        for number in range(options.times):
+            way = WAYS[number % len(WAYS)]
+            rows.append(disturb(way, scratch / f"run{number}"))
+            print(json.dumps(rows[-1]), flush=True)
+        if os.geteuid() == 0 and shutil.which("mount"):
+            rows.append(full_disk(scratch))
+            print(json.dumps(rows[-1]), flush=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    result = {
+        "what": "jobs of two ranks disturbed at a random moment and resumed; final weights against an undisturbed run",
+        "disturbed": len(rows),
+        "struck": sum(row["struck"] for row in rows),
+        "equal": sum(row["sha256"] == expected for row in rows),
+        "orphans": sum(row["orphans"] for row in rows),
+        "torn_files": sum(len(row["torn_files"]) for row in rows),
+        "expected_sha256": expected,
+        "rows": rows,
+        "job": JOB,
+        "command": f"python tests/harness_kill.py --times {options.times} --seed {options.seed}",
+        "environment": device.environment(device.choose("CPU")),
+        "date": date.today().isoformat(),
+    }
+    if options.output:
+        options.output.write_text(json.dumps(result, indent=2) + "\n")
+    print({name: result[name] for name in ("disturbed", "struck", "equal", "orphans", "torn_files")})
+    return 0 if result["equal"] == len(rows) and not result["orphans"] and not result["torn_files"] else 1
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""Launching: what is started, what is shown, and that nothing is lost or left behind when something dies."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+import attnet
+from attnet.config import TrainConfig
+from attnet.device import Device
+from attnet.errors import ConfigError
+from attnet.flags import to_flags
+from attnet.launch import launch, torchrun_arguments
+from attnet.paths import repository_root
+
+TINY = {
+    **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},
+    **{"train_images": 192, "test_images": 20, "train_batch_size": 8, "total_epochs": 3, "progress": "lines"},
+}
+# Runs `attnet.launch` in a process of its own, as a notebook's kernel does.
+KERNEL = """
+import sys, attnet
+from attnet.flags import parse_arguments
+try:
+    attnet.launch(parse_arguments(sys.argv[1:]))
+except attnet.interrupt.TrainingInterrupted as stop:
+    print("INTERRUPTED", stop, flush=True)
+    sys.exit(130)
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def start(folder: Path, **changes: object) -> psutil.Popen:
+    flags = to_flags(TrainConfig(**{**TINY, **changes}, output_dir=str(folder)))
+    return psutil.Popen(
+        [sys.executable, "-c", KERNEL, *flags], cwd=repository_root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def wait_until(condition: Callable[[], object], process: psutil.Popen, seconds: float = 120) -> object:
+    """The first truthy value of `condition`; fails when the process ends before."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "nothing happened"
+        assert process.poll() is None, process.stdout.read().decode()
+        time.sleep(0.05)
+    return value
+
+
+def ranks_of(process: psutil.Popen) -> list[psutil.Process]:
+    """The training processes, by rank."""
+    found = [p for p in process.children(recursive=True) if "attnet.train" in p.cmdline() and "-u" in p.cmdline()]
+    return sorted(found, key=lambda p: int(p.environ()["RANK"]))
+
+
+def end(process: psutil.Popen, family: list[psutil.Process]) -> None:
+    """Whatever a failed test left, by its own id."""
+    for one in [process, *family]:
+        if one.is_running():
+            one.kill()
+    process.wait()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.pt", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    return launch(TrainConfig(**TINY, output_dir=str(tmp_path_factory.mktemp("launch") / "run"))).output_dir
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    for name, value in weights(a).items():
+        assert torch.equal(value, weights(b)[name]), name
+
+
+def test_launch_trains_and_keeps_a_log_a_rank(undisturbed):
+    result = attnet.Result.load(undisturbed)
+    assert (result.device, result.epochs) == ("cpu_2p", 3)
+    logs = undisturbed / "logs"
+    assert {"rank0.log", "rank1.log", "torchrun.log"} <= {p.name for p in logs.iterdir()}
+    assert "epoch 3/3" in (logs / "rank0.log").read_text()
+    assert "epoch" not in (logs / "rank1.log").read_text()
+
+
+def test_what_is_shown(tmp_path, capfd):
+    result = launch(TrainConfig(**{**TINY, "total_epochs": 1, "train_images": 32}, output_dir=str(tmp_path / "run")))
+    shown = capfd.readouterr().out
+    first, *rest = shown.splitlines()
+    assert first.startswith("torchrun --standalone --nproc_per_node=2 --max_restarts=3 -m attnet.train ")
+    assert "--train_batch_size 8" in first and str(tmp_path / "run") in first and "--resume auto" in first
+    assert sum(line.startswith("epoch 1/1") for line in rest) == 1
+    assert f"{result.top1:.2f}" in shown
+
+
+def test_the_shown_command_works_when_pasted(tmp_path):
+    config = TrainConfig(**{**TINY, "total_epochs": 1, "train_images": 32})
+    words = torchrun_arguments(config, tmp_path / "pasted")
+    command = [sys.executable, "-m", "torch.distributed.run", *words]
+    done = subprocess.run(command, cwd=repository_root(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "epoch 1/1" in done.stdout and attnet.Result.load(tmp_path / "pasted").device == "cpu_2p"
+
+
+def test_several_machines():
+    config = TrainConfig(device_num=16, nnodes=2, node_rank=1, dist_url="tcp://10.0.0.1:29400", max_restarts=1)
+    words = torchrun_arguments(config, Path("/shared/run"))
+    assert words[:5] == [
+        *("--nnodes=2", "--node_rank=1", "--rdzv_backend=c10d"),
+        *("--rdzv_endpoint=10.0.0.1:29400", "--rdzv_id=attnet"),
+    ]
+    assert "--nproc_per_node=8" in words and "--standalone" not in words
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"device_num": 3, "nnodes": 2, "dist_url": "a:1"}, "device_num=3: 2 machines cannot share them evenly"),
+        ({"device_num": 4, "nnodes": 2}, "nnodes=2: give dist_url=HOST:PORT"),
+        (
+            {"device_num": 4, "nnodes": 2, "node_rank": 2, "dist_url": "a:1"},
+            "node_rank=2: machines are numbered 0 to 1",
+        ),
+    ],
+)
+def test_machines_that_cannot_work(parameters, message):
+    with pytest.raises(ConfigError, match=message):
+        torchrun_arguments(TrainConfig(**parameters), Path("/shared/run"))
+
+
+def test_more_cards_than_there_are(monkeypatch, tmp_path):
+    config = TrainConfig(**{**TINY, "device_num": 8}, output_dir=str(tmp_path / "run"))
+    plan = attnet.make_plan(config)
+
+    gpu_plan = dataclasses.replace(plan, device=Device("GPU"))
+    monkeypatch.setattr("attnet.launch.make_plan", lambda config: gpu_plan)
+    monkeypatch.setattr("attnet.launch.devices.count", lambda kind: 2)
+    with pytest.raises(ConfigError, match="device_num=8: only 2 GPU cards are here"):
+        launch(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_that_dies_is_brought_back_to_the_same_weights(undisturbed, tmp_path):
+    process = start(tmp_path / "run", checkpoint_seconds=0.3)
+    try:
+        wait_until(lambda: (tmp_path / "run" / "last.pt").exists(), process)
+        ranks_of(process)[1].kill()
+        output = process.stdout.read().decode()
+        assert process.wait() == 0, output
+        assert "resume: " in output
+        assert_same_weights(undisturbed, tmp_path / "run")
+    finally:
+        end(process, [])
+
+
+def test_a_rank_that_dies_for_good_is_named_with_its_last_lines(tmp_path):
+    process = start(tmp_path / "run", max_restarts=0)
+    try:
+        wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+        family = process.children(recursive=True)
+        ranks_of(process)[0].kill()
+        output = process.stdout.read().decode()
+        assert process.wait() != 0
+        assert "LaunchError: rank 0 of 2 failed (killed by SIGKILL) after 0 restarts" in output
+        assert "    epoch 1/3" in output and "rank0.log" in output
+        assert not psutil.wait_procs(family, timeout=60)[1], "no process left behind"
+    finally:
+        end(process, [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+def test_interrupting_or_killing_the_notebook(undisturbed, tmp_path, number):
+    """Ctrl-C in the cell, or the kernel killed: every process ends, and going on gives the undisturbed weights."""
+    folder = tmp_path / "run"
+    process = start(folder)
+    try:
+        wait_until(lambda: (folder / "metrics.jsonl").exists(), process)
+        family = process.children(recursive=True)
+        assert len(family) >= 3
+        os.kill(process.pid, number)
+        process.wait(timeout=90)
+        assert not psutil.wait_procs(family, timeout=60)[1], "no process left behind"
+        if number == signal.SIGINT:
+            assert "INTERRUPTED stopped; everything is saved" in process.stdout.read().decode()
+        assert not (folder / "result.json").exists() and (folder / "step.pt").exists()
+    finally:
+        end(process, family)
+    result = launch(TrainConfig(**TINY, resume=str(folder)))
+    assert result.output_dir == folder and result.epochs == 3
+    assert_same_weights(undisturbed, folder)
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    process = start(tmp_path / "run")
+    try:
+        wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+        family = process.children(recursive=True)
+        with pytest.raises(ConfigError, match=rf"in use by process {ranks_of(process)[0].pid} on "):
+            attnet.fit(TrainConfig(**{**TINY, "device_num": 1, "accumulate": 2}, resume=str(tmp_path / "run")))
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=90)
+    finally:
+        end(process, family)
+
+
+def test_another_number_of_cards_goes_on_from_an_epochs_end(tmp_path, capfd):
+    """Stopped within an epoch on two cards: one card with accumulate=2 goes on from the step, with 3 from the epoch."""
+    folder = tmp_path / "run"
+    process = start(folder)
+    try:
+        wait_until(lambda: (folder / "metrics.jsonl").exists(), process)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=90)
+    finally:
+        end(process, [])
+    position = torch.load(folder / "step.pt", weights_only=True)
+    assert position["step"] > 0 and position["shards"] == 2
+    shutil.copytree(folder, tmp_path / "copy")
+    one = attnet.fit(TrainConfig(**{**TINY, "device_num": 1, "accumulate": 2, "total_epochs": 3}, resume=str(folder)))
+    shown = capfd.readouterr().out
+    assert f"goes on after epoch {position['epoch']}, step {position['step']}" in shown
+    assert one.epochs == 3 and one.device == "cpu_1p"
+
+    other = {**TINY, "device_num": 1, "accumulate": 3, "total_epochs": 3}
+    assert attnet.fit(TrainConfig(**other, resume=str(tmp_path / "copy"))).epochs == 3
+    shown = capfd.readouterr().out
+    assert (
+        f"reached with 2 micro-batches a step, now there are 3; going on from the end of epoch {position['epoch']}"
+        in (shown)
+    )
