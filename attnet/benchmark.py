@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import importlib
 import json
 import shlex
@@ -168,6 +169,66 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     return result
 
 
+def compare_losses(options: argparse.Namespace) -> dict[str, object]:
+    """Losses of the first training steps, ours against plain loops in float32 and float64 on the same batches.
+
+    The plain loop is the reference's: contiguous tensors, torch's SGD, no engine. `float64_at_our_weights` takes
+    our weights at each step, which leaves out how far two trainings drift apart.
+    """
+    device = devices.choose(options.device_type)
+    train = load_dataset(resolve_path(options.data_path), "cifar10").train
+    stream = TrainBatches(train, options.batch_size, device.torch_device).epoch(0)
+    torch.manual_seed(0)
+    model = build_model(options.model).to(device.torch_device, memory_format=torch.channels_last)
+    precision = Precision(model, device, options.amp)
+    plain = {
+        name: copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
+        for name, dtype in (("plain_float32", torch.float32), ("float64", torch.float64))
+    }
+    sgd = {
+        name: torch.optim.SGD(net.parameters(), lr=options.lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        for name, net in plain.items()
+    }
+    rows: dict[str, list[float]] = {name: [] for name in ("ours", *plain, "float64_at_our_weights")}
+    for _, [batch] in zip(range(options.losses), stream, strict=False):
+        same = copy.deepcopy(plain["float64"])
+        same.load_state_dict(precision.full_weights(model))
+        with torch.no_grad():
+            exact = F.cross_entropy(same(batch.images.double().contiguous()), batch.labels)
+        rows["float64_at_our_weights"].append(exact.item())
+        with precision.autocast():
+            logits = model(batch.images.to(precision.input_dtype))
+        loss = F.cross_entropy(logits.float(), batch.labels)
+        precision.backward(loss)
+        precision.step(options.lr)
+        rows["ours"].append(loss.item())
+        for name, network in plain.items():
+            sgd[name].zero_grad()
+            images = batch.images.to(network.fc.weight.dtype).contiguous()
+            loss = F.cross_entropy(network(images), batch.labels)
+            loss.backward()
+            sgd[name].step()
+            rows[name].append(loss.item())
+    return {
+        "what": "losses of the first steps of recipe seed on CIFAR-10 images: our engine against plain loops",
+        "model": options.model,
+        "batch_size": options.batch_size,
+        "amp": options.amp,
+        "lr": options.lr,
+        "losses": rows,
+        "largest_relative_difference": {
+            f"{ours} to {exact}": max(abs(a - b) / b for a, b in zip(rows[ours], rows[exact], strict=True))
+            for ours, exact in (
+                ("ours", "float64_at_our_weights"),
+                ("ours", "float64"),
+                ("plain_float32", "float64"),
+            )
+        },
+        "environment": devices.environment(device),
+        "date": date.today().isoformat(),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m attnet.benchmark", description=__doc__.splitlines()[0])
@@ -178,13 +239,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device_type", default="auto")
     parser.add_argument("--reference", type=Path, help="a copy of the reference repository's inner folder")
     parser.add_argument("--output", help="JSON file to write; relative to the repository root")
+    parser.add_argument("--losses", type=int, default=0, help="instead of timing, compare this many losses to float64")
+    parser.add_argument("--lr", type=float, default=0.1, help="learning rate for --losses (default 0.1)")
+    parser.add_argument("--data_path", default="data/cifar-10-batches-py", help="CIFAR-10 for --losses")
     parser.add_argument("--worker", choices=("ours", "reference"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         work(options)
         return 0
     words = list(sys.argv[1:] if arguments is None else arguments)
-    result = measure(options) | {"command": "python -m attnet.benchmark " + shlex.join(words)}
+    result = (compare_losses(options) if options.losses else measure(options)) | {
+        "command": "python -m attnet.benchmark " + shlex.join(words)
+    }
     text = json.dumps(result, indent=2)
     print(text)
     if options.output:
