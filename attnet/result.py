@@ -27,12 +27,12 @@ class Result:
     model: str
     dataset: str
     last_top1: float
-    test_loss: float
     per_class: dict[str, float]
     confusion: list[list[int]]
     peak_memory: int
     skipped_steps: int
     environment: dict[str, object]
+    test_loss: float | None = None  # None in records from before it was kept
     output_dir: Path = Path()
     history: list[dict] = field(default_factory=list)
 
