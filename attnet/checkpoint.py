@@ -214,14 +214,8 @@ def _resumable(path: Path) -> Path:
 
 # Parameters that may differ between the parts of one run: they decide where it runs and is shown, not what it does.
 _FREE = {
-    "output_dir",
-    "resume",
-    "progress",
-    "data_path",
-    "device_type",
-    "device_id",
-    "is_pretrain",
-    "pretrained",
+    *("output_dir", "resume", "progress", "data_path", "is_pretrain", "pretrained", "checkpoint_seconds"),
+    *("device_type", "device_id", "device_num", "accumulate", "nnodes", "node_rank", "dist_url", "max_restarts"),
 }
 
 
@@ -229,13 +223,8 @@ def inherit(stored: TrainConfig, config: TrainConfig) -> TrainConfig:
     """The configuration to continue a run with: what is not given anew is as it was."""
     old, new = stored.to_dict(), config.to_dict()
     defaults = {name: spec.default for name, spec in parameter_fields().items()}
-    given = {name for name in new if new[name] != defaults[name]} | {
-        "resume",
-        "progress",
-        "device_type",
-        "device_id",
-        "device_num",
-    }
+    of_this_process = {"resume", "progress", "device_type", "device_id", "device_num"}
+    given = {name for name in new if new[name] != defaults[name]} | of_this_process
     return TrainConfig(**{name: new[name] if name in given else old[name] for name in new})
 
 

@@ -59,8 +59,7 @@ class World:
             if config.device_num > 1:
                 raise ConfigError(
                     f"device_num={config.device_num}: one process drives one card; start that many with "
-                    f"attnet.launch(config) or `torchrun --standalone --nproc_per_node {config.device_num} "
-                    "-m attnet.train …`"
+                    "attnet.launch(config), or python -m attnet.train, or torchrun"
                 )
             return config
         kind = devices.choose(config.device_type).kind
@@ -81,6 +80,13 @@ class World:
         share_cores(self.local_rank, self.local_size)
         options = {"device_id": device.torch_device} if device.type == "cuda" else {}
         timeout = datetime.timedelta(minutes=timeout_minutes)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # torchrun keeps one store over its restarts: under the same keys a new rank would find dead addresses.
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            store = dist.TCPStore(address, port, self.size, is_master=False, timeout=timeout)
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            options |= {"store": dist.PrefixStore(f"attnet/{attempt}", store), "rank": self.rank}
+            options |= {"world_size": self.size}
         dist.init_process_group(device.backend, timeout=timeout, **options)
         try:
             yield

@@ -37,6 +37,6 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is not None:
+        if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number

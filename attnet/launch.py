@@ -1,7 +1,7 @@
 """Training on several cards from a notebook cell or a shell: torchrun started, watched, streamed and ended.
 
     result = attnet.launch(attnet.TrainConfig(device_num=8, …))
-    python -m attnet.launch --device_num 8 …
+    python -m attnet.train --device_num 8 …
 
 Nothing is forked, so it works from a kernel that has used its cards already.
 """
@@ -24,7 +24,7 @@ from attnet import device as devices
 from attnet.config import TrainConfig
 from attnet.distributed import LAUNCHER, LOG_DIR
 from attnet.errors import AttnetError, ConfigError
-from attnet.flags import parse_arguments, to_flags
+from attnet.flags import to_flags
 from attnet.interrupt import TrainingInterrupted
 from attnet.paths import relative_to_root, repository_root, resolve_path
 from attnet.plan import make_plan
@@ -34,6 +34,8 @@ from attnet.result import Result
 POLL = 0.2  # seconds between looks at the log
 GRACE = 45.0  # seconds that ranks have to save and end; torchrun itself allows 30
 SHOWN_LINES = 15
+# With several machines, ranks that are brought back meet in a new store, free of their dead predecessors' addresses.
+FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 class LaunchError(AttnetError):
@@ -92,7 +94,8 @@ def launch(config: TrainConfig) -> Result:
         if checkpoint.is_finished(folder):
             raise ConfigError(f"output_dir={folder}: holds a finished run; give another one on every machine")
     arguments = torchrun_arguments(config, folder)
-    print("torchrun " + shlex.join(arguments), flush=True)
+    prefix = "".join(f"{name}={value} " for name, value in FRESH_STORE.items()) if config.nnodes > 1 else ""
+    print(f"{prefix}torchrun {shlex.join(arguments)}", flush=True)
     with _Job(arguments, folder, plan.config) as job:
         return job.follow()
 
@@ -110,6 +113,8 @@ class _Job:
 
     def __enter__(self) -> _Job:
         environment = {**os.environ, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
+        if self.config.nnodes > 1:
+            environment |= FRESH_STORE
         path = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *([path] if path else [])])
         with open(self.logs / "torchrun.log", "a") as log:
@@ -196,23 +201,3 @@ class _Job:
                 self.process.kill()
                 self.process.wait()
         # Ranks notice within a second that torchrun is gone; a dead one leaves nothing to wait for.
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m attnet.launch`: as `python -m attnet.train`, with `device_num` cards."""
-    from attnet.report import result_table
-
-    try:
-        result = launch(parse_arguments(arguments))
-    except AttnetError as error:
-        print(f"attnet: {error}", file=sys.stderr)
-        return 2
-    except TrainingInterrupted as stop:
-        print(f"attnet: {stop}", file=sys.stderr)
-        return 128 + stop.signal_number
-    print(result_table([result]))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

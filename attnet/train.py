@@ -1,4 +1,7 @@
-"""`python -m attnet.train --data_path … --total_epochs 1 …`: every parameter of `TrainConfig` is a flag."""
+"""`python -m attnet.train --data_path … --total_epochs 1 …`: every parameter of `TrainConfig` is a flag.
+
+With `--device_num` above 1 it starts itself through torchrun, a process a card; under torchrun it is one of them.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,24 @@ from attnet.engine import fit
 from attnet.errors import AttnetError
 from attnet.flags import parse_arguments
 from attnet.interrupt import TrainingInterrupted
+from attnet.launch import launch
 from attnet.report import result_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, print the result row; exit status 0, 2 for a mistake in the parameters or data, 128 + signal."""
     redirect_output()
+    world = World.from_environment()
     try:
-        result = fit(parse_arguments(arguments))
+        config = parse_arguments(arguments)
+        result = launch(config) if config.device_num > 1 and world.size == 1 else fit(config)
     except AttnetError as error:
         print(f"attnet: {error}", file=sys.stderr)
         return 2
     except TrainingInterrupted as stop:
         print(f"attnet: {stop}", file=sys.stderr)
         return 128 + stop.signal_number
-    if World.from_environment().is_main:
+    if world.is_main:
         print(result_table([result]))
         print(f"run folder: {result.output_dir}")
     return 0

@@ -39,7 +39,7 @@ FULL_DISK_MIB = 9  # room for a checkpoint and a half
 def start(folder: Path, **changes: object) -> psutil.Popen:
     flags = to_flags(TrainConfig(**{**JOB, **changes}, output_dir=str(folder)))
     return psutil.Popen(
-        [sys.executable, "-m", "attnet.launch", *flags],
+        [sys.executable, "-m", "attnet.train", *flags],
         cwd=repository_root(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

@@ -147,8 +147,9 @@ def test_more_cards_than_there_are(monkeypatch, tmp_path):
     plan = attnet.make_plan(config)
 
     gpu_plan = dataclasses.replace(plan, device=Device("GPU"))
-    monkeypatch.setattr("attnet.launch.make_plan", lambda config: gpu_plan)
-    monkeypatch.setattr("attnet.launch.devices.count", lambda kind: 2)
+    module = sys.modules["attnet.launch"]  # the package's attribute of that name is the function
+    monkeypatch.setattr(module, "make_plan", lambda config: gpu_plan)
+    monkeypatch.setattr(module.devices, "count", lambda kind: 2)
     with pytest.raises(ConfigError, match="device_num=8: only 2 GPU cards are here"):
         launch(config)
     assert not (tmp_path / "run").exists()
