@@ -30,7 +30,7 @@ from attnet.paths import repository_root
 
 JOB = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},
-    **{"train_images": 256, "test_images": 20, "train_batch_size": 8, "total_epochs": 3, "checkpoint_seconds": 0.4},
+    **{"train_images": 320, "test_images": 20, "train_batch_size": 8, "total_epochs": 6, "checkpoint_seconds": 0.4},
     **{"progress": "lines", "max_restarts": 2},
 }
 FULL_DISK_MIB = 9  # room for a checkpoint and a half
@@ -140,13 +140,13 @@ def disturb(way: Callable, folder: Path) -> dict[str, object]:
         if job.poll() is not None:
             raise RuntimeError("the job ended before it began")
         time.sleep(0.02)
-    delay = random.uniform(0.0, 6.0)
+    delay = random.uniform(0.0, 5.0)
     time.sleep(delay)
     agent, ranks = family_of(job)
     everybody = [p for p in (agent, *ranks) if p is not None]
     try:
+        struck = not (folder / "result.json").exists()
         way(job, folder)
-        struck = True
     except (psutil.NoSuchProcess, IndexError, AttributeError):  # it was quicker than we were
         struck = False
     try:
