@@ -17,6 +17,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -169,6 +170,42 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     return result
 
 
+def measure_ranks(options: argparse.Namespace) -> dict[str, object]:
+    """FPS of `ranks` processes against one process on the same cores, and what an epoch spends beside training.
+
+    Whole runs of `mode=performance` on CIFAR-10 images, taken in turn; the global batch is the same.
+    """
+    cards = (1, options.ranks)
+    beside: dict[int, list[float]] = {count: [] for count in cards}
+    fps: dict[int, list[float]] = {count: [] for count in cards}
+    for _ in range(options.rounds):
+        for count in cards:
+            with tempfile.TemporaryDirectory() as folder:
+                flags = {
+                    "mode": "performance", "model": options.model, "data_path": options.data_path,
+                    "train_images": options.train_images, "train_batch_size": options.batch_size // count,
+                    "device_num": count, "total_epochs": 1, "output_dir": f"{folder}/run",
+                }  # fmt: skip
+                words = [f"--{name}={value}" for name, value in flags.items()]
+                subprocess.run([sys.executable, "-m", "attnet.train", *words], check=True, capture_output=True)
+                row = json.loads(Path(folder, "run", "metrics.jsonl").read_text())
+            fps[count].append(row["fps"])
+            trained = options.train_images // options.batch_size * options.batch_size
+            beside[count].append(1 - trained / row["fps"] / row["seconds"])
+    efficiency = sorted(many / one for one, many in zip(fps[1], fps[options.ranks], strict=True))
+    return {
+        "what": "images/s of several ranks against one process with as many threads, same global batch, in turn",
+        "model": options.model,
+        "global_batch_size": options.batch_size,
+        "train_images": options.train_images,
+        "fps": {f"{count} ranks": values for count, values in fps.items()},
+        "efficiency": {"median": statistics.median(efficiency), "low": efficiency[0], "high": efficiency[-1]},
+        "share_of_epoch_beside_training": {f"{c} ranks": statistics.median(v) for c, v in beside.items()},
+        "environment": devices.environment(devices.choose(options.device_type)),
+        "date": date.today().isoformat(),
+    }
+
+
 def compare_losses(options: argparse.Namespace) -> dict[str, object]:
     """Losses of the first training steps, ours against plain loops in float32 and float64 on the same batches.
 
@@ -240,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, help="a copy of the reference repository's inner folder")
     parser.add_argument("--output", help="JSON file to write; relative to the repository root")
     parser.add_argument("--losses", type=int, default=0, help="instead of timing, compare this many losses to float64")
+    parser.add_argument("--ranks", type=int, default=0, help="instead of a step, compare this many ranks with one")
+    parser.add_argument("--train_images", type=int, default=50000, help="images of an epoch for --ranks")
     parser.add_argument("--lr", type=float, default=0.1, help="learning rate for --losses (default 0.1)")
     parser.add_argument("--data_path", default="data/cifar-10-batches-py", help="CIFAR-10 for --losses")
     parser.add_argument("--worker", choices=("ours", "reference"), help=argparse.SUPPRESS)
@@ -248,9 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work(options)
         return 0
     words = list(sys.argv[1:] if arguments is None else arguments)
-    result = (compare_losses(options) if options.losses else measure(options)) | {
-        "command": "python -m attnet.benchmark " + shlex.join(words)
-    }
+    kind = compare_losses if options.losses else measure_ranks if options.ranks else measure
+    result = kind(options) | {"command": "python -m attnet.benchmark " + shlex.join(words)}
     text = json.dumps(result, indent=2)
     print(text)
     if options.output:

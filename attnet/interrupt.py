@@ -6,6 +6,9 @@ import signal
 import threading
 from types import FrameType
 
+# How the message of a run that was stopped and saved begins.
+STOPPED = "stopped by"
+
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was stopped by a signal; everything is saved and the message says how to go on."""

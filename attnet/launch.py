@@ -25,7 +25,7 @@ from attnet.config import TrainConfig
 from attnet.distributed import LAUNCHER, LOG_DIR
 from attnet.errors import AttnetError, ConfigError
 from attnet.flags import to_flags
-from attnet.interrupt import TrainingInterrupted
+from attnet.interrupt import STOPPED, TrainingInterrupted
 from attnet.paths import relative_to_root, repository_root, resolve_path
 from attnet.plan import make_plan
 from attnet.progress import LiveProgress, make_progress
@@ -81,11 +81,15 @@ def launch(config: TrainConfig) -> Result:
         LaunchError: with the last lines of the rank that failed.
         TrainingInterrupted: after Ctrl-C; saved, and the message says how to continue.
     """
+    folder = checkpoint.run_to_resume(config)
+    if folder is not None:
+        stored = TrainConfig.load(folder / "config.json")
+        cards = stored.device_num if config.device_num == 1 else config.device_num
+        config = checkpoint.inherit(stored, config).replace(device_num=cards)
     plan = make_plan(config)
     available, each = devices.count(plan.device.kind), config.device_num // config.nnodes
     if plan.device.type != "cpu" and each > available:
         raise ConfigError(f"device_num={config.device_num}: only {available} {plan.device.kind} cards are here")
-    folder = checkpoint.run_to_resume(config)
     if folder is None and config.nnodes == 1:
         with checkpoint.new_run(config) as claimed:
             folder = claimed.path
@@ -153,6 +157,10 @@ class _Job:
             display.close()
         if self.process.returncode == 0:
             return Result.load(self.folder)
+        log = self.folder / "log.txt"
+        last = log.read_text().splitlines()[-1:] if log.exists() else []
+        if last and last[0].startswith(STOPPED):  # torchrun was asked to end from outside, as by a batch system
+            raise TrainingInterrupted(last[0], signal.SIGTERM)
         raise LaunchError(self._cause())
 
     def _show(self, live: LiveProgress | None) -> None:

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 
 import attnet
-from attnet import engine
+from attnet import recipe
+from attnet import trainer as trainer_module
 from attnet.batches import Batch
 from attnet.checkpoint import RunFolder
 from attnet.config import TrainConfig
 from attnet.errors import AttnetError, ConfigError, WeightsError
+from attnet.interrupt import StopSignal
 from attnet.plan import make_plan
 from attnet.progress import Progress
 
@@ -30,9 +32,9 @@ SMALL = {
 }
 
 
-def trainer_for(tmp_path, **changes: object) -> engine.Trainer:
+def trainer_for(tmp_path, **changes: object) -> trainer_module.Trainer:
     plan = make_plan(TrainConfig(**{**SMALL, **changes}))
-    trainer = engine.Trainer(plan)
+    trainer = trainer_module.Trainer(plan)
     trainer.folder, trainer.progress = RunFolder(tmp_path), Progress(lambda line: None)
     return trainer
 
@@ -96,11 +98,11 @@ def test_same_seed_same_weights_other_seed_others(tmp_path):
 
 def test_learning_rate_of_the_document():
     config = make_plan(TrainConfig(**{**SMALL, "total_epochs": 300})).config
-    rates = [engine.learning_rate(config, epoch) for epoch in range(300)]
+    rates = [recipe.learning_rate(config, epoch) for epoch in range(300)]
     assert [rates.count(rate) for rate in sorted(set(rates), reverse=True)] == [90, 90, 90, 30]
     assert sorted(set(rates), reverse=True) == pytest.approx([0.1, 0.01, 0.001, 0.0001])
     short = config.replace(total_epochs=10)
-    assert [round(math.log10(0.1 / engine.learning_rate(short, e))) for e in range(10)] == [0] * 3 + [1] * 3 + [
+    assert [round(math.log10(0.1 / recipe.learning_rate(short, e))) for e in range(10)] == [0] * 3 + [1] * 3 + [
         2
     ] * 3 + [3]
 
@@ -147,7 +149,7 @@ def test_accumulated_step_is_the_mean_of_its_micro_batches(tmp_path):
 def test_mixup_loss():
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
     a, b = torch.tensor([0, 1]), torch.tensor([2, 0])
-    mixed = engine.batch_loss(logits, Batch(torch.empty(0), a, b, 0.3))
+    mixed = recipe.batch_loss(logits, Batch(torch.empty(0), a, b, 0.3))
     assert mixed.item() == pytest.approx(
         0.3 * F.cross_entropy(logits, a).item() + 0.7 * F.cross_entropy(logits, b).item()
     )
@@ -157,7 +159,7 @@ def test_fps_counts_after_five_steps(tmp_path, monkeypatch):
     """The first five steps take 100 s each on this clock, the other three 2 s: FPS is 16 images a 2 s."""
     trainer = trainer_for(tmp_path)
     clock = {"now": 0.0}
-    monkeypatch.setattr(engine.time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: clock["now"])
 
     def train_step(micro_batches: list[Batch], lr: float) -> torch.Tensor:
         clock["now"] += 100.0 if trainer.step < 5 else 2.0
@@ -165,7 +167,7 @@ def test_fps_counts_after_five_steps(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer, "train_step", train_step)
     trainer.progress.start(1, 2, len(trainer.train_batches))
-    assert trainer.train_epoch(engine.StopSignal()) == pytest.approx([8.0])
+    assert trainer.train_epoch(StopSignal()) == pytest.approx([8.0])
     assert trainer.seconds == pytest.approx(506.0)
 
 

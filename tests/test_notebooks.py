@@ -16,7 +16,7 @@ from attnet.config import field_types, parameter_fields
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Parameters of notebooks that are no TrainConfig parameters, or have another default or help there.
-OWN = {"split", "pretrained", "output_dir"}
+OWN = {"split", "pretrained", "output_dir", "device_num"}
 TINY = {
     "mode": "rehearsal",
     "dataset": "shapes",
@@ -101,6 +101,45 @@ def test_evaluate_a_run_folder(trained, tmp_path):
     outputs = outputs_of(tmp_path / "out.ipynb")
     assert "shapes, 500 test images" in text_of(outputs, "stdout")
     assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 4
+
+
+def test_train_8p(tmp_path):
+    """Eight ranks on however few cores there are."""
+    size = {**TINY, "train_images": 128, "train_batch_size": 8, "output_dir": tmp_path / "run"}
+    done = papermill("train_8p.ipynb", tmp_path / "out.ipynb", size)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = attnet.Result.load(tmp_path / "run")
+    assert (result.device, result.epochs) == ("cpu_8p", 2)
+    assert len(list((tmp_path / "run" / "logs").glob("rank*.log"))) == 8
+    outputs = outputs_of(tmp_path / "out.ipynb")
+    printed = text_of(outputs, "stdout")
+    assert "torchrun --standalone --nproc_per_node=8" in printed and "epoch 2/2 " in printed
+    assert "balance (slowest over mean)" in printed and f"FPS: {result.fps:,.0f} images/s" in printed
+    assert text_of(outputs, "stderr") == ""
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 2
+
+
+def test_a_rank_that_fails_stops_the_notebook_with_its_cause(tmp_path):
+    """Training that diverges at once: papermill ends with an error status, and the notebook shows why."""
+    wrong = {**TINY, "device_num": 2, "lr": 1e30, "max_restarts": 0, "output_dir": tmp_path / "run"}
+    done = papermill("train_8p.ipynb", tmp_path / "out.ipynb", wrong)
+    assert done.returncode != 0
+    [error] = [o for o in outputs_of(tmp_path / "out.ipynb") if o["output_type"] == "error"]
+    assert error["ename"] == "LaunchError" and "training has diverged. Lower lr (1e+30)" in error["evalue"]
+
+
+def test_without_an_output_path_the_run_folder_holds_everything(tmp_path):
+    """In a batch queue, with no terminal, papermill writes the notebook to standard output."""
+    given = {**TINY, "device_num": 2, "total_epochs": 1, "output_dir": tmp_path / "run"}
+    words = [word for name, value in given.items() for word in ("-p", name, str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "notebooks/train_8p.ipynb", "-k", "python3", *words],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    book = nbformat.reads(done.stdout[done.stdout.index("{") :], as_version=4)
+    assert any(cell.get("outputs") for cell in book.cells)
+    assert attnet.Result.load(tmp_path / "run").epochs == 1
 
 
 def test_a_wrong_parameter_stops_with_a_sentence(tmp_path):

@@ -1,0 +1,322 @@
+"""The training loop on one card or many: steps, test after each epoch, checkpoints, FPS as the document counts it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from signal import Signals
+
+import torch
+from torch import Tensor, nn
+
+from attnet import checkpoint, device
+from attnet.batches import Batch
+from attnet.checkpoint import BEST, LAST, PREVIOUS, STEP, RunFolder
+from attnet.distributed import Requests, World
+from attnet.errors import AttnetError
+from attnet.evaluation import Evaluation, evaluate
+from attnet.interrupt import STOPPED, StopSignal, TrainingInterrupted
+from attnet.model import build_model
+from attnet.paths import resolve_path
+from attnet.plan import Plan
+from attnet.precision import Precision
+from attnet.progress import Progress
+from attnet.recipe import batch_loss, learning_rate
+from attnet.result import Result
+from attnet.weights import load_weights
+
+# The document counts images per second from here on: the first steps also pay for start-up.
+WARM_UP_STEPS = 5
+
+
+class Trainer:
+    """Network, optimiser, data and position of one run.
+
+    `epoch` counts finished epochs, `step` the finished steps of the one after them; both are in every checkpoint.
+    """
+
+    folder: RunFolder
+    progress: Progress
+
+    def __init__(self, plan: Plan, world: World | None = None) -> None:
+        config = plan.config
+        self.plan, self.config, self.world = plan, config, world or World()
+        self.device = plan.device
+        device.seed_everything(config.seed)
+        self.model = build_model(config.model, config.num_classes)
+        if config.pretrained and (config.is_pretrain or not config.is_train):
+            load_weights(self.model, resolve_path(config.pretrained))
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.model.to(self.device.torch_device, memory_format=layout)
+        self.precision = Precision(
+            self.model,
+            self.device,
+            config.amp,
+            loss_scale=config.loss_scale,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        network = self.world.wrap(self.model, self.device) if config.is_train else self.model
+        self.network: nn.Module = torch.compile(network) if config.compile else network
+        self.train_batches = plan.train_batches(self.world.rank, self.world.size) if config.is_train else None
+        self.test_batches = plan.test_batches(self.world.rank, self.world.size)
+        self.norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.epoch, self.step = 0, 0
+        self.loss_sum = torch.zeros((), device=self.device.torch_device)
+        self.seconds = 0.0  # spent on the current epoch
+        self.rows: list[dict] = []
+        self.lr = config.lr  # of the last step
+        self.best = -math.inf
+        self.requests, self.save_at, self.stopped_by = Requests(self.world), math.inf, None
+
+    # -- one epoch -----------------------------------------------------------------------------------------------
+
+    def train_step(self, micro_batches: list[Batch], lr: float) -> Tensor:
+        """Forward, backward and one optimiser step; the mean loss of this card's micro-batches, on the device."""
+        total = torch.zeros((), device=self.device.torch_device)
+        for index, batch in enumerate(micro_batches):
+            self._update_statistics(index == 0)
+            with self._exchange(index == len(micro_batches) - 1):
+                with self.precision.autocast():
+                    logits = self.network(batch.images.to(self.precision.input_dtype))
+                loss = batch_loss(logits, batch) / len(micro_batches)
+                self.precision.backward(loss)
+            total += loss.detach()
+        self.precision.step(lr)
+        return total
+
+    def _update_statistics(self, on: bool) -> None:
+        """Batch norm's running statistics follow the first micro-batch of a step alone: rank 0's, on many cards."""
+        if self.config.accumulate > 1:
+            for norm in self.norms:
+                norm.track_running_stats = on
+
+    def _exchange(self, on: bool) -> contextlib.AbstractContextManager:
+        """Ranks exchange gradients once a step, after its last micro-batch."""
+        return contextlib.nullcontext() if on or self.world.size == 1 else self.network.no_sync()
+
+    def train_epoch(self, stop: StopSignal) -> list[float] | None:
+        """The steps that are left of the current epoch; each card's images/s, or None when stopped before the end."""
+        self.network.train()
+        self.progress.begin_epoch(self.epoch + 1, self.step)
+        begun = counted_from = time.perf_counter()
+        counted_step = self.step
+        warm = min(self.step + WARM_UP_STEPS, len(self.train_batches) - 1)
+        for micro_batches in self.train_batches.epoch(self.epoch, self.step):
+            self.lr = learning_rate(self.config, self.epoch + self.step / len(self.train_batches))
+            loss = self.train_step(micro_batches, self.lr)
+            self.loss_sum += loss
+            self.step += 1
+            self.progress.step(self.step, loss)
+            if self.step == warm:
+                self.device.synchronize()
+                counted_from, counted_step = time.perf_counter(), self.step
+            if self.step < len(self.train_batches) and self.stop_or_save(stop, time.perf_counter() - begun):
+                return None
+        self.device.synchronize()
+        now = time.perf_counter()
+        self.seconds += now - begun
+        images = (self.step - counted_step) * self.config.train_batch_size * self.config.accumulate
+        return self.world.gather(images / (now - counted_from))
+
+    def stop_or_save(self, stop: StopSignal, spent: float = 0.0) -> bool:
+        """Do what any rank has asked for after this step, `spent` seconds into the part of the epoch.
+
+        True when training is to stop.
+        """
+        here = self.epoch * len(self.train_batches) + self.step
+        together = here + (self.world.size > 1)
+        if stop.number is not None:
+            self.requests.post("stop", together, stop.number)
+        if self.world.is_main and time.monotonic() >= self.save_at:
+            self.requests.post("save", together)
+            self.save_at = math.inf
+        self.stopped_by = self.requests.due("stop", here)
+        wants_save = self.requests.due("save", here) is not None
+        if self.step and (wants_save or self.stopped_by is not None):
+            self.save(STEP, self.seconds + spent)
+        return self.stopped_by is not None
+
+    def test(self) -> Evaluation:
+        """Evaluate on the test images, each card its share."""
+        self.world.broadcast_buffers(self.model)
+        mine = evaluate(
+            self.network if self.world.size == 1 else self.model,
+            self.test_batches,
+            self.plan.dataset.classes,
+            autocast=self.precision.autocast,
+            input_dtype=self.precision.input_dtype,
+        )
+        parts = self.world.gather((mine.logits, mine.labels))
+        logits, labels = (self.test_batches.whole(rows) for rows in zip(*parts, strict=True))
+        return Evaluation(logits, labels, mine.classes)
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def run(self, folder: RunFolder, progress: Progress, resumed: bool = False) -> Result:
+        """Every epoch that is left, then result.json."""
+        config = self.config
+        self.folder, self.progress = folder, progress
+        for line in self.plan.describe().splitlines():
+            progress.emit(line)
+        if resumed:
+            self.restore()
+        elif self.world.is_main:
+            folder.write_json("config.json", config.to_dict())
+        if not config.is_train:
+            return self.finish(self.test())
+        evaluation = None
+        progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches))
+        self.save_at = self._next_save()
+        try:
+            with StopSignal() as stop:
+                while self.epoch < config.total_epochs:
+                    rank_fps = self.train_epoch(stop)
+                    if rank_fps is None:
+                        self.interrupt(self.stopped_by)
+                    evaluation = self.end_epoch(rank_fps)
+                    if self.epoch < config.total_epochs and self.stop_or_save(stop):
+                        self.interrupt(self.stopped_by)
+        finally:
+            progress.close()
+        return self.finish(evaluation or self.test())
+
+    def end_epoch(self, rank_fps: list[float]) -> Evaluation:
+        """Test, record and save."""
+        train_loss = self.world.sum(self.loss_sum).item() / (len(self.train_batches) * self.world.size)
+        if not math.isfinite(train_loss):
+            kept = self.folder.path / LAST
+            raise AttnetError(
+                f"epoch {self.epoch + 1}: the training loss is {train_loss}; training has diverged. Lower lr "
+                f"({self.config.lr:g}) or use a higher precision (amp={self.config.amp})"
+                + (f"; {kept} holds the weights of the epoch before" if kept.exists() else "")
+            )
+        begun = time.perf_counter()
+        evaluation = self.test()
+        row = {
+            "epoch": self.epoch + 1,
+            "lr": self.lr,
+            "train_loss": train_loss,
+            "test_loss": evaluation.loss,
+            "top1": evaluation.top1,
+            "fps": min(rank_fps) * len(rank_fps),
+            "seconds": self.seconds + time.perf_counter() - begun,
+        }
+        if len(rank_fps) > 1:
+            row["rank_fps"] = rank_fps
+        self.rows.append(row)
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.loss_sum.zero_()
+        is_best = row["top1"] > self.best
+        self.best = max(self.best, row["top1"])
+        if self.world.is_main and is_best:
+            content = {"model": self.weights(), "epoch": self.epoch, "top1": self.best}
+            checkpoint.save(content | {"config": self.config.to_dict()}, self.folder.path / BEST)
+        self.save(LAST)
+        if self.world.is_main:
+            self.folder.write_metrics(self.rows)
+        self.progress.end_epoch(self.rows)
+        return evaluation
+
+    def finish(self, evaluation: Evaluation) -> Result:
+        """Write result.json."""
+        config, rows = self.config, self.rows
+        label = {"NPU": "npu", "GPU": "gpu"}.get(self.device.kind, self.device.type)
+        result = Result(
+            top1=max((row["top1"] for row in rows), default=evaluation.top1),
+            fps=statistics.median(row["fps"] for row in rows) if rows else None,
+            epochs=self.epoch,
+            amp=config.amp,
+            device=f"{label}_{config.device_num}p",
+            batch_size=config.train_batch_size,
+            model=config.model,
+            dataset=self.plan.dataset_label,
+            last_top1=evaluation.top1,
+            test_loss=evaluation.loss,
+            per_class=evaluation.per_class,
+            confusion=evaluation.confusion.tolist(),
+            peak_memory=max(self.world.gather(self.device.peak_memory())),
+            skipped_steps=int(self.precision.skipped.item()),
+            environment=device.environment(self.device),
+            output_dir=self.folder.path,
+            history=list(rows),
+        )
+        if self.world.is_main:
+            self.folder.write_json("result.json", result.to_json())
+            (self.folder.path / PREVIOUS).unlink(missing_ok=True)
+        return result
+
+    # -- saving --------------------------------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's weights in full precision."""
+        return self.precision.full_weights(self.model)
+
+    def _next_save(self) -> float:
+        return time.monotonic() + (self.config.checkpoint_seconds or math.inf)
+
+    def save(self, name: str, seconds: float = 0.0) -> None:
+        """Write last.pt at the end of an epoch, step.pt within one: everything needed to go on exactly from here.
+
+        Every rank calls it after the same step; rank 0 writes. `seconds` were spent on the unfinished epoch.
+        """
+        loss_sum = self.world.sum(self.loss_sum)
+        self.save_at = self._next_save()
+        if not self.world.is_main:
+            return
+        content = {
+            "model": self.weights(),
+            "precision": self.precision.state(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "shards": self.world.size * self.config.accumulate,
+            "loss_sum": loss_sum,
+            "seconds": seconds,
+            "rows": self.rows,
+            "best": self.best,
+            "rng": torch.get_rng_state(),
+            "config": self.config.to_dict(),
+        }
+        folder = self.folder.path
+        checkpoint.save(content, folder / name, keep=folder / PREVIOUS if name == LAST else None)
+        if name == LAST:
+            (folder / STEP).unlink(missing_ok=True)
+
+    def restore(self) -> None:
+        """Go back to the newest checkpoint of the run folder; to the beginning when there is none.
+
+        A position within an epoch means nothing to another number of micro-batches a step; then the end of the
+        epoch before it is taken.
+        """
+        folder, shards = self.folder.path, self.world.size * self.config.accumulate
+        state = checkpoint.load_newest(folder)
+        if state is not None and state["step"] and state["shards"] != shards:
+            self.progress.emit(
+                f"resume: step {state['step']} of epoch {state['epoch'] + 1} was reached with {state['shards']} "
+                f"micro-batches a step, now there are {shards}; going on from the end of epoch {state['epoch']}"
+            )
+            state = checkpoint.load_newest(folder, names=(LAST, PREVIOUS))
+        if state is None:
+            self.progress.emit(f"resume: no usable checkpoint in {folder}; from the beginning")
+            return
+        self.precision.load_full_weights(self.model, state["model"])
+        self.precision.load_state(state["precision"])
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        if self.world.is_main:
+            self.loss_sum.copy_(state["loss_sum"])
+            self.folder.write_metrics(state["rows"])
+        self.rows, self.best = state["rows"], state["best"]
+        torch.set_rng_state(state["rng"])
+        self.progress.emit(f"resume: {folder} goes on after epoch {self.epoch}, step {self.step}")
+
+    def interrupt(self, number: int) -> None:
+        """Raise TrainingInterrupted; the position is saved already."""
+        where = f"epoch {self.epoch + 1}, step {self.step} of {len(self.train_batches)}"
+        message = (
+            f"{STOPPED} {Signals(number).name} in {where}; everything is saved. Go on with "
+            f'resume="{self.folder.path}" (a parameter of the notebooks, --resume on the command line)'
+        )
+        self.folder.log(message)
+        raise TrainingInterrupted(message, number)
