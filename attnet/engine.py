@@ -37,7 +37,7 @@ def fit(config: TrainConfig) -> Result:
         stored = TrainConfig.load(resumed / "config.json")
         plan = make_plan(checkpoint.inherit(stored, config))
         checkpoint.check_same_run(stored, plan.config)
-    with world.joined(plan.device), plan.device.working():
+    with plan.device.working(), world.joined(plan.device):
         trainer = Trainer(plan, world)  # before the folder: what cannot start leaves nothing behind
         with _folder_of_all(plan.config, resumed, world) as folder:
             progress = make_progress(plan.config.progress if world.is_main else "none", folder.log)
