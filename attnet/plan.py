@@ -52,6 +52,14 @@ class Plan:
             self.dataset.test, self.config.test_batch_size, self.device.torch_device, self.colour, rank, size
         )
 
+    def _precision(self) -> str:
+        if self.config.amp == "O0":
+            return "O0, float32"
+        half = str(self.device.half_dtype).removeprefix("torch.")
+        why = ", since this CPU has no float16 convolutions" if half == "bfloat16" else ""
+        scale = f", loss scale {self.config.loss_scale}" if self.config.amp in ("O1", "O2") else ""
+        return f"{self.config.amp} with {half}{why}{scale}"
+
     def describe(self) -> str:
         """The plan in plain lines, for logs and notebooks."""
         config = self.config
@@ -64,8 +72,8 @@ class Plan:
         return "\n".join(
             [
                 *self.choices,
-                f"device: {self.device.name} ({self.device.kind}, {config.device_num} in all), precision {config.amp}"
-                + (f" in {str(self.device.half_dtype).removeprefix('torch.')}" if config.amp != "O0" else ""),
+                f"device: {self.device.name} ({self.device.kind}, {config.device_num} in all)",
+                f"precision: {self._precision()}",
                 f"data: {self.dataset_label} from {self.dataset.source}",
                 f"network: {config.model}, {network.parameters:,} parameters with 10 classes",
                 *([training] if config.is_train else []),

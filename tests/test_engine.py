@@ -107,6 +107,15 @@ def test_learning_rate_of_the_document():
     ] * 3 + [3]
 
 
+def test_large_batch_rises_to_its_rate_and_then_falls_as_the_documents():
+    """8 x 512 images a step at 0.1 for 256: from 0.1 to 1.6 in five epochs, without a jump; then ÷ 10 as ever."""
+    given = {**SMALL, "recipe": "large_batch", "total_epochs": 300, "train_batch_size": 512}
+    config = make_plan(TrainConfig(**given)).config.replace(device_num=8)
+    rates = [recipe.learning_rate(config, epoch) for epoch in (0, 2.5, 4.999, 5, 89.9, 90, 299)]
+    assert rates == pytest.approx([0.1, 0.85, 1.6, 1.6, 1.6, 0.16, 0.0016], rel=1e-3)
+    assert recipe.learning_rate(config.replace(device_num=1, accumulate=8), 10) == pytest.approx(1.6)
+
+
 def test_recipe_seed_against_a_plain_loop(tmp_path):
     """Five steps equal those of the document's loop, written down again without our engine.
 
