@@ -171,12 +171,11 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 def measure_ranks(options: argparse.Namespace) -> dict[str, object]:
-    """FPS of `ranks` processes against one process on the same cores, and what an epoch spends beside training.
+    """FPS of `ranks` processes against one process on the same cores.
 
     Whole runs of `mode=performance` on CIFAR-10 images, taken in turn; the global batch is the same.
     """
     cards = (1, options.ranks)
-    beside: dict[int, list[float]] = {count: [] for count in cards}
     fps: dict[int, list[float]] = {count: [] for count in cards}
     for _ in range(options.rounds):
         for count in cards:
@@ -190,8 +189,6 @@ def measure_ranks(options: argparse.Namespace) -> dict[str, object]:
                 subprocess.run([sys.executable, "-m", "attnet.train", *words], check=True, capture_output=True)
                 row = json.loads(Path(folder, "run", "metrics.jsonl").read_text())
             fps[count].append(row["fps"])
-            trained = options.train_images // options.batch_size * options.batch_size
-            beside[count].append(1 - trained / row["fps"] / row["seconds"])
     efficiency = sorted(many / one for one, many in zip(fps[1], fps[options.ranks], strict=True))
     return {
         "what": "images/s of several ranks against one process with as many threads, same global batch, in turn",
@@ -200,7 +197,6 @@ def measure_ranks(options: argparse.Namespace) -> dict[str, object]:
         "train_images": options.train_images,
         "fps": {f"{count} ranks": values for count, values in fps.items()},
         "efficiency": {"median": statistics.median(efficiency), "low": efficiency[0], "high": efficiency[-1]},
-        "share_of_epoch_beside_training": {f"{c} ranks": statistics.median(v) for c, v in beside.items()},
         "environment": devices.environment(devices.choose(options.device_type)),
         "date": date.today().isoformat(),
     }
