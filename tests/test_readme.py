@@ -1,5 +1,6 @@
 """The README says what the package does."""
 
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +24,19 @@ def test_networks_are_all_there_with_their_counts():
 def test_published_rows_are_all_there():
     for row in report.DOCUMENT:
         assert re.search(r"\s*\|\s*".join(map(re.escape, row.cells())), README)
+
+
+def test_measured_figures_are_those_on_record():
+    records = {path.stem: json.loads(path.read_text()) for path in (ROOT / "data" / "results").glob("*.json")}
+    assert all("command" in record and "date" in record for record in records.values())
+    run = records["train_1p_tiny_cifar10"]
+    assert f"| {run['top1']:.2f} " in README and f"| {run['fps']:,.0f} " in README
+    ratio = records["cpu_step"]["ratio"]
+    assert f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}" in README
+    ranks = records["two_ranks_cpu"]["efficiency"]
+    assert f"{ranks['median']:.2f} times" in README and f"{ranks['low']:.2f} to {ranks['high']:.2f}" in README
+    kills = records["kill_harness"]
+    assert f"{kills['disturbed']} jobs of two ranks" in README and f": {kills['equal']} ended" in README
 
 
 def test_files_and_commands_that_are_named_exist():
