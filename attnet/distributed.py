@@ -168,11 +168,16 @@ class Requests:
         return f"attnet/{kind}/{self.turn[kind]}"
 
 
+def is_watched() -> bool:
+    """Whether `attnet.launch` started this process as a rank and shows what it does."""
+    return LOG_DIR in os.environ and "RANK" in os.environ
+
+
 def redirect_output() -> None:
     """Send this rank's output to its own file when `attnet.launch` asks for it, whatever writes it."""
-    folder = os.environ.get(LOG_DIR)
-    if folder and "RANK" in os.environ:
-        log = os.open(os.path.join(folder, f"rank{os.environ['RANK']}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    if is_watched():
+        path = os.path.join(os.environ[LOG_DIR], f"rank{os.environ['RANK']}.log")
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)

@@ -72,7 +72,8 @@ class Plan:
         return "\n".join(
             [
                 *self.choices,
-                f"device: {self.device.name} ({self.device.kind}, {config.device_num} in all)",
+                f"device: {self.device.name} ({self.device.kind})"
+                + (f", {config.device_num} processes, one a card" if config.device_num > 1 else ""),
                 f"precision: {self._precision()}",
                 f"data: {self.dataset_label} from {self.dataset.source}",
                 f"network: {config.model}, {network.parameters:,} parameters with 10 classes",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from attnet.distributed import World, redirect_output
+from attnet.distributed import World, is_watched, redirect_output
 from attnet.engine import fit
 from attnet.errors import AttnetError
 from attnet.flags import parse_arguments
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainingInterrupted as stop:
         print(f"attnet: {stop}", file=sys.stderr)
         return 128 + stop.signal_number
-    if world.is_main:
+    if world.is_main and not is_watched():  # else `attnet.launch` shows the result
         print(result_table([result]))
         print(f"run folder: {result.output_dir}")
     return 0
