@@ -1,6 +1,7 @@
 """Launching: what is started, what is shown, and that nothing is lost or left behind when something dies."""
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -19,12 +20,15 @@ from attnet.config import TrainConfig
 from attnet.device import Device
 from attnet.errors import ConfigError
 from attnet.flags import to_flags
+from attnet.interrupt import TrainingInterrupted
 from attnet.launch import launch, torchrun_arguments
 from attnet.paths import repository_root
+from attnet.progress import Progress
 
+EPOCHS = 6
 TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},
-    **{"train_images": 192, "test_images": 20, "train_batch_size": 8, "total_epochs": 3, "progress": "lines"},
+    **{"train_images": 192, "test_images": 20, "train_batch_size": 8, "total_epochs": EPOCHS, "progress": "lines"},
 }
 # Runs `attnet.launch` in a process of its own, as a notebook's kernel does.
 KERNEL = """
@@ -90,10 +94,10 @@ def assert_same_weights(a: Path, b: Path) -> None:
 
 def test_launch_trains_and_keeps_a_log_a_rank(undisturbed):
     result = attnet.Result.load(undisturbed)
-    assert (result.device, result.epochs) == ("cpu_2p", 3)
+    assert (result.device, result.epochs) == ("cpu_2p", EPOCHS)
     logs = undisturbed / "logs"
     assert {"rank0.log", "rank1.log", "torchrun.log"} <= {p.name for p in logs.iterdir()}
-    assert "epoch 3/3" in (logs / "rank0.log").read_text()
+    assert f"epoch {EPOCHS}/{EPOCHS}" in (logs / "rank0.log").read_text()
     assert "epoch" not in (logs / "rank1.log").read_text()
 
 
@@ -177,7 +181,7 @@ def test_a_rank_that_dies_for_good_is_named_with_its_last_lines(tmp_path):
         output = process.stdout.read().decode()
         assert process.wait() != 0
         assert "LaunchError: rank 0 of 2 failed (killed by SIGKILL) after 0 restarts" in output
-        assert "    epoch 1/3" in output and "rank0.log" in output
+        assert f"    epoch 1/{EPOCHS}" in output and "rank0.log" in output
         assert not psutil.wait_procs(family, timeout=60)[1], "no process left behind"
     finally:
         end(process, [])
@@ -201,7 +205,7 @@ def test_interrupting_or_killing_the_notebook(undisturbed, tmp_path, number):
     finally:
         end(process, family)
     result = launch(TrainConfig(**TINY, resume=str(folder)))
-    assert result.output_dir == folder and result.epochs == 3
+    assert result.output_dir == folder and result.epochs == EPOCHS
     assert_same_weights(undisturbed, folder)
 
 
@@ -218,28 +222,34 @@ def test_a_folder_in_use_is_refused(tmp_path):
         end(process, family)
 
 
-def test_another_number_of_cards_goes_on_from_an_epochs_end(tmp_path, capfd):
-    """Stopped within an epoch on two cards: one card with accumulate=2 goes on from the step, with 3 from the epoch."""
-    folder = tmp_path / "run"
-    process = start(folder)
-    try:
-        wait_until(lambda: (folder / "metrics.jsonl").exists(), process)
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=90)
-    finally:
-        end(process, [])
-    position = torch.load(folder / "step.pt", weights_only=True)
-    assert position["step"] > 0 and position["shards"] == 2
-    shutil.copytree(folder, tmp_path / "copy")
-    one = attnet.fit(TrainConfig(**{**TINY, "device_num": 1, "accumulate": 2, "total_epochs": 3}, resume=str(folder)))
-    shown = capfd.readouterr().out
-    assert f"goes on after epoch {position['epoch']}, step {position['step']}" in shown
-    assert one.epochs == 3 and one.device == "cpu_1p"
+def test_another_number_of_cards_goes_on_from_an_epochs_end(tmp_path, monkeypatch, capfd):
+    """Stopped within epoch 2 of a run on two cards: two cards, or one with accumulate=2, go on from that step.
 
-    other = {**TINY, "device_num": 1, "accumulate": 3, "total_epochs": 3}
-    assert attnet.fit(TrainConfig(**other, resume=str(tmp_path / "copy"))).epochs == 3
+    Three micro-batches a step go on from the end of epoch 1.
+    """
+    folder, short = tmp_path / "run", {**TINY, "total_epochs": 2}
+
+    def interrupt_at_step_3(self: Progress, done: int, loss: torch.Tensor) -> None:
+        if (self.epoch, done) == (2, 3):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "step", interrupt_at_step_3)
+        with pytest.raises(TrainingInterrupted):
+            attnet.fit(TrainConfig(**{**short, "device_num": 1, "accumulate": 2}, output_dir=str(folder)))
+    stored = TrainConfig.load(folder / "config.json").replace(device_num=2, accumulate=1)  # the same steps
+    (folder / "config.json").write_text(json.dumps(stored.to_dict()))
+    for copy in ("one", "three"):
+        shutil.copytree(folder, tmp_path / copy)
+    capfd.readouterr()
+
+    result = launch(TrainConfig(resume=str(folder), progress="lines"))
+    assert (result.epochs, result.device) == (2, "cpu_2p")
+    assert "goes on after epoch 1, step 3" in capfd.readouterr().out
+
+    assert attnet.fit(TrainConfig(accumulate=2, resume=str(tmp_path / "one"))).device == "cpu_1p"
+    assert "goes on after epoch 1, step 3" in capfd.readouterr().out
+
+    assert attnet.fit(TrainConfig(accumulate=3, resume=str(tmp_path / "three"))).epochs == 2
     shown = capfd.readouterr().out
-    assert (
-        f"reached with 2 micro-batches a step, now there are 3; going on from the end of epoch {position['epoch']}"
-        in (shown)
-    )
+    assert "reached with 2 micro-batches a step, now there are 3; going on from the end of epoch 1" in shown
