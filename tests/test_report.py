@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_result import make_result, save
 
-from attnet import report
+from attnet import paths, report
 from attnet.report import COLUMNS, DOCUMENT, Row, main, result_table
 
 
@@ -55,7 +55,7 @@ def test_what_a_source_does_not_give_is_a_dash_and_zero_is_not():
 
 
 def test_paths_inside_the_repository_are_shown_relative_to_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(report, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(paths, "repository_root", lambda: tmp_path)
     assert Row.of(make_result(output_dir=tmp_path / "runs" / "a")).source == "measured: runs/a"
     elsewhere = tmp_path.parent / "elsewhere"
     assert Row.of(make_result(output_dir=elsewhere)).source == f"measured: {elsewhere}"
