@@ -32,8 +32,9 @@ TINY = {
 }
 # Runs `attnet.launch` in a process of its own, as a notebook's kernel does.
 KERNEL = """
-import sys, attnet
+import signal, sys, attnet
 from attnet.flags import parse_arguments
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as ipykernel does; a background job inherits "ignore"
 try:
     attnet.launch(parse_arguments(sys.argv[1:]))
 except attnet.interrupt.TrainingInterrupted as stop:
