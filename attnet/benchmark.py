@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import copy
 import importlib
+import itertools
 import json
 import shlex
 import statistics
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -28,44 +29,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet import device as devices
-from attnet.batches import Batch, TrainBatches
-from attnet.config import RECIPES
-from attnet.data import load_dataset
+from attnet.config import TrainConfig
 from attnet.device import Device
-from attnet.model import build_model
 from attnet.paths import resolve_path
-from attnet.precision import Precision
+from attnet.plan import make_plan
+from attnet.trainer import Trainer
 
 REFERENCE_CLASS = "ResidualAttentionModel_92_32input_update"
 
 
-def our_step(device: Device, model_name: str, batch_size: int, amp: str) -> Callable[[], Tensor]:
+def trainer_for(options: argparse.Namespace, **changes: object) -> Trainer:
+    """The engine itself, set up for recipe `seed`; it writes nothing before it is run."""
+    given = {
+        "mode": "rehearsal",
+        "dataset": "shapes",
+        "model": options.model,
+        "train_batch_size": options.batch_size,
+        "amp": options.amp,
+        "device_type": options.device_type,
+    }
+    return Trainer(make_plan(TrainConfig(**given | changes)))
+
+
+def our_step(options: argparse.Namespace) -> Callable[[], Tensor]:
     """One training step of the engine, batch making included, as a function that returns the loss."""
-    recipe = RECIPES["seed"]
-    torch.manual_seed(0)
-    model = build_model(model_name).to(device.torch_device, memory_format=torch.channels_last)
-    precision = Precision(model, device, amp, momentum=recipe["momentum"], weight_decay=recipe["weight_decay"])
-    batches = TrainBatches(load_dataset(None, "shapes").train, batch_size, device.torch_device)
-
-    def endless() -> Iterator[list[Batch]]:
-        epoch = 0
-        while True:
-            yield from batches.epoch(epoch)
-            epoch += 1
-
-    stream = endless()
-    model.train()
-
-    def step() -> Tensor:
-        [batch] = next(stream)
-        with precision.autocast():
-            logits = model(batch.images.to(precision.input_dtype))
-        loss = F.cross_entropy(logits.float(), batch.labels)
-        precision.backward(loss)
-        precision.step(recipe["lr"])
-        return loss
-
-    return step
+    trainer = trainer_for(options)
+    stream = itertools.chain.from_iterable(map(trainer.train_batches.epoch, itertools.count()))
+    trainer.network.train()
+    return lambda: trainer.train_step(next(stream), trainer.config.lr)
 
 
 def reference_step(device: Device, folder: Path, batch_size: int) -> Callable[[], Tensor]:
@@ -117,7 +108,7 @@ def work(options: argparse.Namespace) -> None:
     device = devices.choose(options.device_type)
     with device.working() if options.worker == "ours" else contextlib.nullcontext():
         if options.worker == "ours":
-            step = our_step(device, options.model, options.batch_size, options.amp)
+            step = our_step(options)
         else:
             step = reference_step(device, options.reference, options.batch_size)
         for line in sys.stdin:
@@ -208,12 +199,12 @@ def compare_losses(options: argparse.Namespace) -> dict[str, object]:
     The plain loop is the reference's: contiguous tensors, torch's SGD, no engine. `float64_at_our_weights` takes
     our weights at each step, which leaves out how far two trainings drift apart.
     """
-    device = devices.choose(options.device_type)
-    train = load_dataset(resolve_path(options.data_path), "cifar10").train
-    stream = TrainBatches(train, options.batch_size, device.torch_device).epoch(0)
-    torch.manual_seed(0)
-    model = build_model(options.model).to(device.torch_device, memory_format=torch.channels_last)
-    precision = Precision(model, device, options.amp)
+    trainer = trainer_for(
+        options, dataset="cifar10", data_path=options.data_path, train_images=0, test_images=10, mode="full"
+    )
+    device, model = trainer.device, trainer.model
+    stream = trainer.train_batches.epoch(0)
+    trainer.network.train()
     plain = {
         name: copy.deepcopy(model).to(dtype).to(memory_format=torch.contiguous_format)
         for name, dtype in (("plain_float32", torch.float32), ("float64", torch.float64))
@@ -225,16 +216,11 @@ def compare_losses(options: argparse.Namespace) -> dict[str, object]:
     rows: dict[str, list[float]] = {name: [] for name in ("ours", *plain, "float64_at_our_weights")}
     for _, [batch] in zip(range(options.losses), stream, strict=False):
         same = copy.deepcopy(plain["float64"])
-        same.load_state_dict(precision.full_weights(model))
+        same.load_state_dict(trainer.weights())
         with torch.no_grad():
             exact = F.cross_entropy(same(batch.images.double().contiguous()), batch.labels)
         rows["float64_at_our_weights"].append(exact.item())
-        with precision.autocast():
-            logits = model(batch.images.to(precision.input_dtype))
-        loss = F.cross_entropy(logits.float(), batch.labels)
-        precision.backward(loss)
-        precision.step(options.lr)
-        rows["ours"].append(loss.item())
+        rows["ours"].append(trainer.train_step([batch], options.lr).item())
         for name, network in plain.items():
             sgd[name].zero_grad()
             images = batch.images.to(network.fc.weight.dtype).contiguous()

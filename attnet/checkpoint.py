@@ -111,11 +111,6 @@ class RunFolder:
         """Write a JSON file of the folder atomically."""
         write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
-    def metrics(self) -> list[dict]:
-        """The epochs recorded so far."""
-        path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
     def write_metrics(self, rows: list[dict]) -> None:
         """Replace metrics.jsonl, an object an epoch."""
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

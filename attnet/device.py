@@ -160,7 +160,7 @@ _DEFAULTS = {_M_TRIM_THRESHOLD: 2**17, _M_TOP_PAD: 2**17, _M_MMAP_MAX: 65536}
 def _kept_memory() -> Iterator[None]:
     """Let glibc keep what is freed instead of giving every large tensor back to the system.
 
-    Getting the same pages again, zeroed, at each step costs about a tenth of a training step. Where the C library
+    Getting the same pages again, zeroed, at each step costs time. Where the C library
     is another one, nothing happens.
     """
     try:
