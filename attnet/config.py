@@ -48,6 +48,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "seed": {
         "lr": 0.1,
         "lr_batch": 0,
+        "schedule": "step",
         "warmup_epochs": 0.0,
         "momentum": 0.9,
         "weight_decay": 1e-4,
@@ -130,8 +131,13 @@ class TrainConfig:
         "preset of the parameters below; seed: the document's; large_batch: lr by batch, warm-up",
         choices=tuple(RECIPES),
     )
-    lr: float | None = _parameter(None, "learning rate at the start; ÷ 10 after 30, 60 and 90 % of the epochs", low=0)
+    lr: float | None = _parameter(None, "learning rate at the start", low=0)
     lr_batch: int | None = _parameter(None, "lr is for this many images a step, scaled in proportion; 0: never", low=0)
+    schedule: str | None = _parameter(
+        None,
+        "how lr falls; step: ÷ 10 after 30, 60 and 90 % of the epochs; cosine: to 0 at the end",
+        choices=("step", "cosine"),
+    )
     warmup_epochs: float | None = _parameter(
         None, "epochs in which lr rises from its unscaled to its full value", low=0
     )

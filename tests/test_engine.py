@@ -96,6 +96,13 @@ def test_same_seed_same_weights_other_seed_others(tmp_path):
     assert not torch.equal(first, weights("c", 1))
 
 
+def test_cosine_glides_from_lr_to_zero():
+    config = TrainConfig(lr=0.2, lr_batch=0, warmup_epochs=0, total_epochs=4, schedule="cosine", train_batch_size=8)
+    rates = [recipe.learning_rate(config, done) for done in (0, 1, 2, 3, 4)]
+    half = 0.5**0.5
+    assert rates == pytest.approx([0.2, 0.1 * (1 + half), 0.1, 0.1 * (1 - half), 0])
+
+
 def test_learning_rate_of_the_document():
     config = make_plan(TrainConfig(**{**SMALL, "total_epochs": 300})).config
     rates = [recipe.learning_rate(config, epoch) for epoch in range(300)]
