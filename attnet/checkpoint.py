@@ -25,6 +25,11 @@ from attnet.paths import resolve_path
 LAST, PREVIOUS, STEP, BEST = "last.pt", "previous.pt", "step.pt", "best.pt"
 
 
+def epoch_files(folder: Path) -> list[Path]:
+    """The weights a run kept along its way (`keep_epochs`), by epoch."""
+    return sorted(folder.glob("epoch_*.pt"))
+
+
 def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> None:
     """Write `state` so that a crash at any moment leaves a readable file.
 
@@ -211,6 +216,7 @@ def _resumable(path: Path) -> Path:
 _FREE = {
     *("output_dir", "resume", "progress", "data_path", "is_pretrain", "pretrained", "checkpoint_seconds"),
     *("device_type", "device_id", "device_num", "accumulate", "nnodes", "node_rank", "dist_url", "max_restarts"),
+    "keep_epochs",
 }
 
 

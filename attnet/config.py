@@ -163,6 +163,9 @@ class TrainConfig:
         "", "run folder (empty: runs/train_1p); one in use gets a number, nothing is overwritten"
     )
     checkpoint_seconds: float = _parameter(600.0, "save within an epoch after this many seconds; 0: never", low=0)
+    keep_epochs: int = _parameter(
+        0, "keep the weights after every so many epochs (and before the first) as epoch_NNN.pt; 0: never", low=0
+    )
     resume: str = _parameter(
         "",
         'run folder to continue, or "auto": the newest at output_dir; empty: begin afresh',

@@ -165,6 +165,8 @@ class Trainer:
             self.restore()
         elif self.world.is_main:
             folder.write_json("config.json", config.to_dict())
+            if config.is_train and config.keep_epochs:
+                self.save_weights("epoch_000.pt")
         if not config.is_train:
             return self.finish(self.test())
         evaluation = None
@@ -212,8 +214,9 @@ class Trainer:
         is_best = row["top1"] > self.best
         self.best = max(self.best, row["top1"])
         if self.world.is_main and is_best:
-            content = {"model": self.weights(), "epoch": self.epoch, "top1": self.best}
-            checkpoint.save(content | {"config": self.config.to_dict()}, self.folder.path / BEST)
+            self.save_weights(BEST, row["top1"])
+        if self.world.is_main and self.config.keep_epochs and self.epoch % self.config.keep_epochs == 0:
+            self.save_weights(f"epoch_{self.epoch:03d}.pt", row["top1"])
         self.save(LAST)
         if self.world.is_main:
             self.folder.write_metrics(self.rows)
@@ -253,6 +256,11 @@ class Trainer:
     def weights(self) -> dict[str, Tensor]:
         """The network's weights in full precision."""
         return self.precision.full_weights(self.model)
+
+    def save_weights(self, name: str, top1: float | None = None) -> None:
+        """Write the weights alone, with what they are: what somebody who does not train needs."""
+        content = {"model": self.weights(), "epoch": self.epoch, "top1": top1, "config": self.config.to_dict()}
+        checkpoint.save(content, self.folder.path / name)
 
     def _next_save(self) -> float:
         return time.monotonic() + (self.config.checkpoint_seconds or math.inf)

@@ -11,12 +11,13 @@ import attnet
 from attnet import recipe
 from attnet import trainer as trainer_module
 from attnet.batches import Batch
-from attnet.checkpoint import RunFolder
+from attnet.checkpoint import RunFolder, epoch_files
 from attnet.config import TrainConfig
 from attnet.errors import AttnetError, ConfigError, WeightsError
 from attnet.interrupt import StopSignal
 from attnet.plan import make_plan
 from attnet.progress import Progress
+from attnet.weights import read_weights
 
 # A run of a few seconds on one core.
 SMALL = {
@@ -83,6 +84,16 @@ def test_evaluation_only(finished, tmp_path):
     assert result.top1 == pytest.approx(finished.top1)
     assert (result.fps, result.epochs, result.history) == (None, 0, [])
     assert str(result.weights) == weights
+
+
+def test_weights_are_kept_along_the_way(tmp_path):
+    result = attnet.fit(TrainConfig(**SMALL, keep_epochs=2, output_dir=str(tmp_path / "kept")))
+    kept = epoch_files(result.output_dir)
+    assert [path.name for path in kept] == ["epoch_000.pt", "epoch_002.pt"]
+    untrained, trained = (read_weights(path) for path in kept)
+    last = read_weights(result.output_dir / "last.pt")
+    assert all(torch.equal(trained[name], value) for name, value in last.items())
+    assert not torch.equal(untrained["fc.weight"], last["fc.weight"])
 
 
 def test_same_seed_same_weights_other_seed_others(tmp_path):
