@@ -1,62 +1,20 @@
-"""Figures: sample batches, training curves, per-class accuracy, confusion, predictions. Each is one call.
-
-Every function returns a matplotlib Figure and shows nothing itself: a notebook displays the value of its last line,
-a script calls `savefig`. Colours are Okabe and Ito's, which colour-blind readers can tell apart.
-"""
+"""Figures of data, training and evaluation: batches, curves, per-class accuracy, confusion, predictions, ranks."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from attnet.data import Split
 from attnet.evaluation import Evaluation
-
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
-SCREEN_DPI = 80
-
-
-class Picture(Figure):
-    """A figure that a notebook shows sharply wherever it stands last in a cell, whatever backend is chosen."""
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=2 * SCREEN_DPI)
-        width, height = self.get_size_inches()
-        return buffer.getvalue(), {"width": round(SCREEN_DPI * width), "height": round(SCREEN_DPI * height)}
-
-
-def _grid(count: int, columns: int, size: float, title_lines: int = 1) -> tuple[Figure, list[Axes]]:
-    """`count` axis-free squares of `size` inches, `columns` a row, with room for titles."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = Picture(figsize=(columns * size, rows * (size + 0.17 * title_lines)), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for ax in axes:
-        ax.set_axis_off()
-    return figure, axes[:count]
-
-
-def _nothing(why: str) -> Figure:
-    figure = Picture(figsize=(4, 0.6))
-    figure.text(0.5, 0.5, f"nothing to show: {why}", ha="center", va="center", color=GREY)
-    return figure
-
-
-def _show(ax: Axes, image: Tensor, title: str, colour: str = "black") -> None:
-    """An image uint8 or float in [0, 1], [3, H, W], without smoothing."""
-    ax.imshow(image.detach().cpu().permute(1, 2, 0).numpy(), interpolation="nearest")
-    longest = max(map(len, title.splitlines()), default=1)
-    ax.set_title(title, fontsize=min(8, 125 / longest), color=colour, pad=2)  # long names must not touch
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, grid, nothing, show
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
@@ -68,16 +26,16 @@ def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
         images = (images - low) / (high - low)
-    figure, axes = _grid(len(images), 10, 0.95)
+    figure, axes = grid(len(images), 10, 0.95)
     for ax, image, label in zip(axes, images, labels.tolist(), strict=False):
-        _show(ax, image, classes[label])
+        show(ax, image, classes[label])
     return figure
 
 
 def plot_curves(rows: Sequence[dict]) -> Figure:
     """Losses and test Top-1 over the epochs; `rows` are the objects of metrics.jsonl."""
     if not rows:
-        return _nothing("no epoch was trained")
+        return nothing("no epoch was trained")
     figure = Picture(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
@@ -163,8 +121,8 @@ def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int
     """
     indices = torch.as_tensor(indices).tolist()
     if not indices:
-        return _nothing("no such images")
-    figure, axes = _grid(len(indices), columns, 1.25, title_lines=2)
+        return nothing("no such images")
+    figure, axes = grid(len(indices), columns, 1.25, title_lines=2)
     confidence = evaluation.logits.softmax(dim=1)
     predictions = evaluation.predictions
     for ax, i in zip(axes, indices, strict=True):
@@ -172,9 +130,9 @@ def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int
         name = evaluation.classes[guess] if guess < len(evaluation.classes) else f"output {guess}"
         share = 100 * confidence[i, guess]
         if guess == truth:
-            _show(ax, split.images[i], f"\n{name} {share:.0f} %", GREEN)
+            show(ax, split.images[i], f"\n{name} {share:.0f} %", GREEN)
         else:
-            _show(ax, split.images[i], f"{name} {share:.0f} %\nis {evaluation.classes[truth]}", RED)
+            show(ax, split.images[i], f"{name} {share:.0f} %\nis {evaluation.classes[truth]}", RED)
     return figure
 
 
@@ -182,7 +140,7 @@ def plot_ranks(rows: Sequence[dict]) -> Figure:
     """Images/s of each card over the epochs (`rank_fps` of metrics.jsonl): the mean as a line, the spread as a band."""
     measured = [row for row in rows if "rank_fps" in row]
     if not measured:
-        return _nothing("one card only")
+        return nothing("one card only")
     epochs = [row["epoch"] for row in measured]
     fps = np.array([row["rank_fps"] for row in measured])
     figure = Picture(figsize=(9, 2.8), layout="constrained")
