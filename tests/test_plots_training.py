@@ -17,7 +17,7 @@ from torch import Tensor
 from attnet import plots
 from attnet.data import Split
 from attnet.evaluation import Evaluation
-from attnet.plots import figure as figure_colours
+from attnet.plots import figure as colours
 
 # CIFAR-100's longest name is 13 letters.
 NAMES = tuple(f"{'aquarium_fish'[: 4 + i % 10]}{i:02d}"[-13:] for i in range(100))
@@ -200,9 +200,9 @@ def test_predictions_name_guess_and_truth_and_colour_mistakes(indices: list[int]
     figure = chosen(indices)
     assert [title.strip() for title in titles(figure)] == ["output 2 100 %\nis dog", "cat 100 %", "dog 100 %\nis cat"]
     assert [ax.title.get_color() for ax in figure.axes] == [
-        figure_colours.RED,
-        figure_colours.GREEN,
-        figure_colours.RED,
+        colours.RED,
+        colours.GREEN,
+        colours.RED,
     ]
     assert [picture.max() for picture in shown(figure)] == [100, 0, 50]
 
