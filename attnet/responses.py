@@ -58,14 +58,15 @@ def mask_statistics(
                 continue
             trunk, mask, masked = (parts[part].float() for part in ("trunk", "mask", "masked"))
             per_channel = mask.mean(dim=(2, 3))
-            sums = [mask.mean(), mask.square().mean(), mask.std(dim=(2, 3), correction=0).mean()]
+            offset = mask - (low + 1) / 2  # small, so that its square keeps the digits of a narrow spread
+            sums = [offset.mean(), offset.square().mean(), mask.std(dim=(2, 3), correction=0).mean()]
             sums += [per_channel.std(dim=1, correction=0).mean()]
             sums += [value.abs().mean() for value in (trunk, masked, mask * trunk)]
             totals[name] = totals.get(name, 0) + torch.stack(sums).double().cpu() * len(batch)
             counts[name] = counts.get(name, 0) + torch.histc(mask.cpu(), bins, low, 1.0).long()
     rows = []
     for name, total in totals.items():
-        mean, square, space, channels, trunk, masked, naive = (total / len(images)).tolist()
-        std = max(square - mean * mean, 0) ** 0.5
+        offset, square, space, channels, trunk, masked, naive = (total / len(images)).tolist()
+        mean, std = offset + (low + 1) / 2, max(square - offset * offset, 0) ** 0.5
         rows.append(MaskStatistics(name, counts[name], low, 1.0, mean, std, space, channels, trunk, masked, naive))
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import statistics
 import time
@@ -19,13 +20,12 @@ from attnet.errors import AttnetError
 from attnet.evaluation import Evaluation, evaluate
 from attnet.interrupt import STOPPED, StopSignal, TrainingInterrupted
 from attnet.model import build_model
-from attnet.paths import resolve_path
 from attnet.plan import Plan
 from attnet.precision import Precision
 from attnet.progress import Progress
 from attnet.recipe import batch_loss, learning_rate
 from attnet.result import Result
-from attnet.weights import load_weights
+from attnet.weights import find_weights, load_weights
 
 # The document counts images per second from here on: the first steps also pay for start-up.
 WARM_UP_STEPS = 5
@@ -47,7 +47,7 @@ class Trainer:
         device.seed_everything(config.seed)
         self.model = build_model(config.model, config.num_classes)
         if config.pretrained and (config.is_pretrain or not config.is_train):
-            load_weights(self.model, resolve_path(config.pretrained))
+            load_weights(self.model, find_weights(config.pretrained))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model.to(self.device.torch_device, memory_format=layout)
         self.precision = Precision(
@@ -259,8 +259,13 @@ class Trainer:
 
     def save_weights(self, name: str, top1: float | None = None) -> None:
         """Write the weights alone, with what they are: what somebody who does not train needs."""
-        content = {"model": self.weights(), "epoch": self.epoch, "top1": top1, "config": self.config.to_dict()}
-        checkpoint.save(content, self.folder.path / name)
+        content = {"model": self.weights(), "epoch": self.epoch, "top1": top1}
+        checkpoint.save(content | self.about(), self.folder.path / name)
+
+    def about(self) -> dict[str, object]:
+        """What somebody needs besides the weights to use them: the parameters, the class names, the colours."""
+        colour = self.plan.colour and dataclasses.asdict(self.plan.colour)
+        return {"config": self.config.to_dict(), "classes": list(self.plan.dataset.classes), "colour": colour}
 
     def _next_save(self) -> float:
         return time.monotonic() + (self.config.checkpoint_seconds or math.inf)
@@ -285,8 +290,7 @@ class Trainer:
             "rows": self.rows,
             "best": self.best,
             "rng": torch.get_rng_state(),
-            "config": self.config.to_dict(),
-        }
+        } | self.about()
         folder = self.folder.path
         checkpoint.save(content, folder / name, keep=folder / PREVIOUS if name == LAST else None)
         if name == LAST:

@@ -62,7 +62,7 @@ def _read(path: Path) -> object:
 def find_weights(path: str | Path = "") -> Path:
     """The file meant by a path: the file itself, best.pt of a run folder, or for "" of the run that finished last.
 
-    Relative paths start at the repository root.
+    Relative paths start at the repository root. A name of `shipped_weights()` means that file.
     """
     if not str(path):
         files = [p.with_name("best.pt") for p in resolve_path("runs").glob("**/result.json")]
@@ -71,14 +71,35 @@ def find_weights(path: str | Path = "") -> Path:
             raise WeightsError("pretrained='': no finished run below runs/; give a weights file, or train first")
         return max(files, key=lambda file: file.stat().st_mtime)
     place = resolve_path(path)
+    if not place.exists() and str(path) in shipped_weights():
+        return shipped_weights()[str(path)]
     return place / "best.pt" if place.is_dir() else place
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Name -> file of the trained weights that come with the package, in half precision."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "shipped").glob("*.pt"))}
 
 
 def recorded_config(path: str | Path) -> dict[str, object]:
     """The parameters a checkpoint of ours was trained with; {} for any other weights file."""
-    checkpoint = _read(Path(path))
-    config = checkpoint.get("config") if isinstance(checkpoint, Mapping) else None
+    config = read_checkpoint(path).get("config")
     return dict(config) if isinstance(config, Mapping) else {}
+
+
+def read_checkpoint(path: str | Path) -> Mapping[str, object]:
+    """A checkpoint with all that was saved beside the weights; WeightsError as `read_weights`."""
+    checkpoint = _read(Path(path))
+    return checkpoint if isinstance(checkpoint, Mapping) else {}
+
+
+def fitting_variants(state: Mapping[str, Tensor]) -> tuple[list[str], int]:
+    """The names of `variants()` that a state dict (ours or the reference's) fits, and its number of classes."""
+    state = unwrap_state(state)
+    if any(name.startswith("residual_block") for name in state):
+        state, _ = _from_reference(state)
+    head = state.get("fc.weight")
+    return [name for name in variants() if _fits(name, state)], 0 if head is None else head.shape[0]
 
 
 def unwrap_state(checkpoint: object, origin: str = "state dict") -> dict[str, Tensor]:
@@ -130,9 +151,9 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     problems = _differences(wanted, own)
     if problems:
         lines = [f"{origin}: these weights do not fit {_describe(model)}:", *problems]
-        fits = [name for name in variants() if _fits(name, own)]
+        fits, classes = fitting_variants(own)
         if fits:
-            lines.append(f"they fit model={' or '.join(fits)} with num_classes={own['fc.weight'].shape[0]}")
+            lines.append(f"they fit model={' or '.join(fits)} with num_classes={classes}")
         raise WeightsError("\n  ".join(lines))
     model.load_state_dict(own)
     return LoadReport(layout, len(own), dropped)

@@ -4,7 +4,10 @@ A function returns a matplotlib Figure and shows nothing itself: a notebook disp
 a script calls `savefig`.
 """
 
+from attnet.plots.contrasts import plot_masks_through_training, plot_right_and_wrong
 from attnet.plots.figure import Picture
+from attnet.plots.masks import overlay, plot_channels, plot_figure1, plot_module, plot_overlays
+from attnet.plots.measures import plot_deletion_insertion, plot_effects, plot_localisation, plot_mask_statistics
 from attnet.plots.training import (
     plot_batch,
     plot_confusion,
@@ -13,13 +16,26 @@ from attnet.plots.training import (
     plot_predictions,
     plot_ranks,
 )
+from attnet.plots.view import plot_look
 
 __all__ = [
     "Picture",
+    "overlay",
     "plot_batch",
+    "plot_channels",
     "plot_confusion",
     "plot_curves",
+    "plot_deletion_insertion",
+    "plot_effects",
+    "plot_figure1",
+    "plot_localisation",
+    "plot_look",
+    "plot_mask_statistics",
+    "plot_masks_through_training",
+    "plot_module",
+    "plot_overlays",
     "plot_per_class",
     "plot_predictions",
     "plot_ranks",
+    "plot_right_and_wrong",
 ]

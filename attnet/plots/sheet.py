@@ -1,0 +1,181 @@
+"""Sheets of pictures: one scale and one colour bar, titles with class and confidence, tiles placed to the inch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
+
+from attnet.errors import ConfigError
+from attnet.masks import capture
+from attnet.plots.figure import GREEN, RED, Picture
+
+ONE_SIGN, BOTH_SIGNS = "viridis", "RdBu_r"
+WIDTH, GAP, LINE, BAR = 10.8, 0.05, 0.17, 0.92  # inches: a figure, between pictures, a line of words, a colour bar
+_WORDS = {"mask": "mask M", "trunk": "trunk T", "masked": "after mask", "input": "input x"}
+_WORDS |= {"mean": "mean over channels", "max": "maximum over channels", "l2": "norm over channels"}
+
+Scale = tuple[float, float, str]  # low, high, name of the colour map
+
+
+# -- words and scales ---------------------------------------------------------------------------------------------
+
+
+def as_batch(images: Tensor) -> Tensor:
+    at_least_one("the number of images", len(images))
+    return images[None] if images.dim() == 3 else images
+
+
+def at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"{name}: {value}, but at least 1 is needed")
+
+
+def see(model: nn.Module, images: Tensor, part: str, modules: Sequence[str] | None) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits, and one part of each module that has it."""
+    if part == "scales":
+        raise ConfigError("part='scales': one of them at a time, for instance 1/2")
+    seen = capture(model, images, (part,), modules)
+    return seen.logits, {name: parts[part] for name, parts in seen.features.items() if part in parts}
+
+
+def as_numbers(values: Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()
+
+
+def as_pixels(image: Tensor) -> np.ndarray:
+    """uint8 or float [3, H, W] as float64 [H, W, 3] in [0, 1]."""
+    pixels = image.detach().cpu().permute(1, 2, 0).double()
+    return (pixels if image.is_floating_point() else pixels / 255).numpy().clip(0, 1)
+
+
+def shared_scale(maps: Sequence[Tensor]) -> Scale:
+    """One scale for all of them; zero is in the middle when they have both signs."""
+    low, high = min(map_.min().item() for map_ in maps), max(map_.max().item() for map_ in maps)
+    if low < 0 < high:
+        return -max(-low, high), max(-low, high), BOTH_SIGNS
+    margin = 0.0 if low < high else 0.01  # constant maps need a scale as well
+    return low - margin, high + margin, ONE_SIGN
+
+
+def mask_scale(network: nn.Module) -> Scale:
+    """All that a mask can be."""
+    return (-1.0, 1.0, BOTH_SIGNS) if network.variant.attention == "channel" else (0.0, 1.0, ONE_SIGN)
+
+
+def describe(part: str, reduction: str = "") -> str:
+    words = [_WORDS.get(part, f"scale {part}"), _WORDS.get(reduction, reduction.replace(":", " "))]
+    return ", ".join(filter(None, words))
+
+
+def size_words(maps: Tensor) -> str:
+    return "×".join(map(str, maps.shape[-2:]))
+
+
+def average_words(values: Tensor) -> str:
+    """Mean ± half its 95 % interval, by the normal approximation: there are many images."""
+    half = f" ± {1.96 * values.std() / len(values) ** 0.5:.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{half}"
+
+
+def make_titles(
+    logits: Tensor, classes: Sequence[str] | None, labels: Sequence[int] | Tensor | None, apart: str = " "
+) -> list[tuple[str, str]]:
+    """Words and colour over each image; `apart` stands between class and confidence."""
+    shares, guesses = logits.float().softmax(dim=1).max(dim=1)
+    truths = guesses.tolist() if labels is None else torch.as_tensor(labels).tolist()
+    if len(truths) != len(guesses):
+        raise ConfigError(f"labels: {len(truths)} for {len(guesses)} images; give one each")
+    titles = []
+    for share, guess, truth in zip(shares.tolist(), guesses.tolist(), truths, strict=True):
+        name, true = (classes[k] if classes and k < len(classes) else f"class {k}" for k in (guess, truth))
+        words = f"{name}{apart}{100 * share:.0f} %" + (f"\nis {true}" if guess != truth else "")
+        titles.append((words, "black" if labels is None else GREEN if guess == truth else RED))
+    return titles
+
+
+def epoch_title(path: Path) -> str:
+    """What stands over a checkpoint's column."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    epoch, top1 = content.get("epoch"), content.get("top1")
+    return (path.stem if epoch is None else f"epoch {epoch}") + ("\n" if top1 is None else f"\n{top1:.1f} %")
+
+
+# -- sheets of pictures, placed to the inch: a layout engine is slow for a hundred of them, and leaves gaps -------
+
+
+def make_sheet(
+    images: Tensor,
+    above: Sequence[float],
+    before: Sequence[float],
+    largest: float,
+    headline: str = "",
+    *,
+    least: float = 0.0,
+    bars: int = 1,
+) -> tuple[Figure, np.ndarray]:
+    """Axis-free tiles in the images' proportions, with room `above` each row and `before` each column, in inches."""
+    tile = min(largest, max(0.48, (WIDTH - bars * BAR - sum(before)) / len(before)))
+    tall = tile * images.shape[-2] / images.shape[-1]
+    above = [above[0] + (LINE + 0.06 if headline else 0), *above[1:]]
+    width = max(least, sum(before) + tile * len(before) + bars * BAR, 0.077 * len(headline))
+    height = sum(above) + tall * len(above) + 0.08
+    figure = Picture(figsize=(width, height))
+    axes = np.empty((len(above), len(before)), dtype=object)
+    for i, j in np.ndindex(axes.shape):
+        x, y = sum(before[: j + 1]) + j * tile, height - sum(above[: i + 1]) - (i + 1) * tall
+        axes[i, j] = figure.add_axes((x / width, y / height, tile / width, tall / height))
+        axes[i, j].set_axis_off()
+    figure.text(GAP / width, 1 - GAP / height, headline, fontsize=9, va="top")
+    return figure, axes
+
+
+def title_room(titles: list[tuple[str, str]]) -> float:
+    """Inches for the titles of a row."""
+    return LINE * max(len(words.splitlines()) for words, _ in titles) + 0.1
+
+
+def draw_map(ax: Axes, values: Tensor | np.ndarray, scale: Scale) -> None:
+    low, high, colours = scale
+    values = as_numbers(values) if isinstance(values, Tensor) else values
+    ax.imshow(values, cmap=colours, vmin=low, vmax=high, interpolation="nearest", aspect="auto")
+
+
+def draw_image(ax: Axes, image: Tensor, title: tuple[str, str] = ("", "black")) -> None:
+    ax.imshow(as_pixels(image), interpolation="nearest", aspect="auto")
+    words, colour = title
+    longest = max(map(len, words.splitlines()), default=1)
+    room = ax.get_window_extent().width * 72 / ax.figure.dpi  # points; long names must not touch
+    if words:
+        ax.set_title(words, fontsize=min(8, room / (0.5 * longest)), color=colour, pad=3)
+
+
+def draw_pairs(axes: np.ndarray, images: Tensor, titles: list[tuple[str, str]], maps: Tensor, scale: Scale) -> None:
+    """Images in rows 0, 2 ..., each over its map."""
+    for image, title, map_, top, below in zip(images, titles, maps, axes[::2].flat, axes[1::2].flat, strict=False):
+        draw_image(top, image, title)
+        draw_map(below, map_, scale)
+
+
+def colour_bar(figure: Figure, axes: np.ndarray, scale: Scale, label: str, slot: int = 0) -> Colorbar:
+    """The colour bar to the right of the sheet, as high as the pictures but no higher than 2.8 inches."""
+    width, height = figure.get_size_inches()
+    top, bottom = axes[0, 0].get_position().y1, axes[-1, 0].get_position().y0
+    tall = min(top - bottom, 2.8 / height)
+    x = axes[0, -1].get_position().x1 + (0.12 + slot * BAR) / width
+    ax = figure.add_axes((x, (top + bottom - tall) / 2, 0.11 / width, tall))
+    low, high, colours = scale
+    bar = figure.colorbar(ScalarMappable(Normalize(low, high), colours), cax=ax)
+    bar.locator = MaxNLocator(5)
+    ax.tick_params(labelsize=8, length=2)
+    ax.set_title(label, fontsize=8, loc="left", pad=7)  # beside the bar, long numbers would push it off the sheet
+    return bar

@@ -1,0 +1,93 @@
+"""The explorer's figure: an image, a module's map over it, the map alone, and what the network says."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture
+from attnet.plots.masks import overlay
+from attnet.views import GRAD_CAM, Look, top_classes
+
+MAP = "viridis"
+_TITLES = {
+    "mask": "mask M",
+    "trunk": "trunk T, before the mask",
+    "masked": "after the mask",
+    "input": "input of both branches",
+    GRAD_CAM: "Grad-CAM",
+}
+
+
+def plot_look(look: Look, label: str = "") -> Figure:
+    """Image, overlay, map with its scale, and the probabilities (with an intervention, the untouched ones as well).
+
+    The map's colours span its own range, which the bar below it gives. `label` is the true class, if known.
+    """
+    view, top = look.view, int(look.probabilities.argmax())
+    figure = Picture(figsize=(10, 3.05))
+    axes = [figure.add_axes((0.008 + 0.245 * i, 0.14, 0.235, 0.77)) for i in range(3)]
+    pixels = look.image.detach().cpu().permute(1, 2, 0).numpy()
+    blended = overlay(look.image, look.map, view.strength, look.low, look.high, MAP)
+    shown = [pixels, blended, look.map.numpy()]
+    for ax, content in zip(axes, shown, strict=True):
+        ax.set_axis_off()
+        ax.imshow(content, interpolation="nearest", cmap=MAP, vmin=look.low, vmax=max(look.high, look.low + 1e-12))
+    said = f"{look.classes[top]} {100 * look.probabilities[top]:.0f} %"
+    right = not label or label == look.classes[top]
+    axes[0].set_title(said if right else f"{said}, is {label}", fontsize=10, color=_verdict(label, right), pad=5)
+    what = _TITLES.get(view.part, f"mask branch at {view.part}")
+    axes[1].set_title(f"{view.module}: {what}", fontsize=10, pad=5)
+    how = "" if view.part == GRAD_CAM else f", {_reduced(look)}"
+    axes[2].set_title(f"{look.resolution[0]}×{look.resolution[1]}{how}", fontsize=10, pad=5)
+    _scale(figure, look)
+    _probabilities(figure, look)
+    return figure
+
+
+def _verdict(label: str, right: bool) -> str:
+    return "black" if not label else GREEN if right else RED
+
+
+def _reduced(look: Look) -> str:
+    kind, _, number = look.view.reduction.partition(":")
+    if kind == "channel":
+        return f"channel {number} of {look.channels}"
+    names = {"mean": "mean", "max": "largest", "l2": "norm", "pca": "main component"}
+    return f"{names[kind]} of {look.channels} channels"
+
+
+def _scale(figure: Figure, look: Look) -> None:
+    """The colours below the map, with the values at both ends."""
+    ax = figure.add_axes((0.548, 0.085, 0.135, 0.03))
+    ax.set_axis_off()
+    ax.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=MAP)
+    for x, value, side in ((0.54, look.low, "right"), (0.691, look.high, "left")):
+        figure.text(x, 0.1, f"{value:.3g}", ha=side, va="center", fontsize=9)
+    spread = f"all values: mean {look.mean:.3g}, σ {look.std:.2g}, {look.smallest:.3g} to {look.largest:.3g}"
+    figure.text(0.008, 0.1, spread, fontsize=9, color=GREY, va="center")
+
+
+def _probabilities(figure: Figure, look: Look) -> None:
+    """Bars of the leading classes; the untouched network's as a tick when a mask was replaced."""
+    chosen = top_classes(look)
+    ax = figure.add_axes((0.83, 0.14, 0.155, 0.77))
+    touched = look.view.intervention != "none"
+    values = [100 * look.probabilities[k].item() for k in chosen]
+    ax.barh(range(len(chosen)), values, color=ORANGE if touched else BLUE, height=0.6)
+    for row, (k, value) in enumerate(zip(chosen, values, strict=True)):
+        before = 100 * look.untouched[k].item()
+        change = f" ({value - before:+.0f})" if touched else ""
+        end = max(value, before if touched else 0)
+        inside = end > 60
+        ax.text(value - 2 if inside and value > 60 else end + 3, row, f"{value:.0f}{change}", va="center", fontsize=9,
+                ha="right" if inside and value > 60 else "left")  # fmt: skip
+        if touched:
+            ax.plot([before, before], [row - 0.38, row + 0.38], color="black", lw=2)
+    ax.set_yticks(range(len(chosen)), [look.classes[k] for k in chosen], fontsize=9)
+    ax.set(xlim=(0, 100), ylim=(len(chosen) - 0.5, -0.5), xticks=[0, 50, 100])
+    ax.tick_params(left=False, labelsize=9, pad=2)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    where = "every mask" if look.view.everywhere else "this mask"
+    title = f"{where}: {look.view.intervention}" if touched else "probability, %"
+    ax.set_title(title, fontsize=10, pad=5)

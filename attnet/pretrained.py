@@ -1,0 +1,153 @@
+"""Open trained weights with all that is needed to look into them: the network, its classes, what it was trained on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from attnet.batches import Colour
+from attnet.config import TrainConfig
+from attnet.data import Dataset, find_dataset, load_dataset
+from attnet.engine import fit
+from attnet.errors import WeightsError
+from attnet.model import ResidualAttentionNetwork, build_model
+from attnet.paths import relative_to_root, resolve_path
+from attnet.shapes import KINDS
+from attnet.weights import (
+    find_weights,
+    fitting_variants,
+    load_weights,
+    read_checkpoint,
+    read_weights,
+    shipped_weights,
+)
+
+# What `load_pretrained` and `open_pretrained` take when nothing is asked for: by the data set it was trained on.
+SHIPPED = {"cifar10": "attention56_cifar", "shapes": "attention56_shapes"}
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained network, ready to be looked into.
+
+    `model` is in evaluation mode and float32, and takes images in [0, 1] (or uint8 through this package's functions)
+    whatever it was trained on: a standardisation of the colours happens inside. `weights` is what `load_pretrained`
+    was called with, `top1` the per cent its record claims on the test images of `dataset`; both may be unknown.
+    """
+
+    model: ResidualAttentionNetwork
+    classes: tuple[str, ...]
+    weights: str
+    dataset: str = ""
+    top1: float | None = None
+    epoch: int | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """The side of the images it was made for, in pixels."""
+        return self.model.variant.input_size
+
+    def describe(self) -> str:
+        """One line: which network, from where, how good."""
+        parts = [f"{self.model.variant.name} from {self.weights}"]
+        parts += [f"trained on {self.dataset}"] if self.dataset else []
+        parts += [f"{self.epoch} epochs"] if self.epoch else []
+        parts += [f"Top-1 {self.top1:.2f} %"] if self.top1 is not None else []
+        return ", ".join(parts)
+
+
+def load_pretrained(
+    weights: str | Path = SHIPPED["cifar10"], model: str | None = None, *, classes: Sequence[str] | None = None
+) -> Pretrained:
+    """Open weights.
+
+    Args:
+        weights: a name of `shipped_weights()`, a weights file (ours, or a checkpoint of the reference's classes), a
+            run folder (its best.pt), or "" for the run that finished last. Relative paths start at the repository
+            root.
+        model: a name of `variants()`; None: what the file records, else the variant that its tensors fit.
+        classes: class names; None: what the file records, else "class 0", "class 1" ...
+
+    Raises:
+        WeightsError: no such file, weights that fit no network, or colours that are not recorded.
+    """
+    path = find_weights(weights)
+    content, state = read_checkpoint(path), read_weights(path)
+    config = content.get("config")
+    config = config if isinstance(config, Mapping) else {}
+    fits, outputs = fitting_variants(state)
+    name = model or config.get("model") or (fits[0] if fits else None)
+    if name is None:
+        raise WeightsError(f"weights {path}: they fit no network of attnet.variants(); give its name as model=...")
+    network = build_model(name, outputs or 10)
+    load_weights(network, state)
+    if config.get("normalize"):
+        if not isinstance(content.get("colour"), Mapping):
+            raise WeightsError(
+                f"weights {path}: trained on standardised colours that the file does not record; evaluate them with "
+                "notebooks/evaluate.ipynb, or train with this version, which records them"
+            )
+        _standardise(network, Colour(**content["colour"]))
+    dataset = str(config.get("dataset", ""))
+    return Pretrained(
+        model=network.eval(),
+        classes=_class_names(classes or content.get("classes"), dataset, network.num_classes),
+        weights=str(weights) if str(weights) in shipped_weights() else relative_to_root(path),
+        dataset=dataset,
+        top1=content.get("top1"),
+        epoch=content.get("epoch"),
+        config=config,
+    )
+
+
+def open_pretrained(weights: str | Path = "", data_path: str | Path | None = None) -> tuple[Pretrained, Dataset]:
+    """Weights and the images to look at with them.
+
+    Args:
+        weights: as `load_pretrained`; "" for the shipped ones that were trained on CIFAR-10 when that is at
+            `data_path`, else for those trained on shapes; "train" trains on shapes first, in about a minute.
+        data_path: as in TrainConfig; a relative path starts at the repository root.
+
+    Returns:
+        The network, and the data set it was trained on. When that is not at hand, CIFAR-10 if it is there, else
+        shapes, and a warning: such images are strange to the network.
+
+    Raises:
+        WeightsError: as `load_pretrained`. DataError: a damaged data set.
+    """
+    place = None if data_path is None else resolve_path(data_path)
+    here = "cifar10" if find_dataset(place, "cifar10") else "shapes"
+    if weights == TRAIN:
+        config = TrainConfig(mode="rehearsal", dataset="shapes", keep_epochs=1, output_dir="runs/open_pretrained")
+        weights = fit(config).output_dir
+    network = load_pretrained(weights or SHIPPED[here])
+    name = network.dataset or here
+    if name != "shapes" and not find_dataset(place, name):
+        warnings.warn(
+            f"{network.weights} was trained on {name}, which is not at {data_path}: {here} instead", stacklevel=2
+        )
+        name = here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a preprocessed copy is as good to look at
+        return network, load_dataset(place, name)
+
+
+def _class_names(given: object, dataset: str, outputs: int) -> tuple[str, ...]:
+    names = list(given) if isinstance(given, Sequence) else []
+    if not names and dataset == "shapes":
+        names = [kind.name for kind in KINDS]
+    return tuple([*names[:outputs], *(f"class {k}" for k in range(len(names), outputs))])
+
+
+def _standardise(network: nn.Module, colour: Colour) -> None:
+    def before(_network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        mean, std = (inputs[0].new_tensor(value).view(3, 1, 1) for value in (colour.mean, colour.std))
+        return ((inputs[0] - mean) / std,)
+
+    network.register_forward_pre_hook(before)
