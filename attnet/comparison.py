@@ -1,18 +1,32 @@
-"""The masks beside Grad-CAM, the image's centre and noise: do they find the object, and does the network need it?"""
+"""The masks beside Grad-CAM, the image's centre and noise: do they find the object, and does the network need it?
+
+`python -m attnet.comparison --pretrained WEIGHTS --images 1000 --output FILE` measures all that a network's masks can
+be asked: statistics, interventions, deletion and insertion, and localisation where the objects' pixels are known.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import date
 
 import torch
 from torch import Tensor, nn
 
-from attnet.data import Split
-from attnet.errors import ConfigError
+from attnet.checkpoint import write_text
+from attnet.data import Dataset, Split
+from attnet.device import choose, environment
+from attnet.errors import AttnetError, ConfigError
 from attnet.intervals import Interval
+from attnet.interventions import effects
 from attnet.localisation import centre_prior, localise, random_maps
 from attnet.masks import REDUCTIONS, attention_maps, capture
+from attnet.paths import resolve_path
+from attnet.pretrained import Pretrained, open_pretrained
+from attnet.responses import mask_statistics
 from attnet.saliency import Curves, deletion_insertion, grad_cam
 
 SCORES = {
@@ -67,22 +81,22 @@ def compare_deletion(
     model: nn.Module,
     images: Tensor,
     modules: Sequence[str] | None = None,
-    reduction: str = "mean",
+    reductions: Sequence[str] = ("mean", "std"),
     *,
     part: str = "mask",
-    steps: int = 17,
+    steps: int = 13,
     batch_size: int = 100,
     seed: int = 0,
 ) -> dict[str, Curves]:
     """Deletion and insertion by the maps of every module and by the baselines of `compare_localisation`.
 
-    The explained class is the predicted one. Takes (modules + 3) * (2 steps - 2) passes an image.
+    The explained class is the predicted one. Takes (modules * reductions + 3) * (2 steps - 2) passes an image.
 
     Returns:
         method -> its curves. Deleting what the network needs lowers the probability early (a small area);
         inserting it raises it early (a large area).
     """
-    methods = _maps(model, images, modules, (reduction,), part, batch_size, seed)
+    methods = _maps(model, images, modules, reductions, part, batch_size, seed)
     targets = torch.cat([capture(model, batch).logits.argmax(dim=1) for batch in images.split(batch_size)])
     return {
         method: deletion_insertion(model, images, maps, targets, steps=steps, batch_size=batch_size, seed=seed)
@@ -134,3 +148,55 @@ def deletion_table(curves: Mapping[str, Curves]) -> str:
         cells += [f"**{insertion}**" if insertion.mean == high else str(insertion)]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_images: int = 100) -> dict[str, object]:
+    """Every measure of a network's masks on a class-balanced subset of the test images, ready for JSON.
+
+    `deletion_images` are fewer, since each takes hundreds of passes. Counts larger than the data set mean all of it.
+    """
+    split = dataset.test.subset(min(images, len(dataset.test)))
+    few = dataset.test.subset(min(deletion_images, len(dataset.test)))
+    statistics = mask_statistics(network.model, split.images)
+    record: dict[str, object] = {
+        "network": network.describe(),
+        "data": f"{dataset.name}, {len(split)} test images ({len(few)} for deletion and insertion)",
+        "statistics": [vars(row) | {"counts": row.counts.tolist()} for row in statistics],
+        "effects": [asdict(row) for row in effects(network.model, split.images, split.labels)],
+        "deletion": {
+            name: {"deletion": asdict(curve.deletion_area), "insertion": asdict(curve.insertion_area)}
+            for name, curve in compare_deletion(network.model, few.images).items()
+        },
+    }
+    if split.masks is not None:
+        record["localisation"] = [asdict(row) for row in compare_localisation(network.model, split)]
+    return record
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 1 after a sentence when it cannot be done."""
+    parser = argparse.ArgumentParser(prog="python -m attnet.comparison", description="Measure a network's masks.")
+    parser.add_argument("--pretrained", default="", help="weights, as attnet.open_pretrained takes them")
+    parser.add_argument("--data_path", default="./data/cifar-10-batches-py", help="CIFAR-10, from the repository root")
+    parser.add_argument("--images", type=int, default=500, help="test images")
+    parser.add_argument("--deletion_images", type=int, default=100, help="test images for deletion and insertion")
+    parser.add_argument("--output", default="", help="where the JSON goes; empty: standard output")
+    words = parser.parse_args(arguments)
+    given = [f"--{name} {value}" for name, value in vars(words).items() if value != parser.get_default(name)]
+    try:
+        network, dataset = open_pretrained(words.pretrained, words.data_path)
+        record = {"command": " ".join(["python -m attnet.comparison", *given]), "date": date.today().isoformat()}
+        record |= measure(network, dataset, words.images, words.deletion_images)
+    except AttnetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    text = json.dumps(record | {"environment": environment(choose("CPU"))}, indent=2) + "\n"
+    if words.output:
+        write_text(resolve_path(words.output), text)
+    else:
+        print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,7 +34,8 @@ _PARTS = {
     "masked": "after the mask",
     "input": "input of both branches",
 }
-_REDUCTIONS = {"mean": "mean", "max": "largest", "l2": "norm", "pca": "main component", "channel": "one channel"}
+_REDUCTIONS = {"mean": "mean", "max": "largest", "l2": "norm", "std": "deviation", "pca": "main component"}
+_REDUCTIONS["channel"] = "one channel"
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _upsample_like(x: Tensor, target: Tensor) -> Tensor:
 
 
 class MaskLevel(nn.Module):
-    """One resolution of the mask branch and, recursively, every coarser one (section 3.1, figure 2).
+    """One resolution of the mask branch and, recursively, every coarser one (section 3.2, figure 2).
 
     [N, C, h, w] -> [N, C, h, w]. The coarsest level (`poolings` = 0) is 2r units; any other one is r units, a
     pooled level below it, a one-unit skip connection, and r units on the sum of the three on the way up.
@@ -77,7 +77,7 @@ class MaskLevel(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """BN-ReLU-1x1, BN-ReLU-1x1, then the attention type's normalisation (section 3.2). Keeps [N, C, H, W].
+    """BN-ReLU-1x1, BN-ReLU-1x1, then the attention type's normalisation (section 3.3). Keeps [N, C, H, W].
 
     mixed: sigmoid, in (0, 1). channel: divided by the L2 norm over channels at each position, in [-1, 1].
     spatial: each channel standardised over its positions, then sigmoid, in (0, 1).

@@ -20,7 +20,7 @@ from attnet.model import ResidualAttentionNetwork, evaluating, unwrap
 # What there is to see in an attention module besides the scales of its mask branch ("1/2", "1/4" ...):
 # x, what both branches read; T, the paper's "feature before mask"; M, the soft mask; (1 + M)·T, "feature after mask".
 PARTS = ("input", "trunk", "mask", "masked")
-REDUCTIONS = ("mean", "max", "l2", "pca")  # and "channel:K"
+REDUCTIONS = ("mean", "max", "l2", "std", "pca")  # and "channel:K"
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,9 @@ def reduce_channels(features: Tensor, reduction: str = "mean") -> Tensor:
     """One map an image from many channels: [N, C, H, W] -> [N, H, W], in the features' dtype (pca: float32).
 
     Args:
-        reduction: "mean", "max" or "l2" (root of the sum of squares) over channels; "channel:K" for channel K;
-            "pca": the first principal component of the channel vectors at all positions of all N images, with the
-            sign that makes it go along with the mean.
+        reduction: "mean", "max", "l2" (root of the sum of squares) or "std" (standard deviation: large where
+            channels disagree) over channels; "channel:K" for channel K; "pca": the first principal component of
+            the channel vectors at all positions of all N images, with the sign that makes it go along with the mean.
 
     Raises:
         ConfigError: an unknown reduction, or a channel that is not there.
@@ -184,6 +184,8 @@ def reduce_channels(features: Tensor, reduction: str = "mean") -> Tensor:
         return features.amax(dim=1)
     if reduction == "l2":
         return features.norm(dim=1)
+    if reduction == "std":
+        return features.std(dim=1, correction=0)
     kind, _, number = reduction.partition(":")
     if kind != "channel" or not number.isdecimal():
         raise ConfigError(f"reduction={reduction!r}: choose one of {', '.join(REDUCTIONS)} or channel:K")

@@ -1,6 +1,6 @@
 """What the masks do to the signal: how their values are spread, and how strong the features are before and after.
 
-Source: Wang et al., CVPR 2017, section 3.2, and section 4.1 for the mean response of a stage's features.
+Source: Wang et al., CVPR 2017, section 3.1, and section 4.1 for the mean response of a stage's features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attnet.masks import attention_network, capture
+from attnet.anatomy import copy_network
+from attnet.masks import as_input, attention_network, capture
+from attnet.model import build_model
+
+# What `signals` compares: the label of a figure -> options of `build_model`.
+COMBINATIONS = {
+    "(1 + M)·T": {"combine": "residual"},
+    "M·T": {"combine": "naive"},
+    "T, no mask": {"attention": "none"},
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class MaskStatistics:
     standard deviation over an image's positions, mean over channels and images: how much the mask points
     somewhere. `over_channels` is that of the channels' means: how much it weighs channels. `trunk`, `masked`,
     `naive` are mean absolute responses: of T, of what the module passes on, and of M·T, which a naive
-    combination would (section 3.2: responses dwindle when masks below 1 are multiplied again and again).
+    combination would (section 3.1: responses dwindle when masks below 1 are multiplied again and again).
     """
 
     module: str
@@ -70,3 +79,76 @@ def mask_statistics(
         mean, std = offset + (low + 1) / 2, max(square - offset * offset, 0) ** 0.5
         rows.append(MaskStatistics(name, counts[name], low, 1.0, mean, std, space, channels, trunk, masked, naive))
     return rows
+
+
+# -- a new network: why (1 + M) · T ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The features behind an attention module.
+
+    `mean` is their mean absolute value. `kept` is that of what the identity path alone has carried here from the
+    stage's entry, through the masks of every module on the way, over `mean`.
+    """
+
+    mean: float
+    kept: float
+
+
+def signal(model: nn.Module, images: Tensor) -> dict[str, Signal]:
+    """How strong the features behind every attention module are, and how much of it is old.
+
+    Batch norms take the statistics of `images`, as in training: a new network's running statistics describe no data.
+
+    Args:
+        model: as `parts`; a copy of it is run, on its device.
+        images: [N, 3, S, S], float in [0, 1] or uint8; N of some dozens gives steady statistics.
+
+    Returns:
+        "stage1.0" ... -> Signal. The identity path of a module is what its units' shortcuts carry: x times
+        (1 + M), M or 1. A stage begins anew, since its entry's shortcut is a convolution.
+    """
+    network = copy_network(model, meta=False).train()
+    path: dict[str, Tensor] = {}
+    found: dict[str, Signal] = {}
+
+    def enter(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        path["identity"] = output
+
+    def through_mask(combine: str, mask: Tensor) -> None:
+        path["identity"] = path["identity"] * (mask + 1 if combine == "residual" else mask)
+
+    def leave(name: str, output: Tensor) -> None:
+        mean = output.abs().mean()
+        found[name] = Signal(mean.item(), (path["identity"].abs().mean() / mean).item())
+
+    for _, stage in network.stages.named_children():
+        stage.entry.register_forward_hook(enter)
+    for name, module in network.attention_modules().items():
+        if module.mask is not None:
+            module.mask.register_forward_hook(lambda _m, _i, mask, kind=module.combine: through_mask(kind, mask))
+        module.register_forward_hook(lambda _m, _i, output, name=name: leave(name, output))
+    with torch.no_grad():
+        network(as_input(network, images))
+    return found
+
+
+def signals(name: str, images: Tensor, seed: int = 0, **options: object) -> dict[str, dict[str, Signal]]:
+    """`signal` of a new network with (1 + M)·T, M·T and no mask, the same weights in each.
+
+    Args:
+        name, options: as `build_model`. images: as `signal`. seed: of the weights; torch's own is put back.
+
+    Returns:
+        A key of `COMBINATIONS` -> `signal`'s result.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        weights = build_model(name, **options).state_dict()
+        found = {}
+        for label, chosen in COMBINATIONS.items():
+            model = build_model(name, **{**options, **chosen})
+            model.load_state_dict(weights, strict=False)  # without a mask branch its weights are left over
+            found[label] = signal(model, images)
+    return found

@@ -1,10 +1,13 @@
 """The comparison of mask maps with baselines, on networks whose masks are known."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
 
 import attnet
+from attnet import comparison
 from attnet.comparison import (
     SCORES,
     compare_deletion,
@@ -66,7 +69,7 @@ def test_only_known_objects_can_be_found(split):
 
 def test_deletion_by_every_method_explains_the_predicted_class(seeing, split):
     images = split.images[:8].float() / 255
-    curves = compare_deletion(seeing, images, steps=5, batch_size=3)
+    curves = compare_deletion(seeing, images, reductions=["mean"], steps=5, batch_size=3)
     assert list(curves) == [*(f"stage{i}.0 mask mean" for i in (1, 2, 3)), "Grad-CAM", "centre prior", "random"]
     seeing.eval()
     with torch.no_grad():
@@ -79,3 +82,21 @@ def test_deletion_by_every_method_explains_the_predicted_class(seeing, split):
     assert len(table) == 8 and all(f"| {method} | " in "\n".join(table) for method in curves)
     best = min(curves, key=lambda method: curves[method].deletion_area.mean)
     assert f"| {best} | **{curves[best].deletion_area}** |" in "\n".join(table)
+
+
+def test_command_line_measures_everything(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    network = attnet.Pretrained(attnet.build_model("attention56_tiny").eval(), tuple("abcdefghij"), "tiny")
+    monkeypatch.setattr(comparison, "open_pretrained", lambda *_: (network, make_shapes(10, 20)))
+    file = tmp_path / "masks.json"
+    words = ["--images", "12", "--deletion_images", "3", "--output", str(file)]
+    assert comparison.main(words) == 0
+    record = json.loads(file.read_text())
+    assert record["command"] == "python -m attnet.comparison " + " ".join(words)
+    assert record["data"] == "shapes, 12 test images (3 for deletion and insertion)"
+    assert [row["module"] for row in record["statistics"]] == ["stage1.0", "stage2.0", "stage3.0"]
+    assert len(record["effects"]) == 1 + 4 * 5 and len(record["deletion"]) == 3 * 2 + 3
+    assert {row["method"] for row in record["localisation"]} >= {"stage1.0 mask std", "Grad-CAM", "random"}
+    monkeypatch.setattr(comparison, "open_pretrained", attnet.open_pretrained)
+    assert comparison.main(["--pretrained", str(tmp_path / "none.pt")]) == 1
+    assert "none.pt: no such file" in capsys.readouterr().err

@@ -166,10 +166,13 @@ def test_one_image_without_a_batch_dimension(model, pixels):
 
 def test_reductions_of_a_hand_made_feature():
     features = torch.tensor([[3.0, -4.0], [0.0, 1.0]]).view(1, 2, 1, 2).expand(1, 2, 3, 2)
-    expected = {"mean": [1.5, -1.5], "max": [3, 1], "l2": [3, 17**0.5], "channel:1": [0, 1]}
+    expected = {"mean": [1.5, -1.5], "max": [3, 1], "l2": [3, 17**0.5], "std": [1.5, 2.5], "channel:1": [0, 1]}
     for reduction, row in expected.items():
         torch.testing.assert_close(reduce_channels(features, reduction), torch.tensor(row).float().expand(1, 3, 2))
-    for reduction, message in (("median", "choose one of mean, max, l2, pca or channel:K"), ("channel:2", "0 to 1")):
+    for reduction, message in (
+        ("median", "choose one of mean, max, l2, std, pca or channel:K"),
+        ("channel:2", "0 to 1"),
+    ):
         with pytest.raises(ConfigError, match=message):
             reduce_channels(features, reduction)
 

@@ -5,6 +5,7 @@ import functools
 import io
 import itertools
 import math
+import weakref
 from collections import Counter
 from unittest import mock
 
@@ -23,11 +24,13 @@ from torch import nn
 
 import attnet
 from attnet import anatomy
-from attnet.anatomy import Part, Signal
+from attnet.anatomy import Part
 from attnet.errors import ConfigError
 from attnet.layers import ATTENTION_TYPES, ResidualUnit
 from attnet.model import ResidualAttentionNetwork, variants
-from attnet.plots.architecture import (
+from attnet.plots import anatomy as charts
+from attnet.plots import (
+    architecture,
     plot_attention_module,
     plot_network,
     plot_parts,
@@ -36,8 +39,11 @@ from attnet.plots.architecture import (
     plot_signal,
 )
 from attnet.plots.figure import ORANGE, RED, SCREEN_DPI
+from attnet.reach import receptive_field
+from attnet.responses import Signal
 
 TABLE = variants()
+DRAWN: weakref.WeakKeyDictionary[Figure, dict[Text, Bbox]] = weakref.WeakKeyDictionary()
 KINDS = ("stem", "unit", "module", "tail", "head")
 
 
@@ -47,9 +53,19 @@ def meta(name: str, **options: object) -> ResidualAttentionNetwork:
         return attnet.build_model(name, **options)
 
 
-@functools.cache
+@pytest.fixture(scope="module", autouse=True)
+def counted_once():
+    """Counting takes longer than drawing: networks that several tests draw are counted once."""
+    parts, activations = functools.cache(anatomy.parts), functools.cache(anatomy.activations)
+    with (
+        mock.patch.multiple(architecture, parts=parts, activations=activations),
+        mock.patch.multiple(charts, parts=parts),
+    ):
+        yield
+
+
 def parts_of(name: str) -> list[Part]:
-    return anatomy.parts(meta(name))
+    return architecture.parts(meta(name))
 
 
 def of_depth(depth: int, **options: object) -> ResidualAttentionNetwork:
@@ -60,8 +76,10 @@ def of_depth(depth: int, **options: object) -> ResidualAttentionNetwork:
 
 
 def written(figure: Figure) -> dict[Text, Bbox]:
-    """What is really written when the figure is drawn at notebook size, and where, in pixels."""
-    found: dict[Text, Bbox] = {}
+    """What is really written when the figure is drawn at notebook size, and where, in pixels; drawn once."""
+    if figure in DRAWN:
+        return DRAWN[figure]
+    found = DRAWN[figure] = {}
 
     def draw(text: Text, renderer: object, *arguments: object) -> None:
         if text.get_visible() and text.get_text().strip():
@@ -83,15 +101,15 @@ def assert_readable(figure: Figure) -> None:
     """At notebook size every word lies on the page, apart from every other, in letters of at least 8 points."""
     boxes = written(figure)
     width, height = figure.get_size_inches() * SCREEN_DPI
-    assert width <= 11.6 * SCREEN_DPI
-    assert boxes
-    for text, box in boxes.items():
-        assert text.get_fontsize() >= 8, text
-        assert box.x0 >= -0.5 and box.y0 >= -0.5 and box.x1 <= width + 0.5 and box.y1 <= height + 0.5, text
-    for (text, box), (other, other_box) in itertools.combinations(boxes.items(), 2):
-        apart_x = box.x0 >= other_box.x1 - 1 or other_box.x0 >= box.x1 - 1
-        apart_y = box.y0 >= other_box.y1 - 2 or other_box.y0 >= box.y1 - 2
-        assert apart_x or apart_y, (text, other)
+    assert boxes and width <= 11.6 * SCREEN_DPI
+    assert min(text.get_fontsize() for text in boxes) >= 8
+    x0, y0, x1, y1 = np.array([box.extents for box in boxes.values()]).T
+    cut = (x0 < -0.5) | (y0 < -0.5) | (x1 > width + 0.5) | (y1 > height + 0.5)
+    assert not cut.any(), [text for text, out in zip(boxes, cut, strict=True) if out]
+    apart_x = (x0[:, None] >= x1 - 1) | (x0 >= x1[:, None] - 1)
+    apart_y = (y0[:, None] >= y1 - 2) | (y0 >= y1[:, None] - 2)
+    touching = np.argwhere(np.triu(~(apart_x | apart_y), k=1))
+    assert not len(touching), [[list(boxes)[index].get_text() for index in pair] for pair in touching]
 
 
 def panels(figure: Figure) -> dict[str, Axes]:
@@ -127,6 +145,14 @@ def test_attention_modules_of_every_network_can_be_read(name):
     assert_boxes_hold_their_words(figure)
 
 
+@pytest.mark.parametrize("module", ["stage1.0", "stage4.2"])
+def test_the_longest_words_fit(module):
+    figure = plot_attention_module(meta("attention92_448", t=4, p=12, r=6), module)
+    assert_readable(figure)
+    assert_boxes_hold_their_words(figure)
+    assert "12 residual units\n128×112×112" in words(figure) or module == "stage4.2"
+
+
 @pytest.mark.parametrize("depth", range(5))
 def test_a_box_for_every_step_with_the_shape_that_leaves_it(depth):
     model = of_depth(depth)
@@ -147,7 +173,7 @@ def test_a_box_for_every_step_with_the_shape_that_leaves_it(depth):
     assert "M" in texts and "32×64×64\nin (0, 1)" in texts
 
 
-@pytest.mark.parametrize("units", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("units", [1, 2, 3, 4, 7])
 def test_trunk_units_are_drawn_one_by_one_or_as_a_stack(units):
     model = of_depth(2, t=units, r=2, p=3)
     figure = plot_attention_module(model, "stage1.0")
@@ -294,10 +320,10 @@ def test_receptive_fields_are_squares_of_their_size(name):
     model = meta(name)
     figure = plot_receptive_fields(model)
     assert_readable(figure)
-    texts = words(figure)
+    texts, every = words(figure), receptive_field(model)
     assert list(panels(figure)) == list(model.attention_modules())
     for module, ax in panels(figure).items():
-        fields = [field for field in anatomy.receptive_field(model) if field.module == module]
+        fields = [field for field in every if field.module == module]
         frame, *squares = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
         assert frame.get_width() == frame.get_height() == TABLE[name].input_size
         assert [square.get_width() for square in squares] == [field.size for field in fields]

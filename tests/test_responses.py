@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from test_anatomy import small, tiny
+from torch import nn
 
 import attnet
+from attnet import responses
 from attnet.masks import capture
 from attnet.responses import mask_statistics
 
@@ -50,3 +53,57 @@ def test_a_mask_of_one_half_does_not_point(images):
 
 def test_without_masks_there_are_no_statistics(images):
     assert mask_statistics(attnet.build_model("attention56_tiny", attention="none"), images) == []
+
+
+# -- new networks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("combine", "factor"), [("residual", lambda m: 1 + m), ("naive", lambda m: m)])
+def test_with_units_that_add_nothing_all_is_carried_by_the_identity_path(combine, factor):
+    model = small((1, 0), combine=combine).double()
+    for module in model.attention_modules().values():
+        for branch in (module.pre, module.trunk, module.post):
+            for unit in branch:
+                nn.init.zeros_(unit.conv3.weight)
+    images = torch.rand(8, 3, 32, 32, dtype=torch.double)
+    entries, masks = [], []
+    for stage in model.stages:
+        stage.entry.register_forward_hook(lambda _m, _i, out: entries.append(out))
+        stage.attention[0].mask.register_forward_hook(lambda _m, _i, out: masks.append(out))
+    found = responses.signal(model, images)
+    assert entries == [], "the hooks of the caller's model stay silent"
+    model(images)  # in training mode, so with the same statistics
+    for (name, signal), entry, mask in zip(found.items(), entries, masks, strict=True):
+        assert signal.mean == pytest.approx((entry * factor(mask)).abs().mean().item(), rel=1e-9), name
+        assert signal.kept == pytest.approx(1, rel=1e-9)
+
+
+def test_repeated_naive_masks_cut_the_identity_path_and_residual_ones_do_not():
+    images = torch.rand(8, 3, 16, 16)
+    before = torch.random.get_rng_state()
+    found = responses.signals("attention236_cifar", images, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert list(found) == list(responses.COMBINATIONS)
+    residual, naive, bare = (list(signal.values()) for signal in found.values())
+    # From the first to the last of a stage's six modules: masks near 1/2 halve the path each time, 1 + M lets it grow.
+    for first, last in ((0, 5), (6, 11), (12, 17)):
+        assert naive[last].kept < 0.06 * naive[first].kept
+        assert residual[last].kept > 0.7 * residual[first].kept
+        assert naive[last].kept < bare[last].kept < residual[last].kept
+        assert residual[last].mean > 5 * residual[first].mean
+        assert naive[last].mean < 1.2 * naive[first].mean
+
+
+def test_a_seed_is_a_set_of_weights():
+    images = torch.rand(4, 3, 16, 16)
+    first, again, other = (responses.signals("attention56_tiny", images, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_signal_takes_bytes_and_leaves_running_statistics_alone():
+    model = tiny().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    assert responses.signal(model, images) == responses.signal(model, images / 255)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.training

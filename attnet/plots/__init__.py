@@ -4,6 +4,8 @@ A function returns a matplotlib Figure and shows nothing itself: a notebook disp
 a script calls `savefig`.
 """
 
+from attnet.plots.anatomy import plot_parts, plot_receptive_fields, plot_signal
+from attnet.plots.architecture import plot_attention_module, plot_network, plot_residual_unit
 from attnet.plots.contrasts import plot_masks_through_training, plot_right_and_wrong
 from attnet.plots.figure import Picture
 from attnet.plots.masks import overlay, plot_channels, plot_figure1, plot_module, plot_overlays
@@ -21,6 +23,7 @@ from attnet.plots.view import plot_look
 __all__ = [
     "Picture",
     "overlay",
+    "plot_attention_module",
     "plot_batch",
     "plot_channels",
     "plot_confusion",
@@ -33,9 +36,14 @@ __all__ = [
     "plot_mask_statistics",
     "plot_masks_through_training",
     "plot_module",
+    "plot_network",
     "plot_overlays",
+    "plot_parts",
     "plot_per_class",
     "plot_predictions",
     "plot_ranks",
+    "plot_receptive_fields",
+    "plot_residual_unit",
     "plot_right_and_wrong",
+    "plot_signal",
 ]

@@ -2,7 +2,7 @@
 
 Intervals are drawn as they come: dots at `mean`, bars from `low` to `high`.
 
-Sources: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017, section 3.2; those of the
+Sources: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017, section 3.1; those of the
 measures are named where they are computed.
 """
 

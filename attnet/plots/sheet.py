@@ -23,6 +23,7 @@ ONE_SIGN, BOTH_SIGNS = "viridis", "RdBu_r"
 WIDTH, GAP, LINE, BAR = 10.8, 0.05, 0.17, 0.92  # inches: a figure, between pictures, a line of words, a colour bar
 _WORDS = {"mask": "mask M", "trunk": "trunk T", "masked": "after mask", "input": "input x"}
 _WORDS |= {"mean": "mean over channels", "max": "maximum over channels", "l2": "norm over channels"}
+_WORDS |= {"std": "standard deviation over channels"}
 
 Scale = tuple[float, float, str]  # low, high, name of the colour map
 

@@ -53,7 +53,7 @@ def _reduced(look: Look) -> str:
     kind, _, number = look.view.reduction.partition(":")
     if kind == "channel":
         return f"channel {number} of {look.channels}"
-    names = {"mean": "mean", "max": "largest", "l2": "norm", "pca": "main component"}
+    names = {"mean": "mean", "max": "largest", "l2": "norm", "std": "deviation", "pca": "main component"}
     return f"{names[kind]} of {look.channels} channels"
 
 

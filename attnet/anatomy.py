@@ -1,0 +1,237 @@
+"""What is inside a network, counted from the model object itself: parts, shapes, parameters, FLOPs.
+
+Everything here runs on a copy without numbers (the meta device): nothing is allocated, the largest network
+takes a second, and the model that was given stays as it is, on whatever device. Shapes are written (C, H, W).
+The paper: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from attnet.errors import ConfigError
+from attnet.layers import AttentionModule, MaskLevel, ResidualUnit
+from attnet.masks import attention_network
+from attnet.model import ResidualAttentionNetwork, build_model, variants
+
+Shape = tuple[int, int, int]
+
+# The paper's own counts: its results on CIFAR, and its ImageNet networks with 1,000 classes.
+PAPER_PARAMETERS = {
+    "attention92_cifar": 1.9e6,
+    "attention236_cifar": 5.1e6,
+    "attention452_cifar": 8.6e6,
+    "attention56_224": 31.9e6,
+    "attention92_224": 51.3e6,
+}
+# What it calls FLOPs of an image are multiply-adds, each counted once: half of what `parts` gives.
+PAPER_MULTIPLY_ADDS = {"attention56_224": 6.2e9, "attention92_224": 10.4e9}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a network: its output (C, H, W), its parameters, and its FLOPs for one image.
+
+    `kind`: stem, unit (a stage's entry), module (an attention module), pre, trunk, mask, post (its branches), tail,
+    head. A row of kind "module" sums up the branches behind it, so leave one or the other out of a total. FLOPs
+    are two for each multiply-add of the convolutions and of the linear layer; nothing else is counted.
+    """
+
+    name: str
+    kind: str
+    shape: Shape
+    parameters: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Parameters and FLOPs (as `Part`) of a whole network, and of these what its mask branches take."""
+
+    parameters: int
+    flops: int
+    mask_parameters: int
+    mask_flops: int
+
+
+# -- the copy that is looked into --------------------------------------------------------------------------------
+
+
+def copy_network(model: nn.Module, meta: bool) -> ResidualAttentionNetwork:
+    """The network inside `model` without anybody's forward hooks; with `meta`, without numbers and in float32."""
+    network = attention_network(model)
+    memo: dict[int, object] = {}  # what deepcopy is to put in the place of an object
+    for module in network.modules():
+        memo |= {id(hooks): OrderedDict() for hooks in (module._forward_hooks, module._forward_pre_hooks)}
+    for tensor in (*network.parameters(), *network.buffers()) if meta else ():
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        empty = torch.empty_like(tensor, device="meta", dtype=dtype)
+        memo[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(network, memo)
+
+
+def _trace(model: nn.Module, size: int | None) -> tuple[ResidualAttentionNetwork, dict[str, Shape], dict[str, int]]:
+    """The copy, and by module name: the shape of what comes out for a square image, and FLOPs."""
+    network = copy_network(model, meta=True).eval()
+    size = network.variant.input_size if size is None else size
+    if type(size) is not int or size < 1:
+        raise ConfigError(f"size={size!r}: a whole number of pixels, at least 1, is needed (None: the network's own)")
+    shapes: dict[str, Shape] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.forward = lambda x: x  # keeps shapes, is not counted, and would take most of the time here
+        module.register_forward_hook(lambda _m, _i, out, name=name: shapes.update({name: (*out.shape[1:], 1, 1)[:3]}))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, 3, size, size, device="meta"))
+    counts, root = counter.get_flop_counts(), type(network).__name__
+    return network, shapes, {name: sum(counts.get(f"{root}.{name}", {}).values()) for name in shapes}
+
+
+def _places(network: ResidualAttentionNetwork) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Name, kind and submodules of every part in forward order."""
+    yield "stem", "stem", ("stem",)
+    for stage, children in network.stages.named_children():
+        yield f"{stage}.entry", "unit", (f"stages.{stage}.entry",)
+        for index, module in enumerate(children.attention):
+            name, place = f"{stage}.{index}", f"stages.{stage}.attention.{index}"
+            yield name, "module", (place,)
+            for branch in ("pre", "trunk", "mask", "post"):
+                if getattr(module, branch) is not None:
+                    yield f"{name}.{branch}", branch, (f"{place}.{branch}",)
+    yield "tail", "tail", ("tail",)
+    yield "head", "head", ("norm", "fc")
+
+
+def parts(model: nn.Module, size: int | None = None) -> list[Part]:
+    """The network cut into its parts, in forward order: "stem", "stage1.entry", "stage1.0", "stage1.0.pre" ...
+
+    Args:
+        model: a network from `build_model`, on any device; DDP- or compile-wrapped is fine.
+        size: side of the image, pixels; None: the variant's `input_size`.
+
+    Returns:
+        A row a part. Mind that many papers, this one included, count a multiply-add once: half of `flops`.
+
+    Raises:
+        ConfigError: a model without attention modules, or a size that is no whole number of pixels.
+    """
+    network, shapes, flops = _trace(model, size)
+    rows = []
+    for name, kind, places in _places(network):
+        parameters = sum(p.numel() for place in places for p in network.get_submodule(place).parameters())
+        rows.append(Part(name, kind, shapes[places[-1]], parameters, sum(flops[place] for place in places)))
+    return rows
+
+
+@functools.cache
+def totals(name: str, num_classes: int = 10, **options: object) -> Totals:
+    """Parameters and FLOPs of a variant at its own input size; arguments and errors as `build_model`."""
+    with torch.device("meta"):
+        rows = [part for part in parts(build_model(name, num_classes, **options)) if part.kind != "module"]
+    masks = [part for part in rows if part.kind == "mask"]
+    return Totals(*(sum(getattr(p, what) for p in some) for some in (rows, masks) for what in ("parameters", "flops")))
+
+
+def unused_shortcuts(model: nn.Module) -> int:
+    """Parameters that the reference implementation stores for this network and never uses.
+
+    It builds a 1x1 convolution, without bias, as the shortcut of every residual unit; its forward pass applies it
+    only where width or resolution change. Ours exist only there, so this counts c_in · c_out for every other unit.
+    """
+    units = (module for module in attention_network(model).modules() if isinstance(module, ResidualUnit))
+    return sum(unit.conv1.in_channels * unit.conv3.out_channels for unit in units if unit.shortcut is None)
+
+
+def mask_levels(module: AttentionModule) -> Iterator[tuple[str, str, MaskLevel]]:
+    """Name, path and object of every level of a mask branch, finest first: "1/2", "1/4" ...; "1" without pooling."""
+    level, path, side = module.mask.levels, "mask.levels", 2 if module.mask.depth else 1
+    while level is not None:
+        yield "1" if side == 1 else f"1/{side}", path, level
+        level, path, side = level.below, f"{path}.below", 2 * side
+
+
+def activations(model: nn.Module, size: int | None = None) -> list[tuple[str, str, Shape]]:
+    """(module, step, output shape) through both branches of every attention module; arguments and errors as `parts`.
+
+    Steps: "pre", "trunk unit 1" ..., then down the mask branch ("mask 1/2 down", "mask 1/2 skip" ...) to its
+    coarsest scale ("mask 1/4", or "mask 1" where it does not pool), up again ("mask 1/2 up"), "mask head", "post".
+    """
+    network, shapes, _ = _trace(model, size)
+    rows = []
+    for name, module in network.attention_modules().items():
+        steps = [("pre", "pre"), *((f"trunk unit {i + 1}", f"trunk.{i}") for i in range(len(module.trunk)))]
+        up = [("mask head", "mask.head")]
+        for scale, path, level in mask_levels(module) if module.mask is not None else ():
+            if level.below is None:
+                steps.append((f"mask {scale}", f"{path}.units"))
+            else:
+                steps += [(f"mask {scale} down", f"{path}.units"), (f"mask {scale} skip", f"{path}.skip")]
+                up.insert(0, (f"mask {scale} up", f"{path}.up"))
+        steps += [*(up if module.mask is not None else ()), ("post", "post")]
+        prefix = "stages.{}.attention.{}".format(*name.split("."))
+        rows += [(name, step, shapes[f"{prefix}.{path}"]) for step, path in steps]
+    return rows
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; columns of figures (all but the first) stand to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def shape_text(shape: Shape) -> str:
+    """ "128×32×32"."""
+    return "×".join(map(str, shape))
+
+
+def part_table(model: nn.Module, size: int | None = None) -> str:
+    """`parts` as a Markdown table with shares of the whole; arguments and errors as `parts`."""
+    rows = parts(model, size)
+    whole = [sum(getattr(p, what) for p in rows if p.kind != "module") for what in ("parameters", "flops")]
+    cells = [
+        (
+            f"**{p.name}**" if p.kind == "module" else p.name,
+            shape_text(p.shape),
+            f"{p.parameters:,}",
+            f"{100 * p.parameters / whole[0]:.1f}",
+            f"{p.flops / 1e6:,.1f}",
+            f"{100 * p.flops / whole[1]:.1f}",
+        )
+        for p in rows
+    ]
+    cells.append(("**all**", "", f"{whole[0]:,}", "100.0", f"{whole[1] / 1e6:,.1f}", "100.0"))
+    return table(("part", "output C×H×W", "parameters", "%", "MFLOPs", "%"), cells)
+
+
+def variant_table() -> str:
+    """Every network of `variants()` with its counts, and beside them the paper's where it gives any (Markdown).
+
+    The counts beside the paper's are made as the paper makes them: 1,000 classes for the ImageNet networks, and a
+    multiply-add counted once.
+    """
+    cells = []
+    for name, variant in variants().items():
+        ours = totals(name)
+        paper = totals(name, 1000) if name in PAPER_MULTIPLY_ADDS else ours
+        modules = " ".join(map(str, variant.modules)) + " · " + " ".join(map(str, variant.depths))
+        row = [f"`{name}`", variant.input_size, modules, f"{ours.parameters:,}", f"{ours.flops / 1e9:.2f}"]
+        row += [f"{100 * ours.mask_parameters / ours.parameters:.0f} / {100 * ours.mask_flops / ours.flops:.0f}"]
+        for published, count, unit in (
+            (PAPER_PARAMETERS.get(name), paper.parameters, 1e6),
+            (PAPER_MULTIPLY_ADDS.get(name), paper.flops / 2, 1e9),
+        ):
+            row.append("–" if published is None else f"{published / unit:.1f} / {count / unit:.2f}")
+        cells.append(row)
+    header = ("network", "input", "modules · poolings", "parameters", "GFLOPs", "% in masks (parameters / FLOPs)")
+    return table((*header, "M parameters: paper / ours", "G multiply-adds: paper / ours"), cells)
