@@ -1,6 +1,6 @@
 """Does the network use its masks? Replace them, and see what becomes of the predictions.
 
-Source: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017, section 3.2, for what a mask
+Source: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017, section 3.1, for what a mask
 does: it leaves its module as (1 + M)·T with residual combination, as M·T with naive. Masks are written [N, C, H, W].
 """
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from attnet.batches import Colour
@@ -96,7 +97,7 @@ def load_pretrained(
         _standardise(network, Colour(**content["colour"]))
     dataset = str(config.get("dataset", ""))
     return Pretrained(
-        model=network.eval(),
+        model=network.eval().to(memory_format=torch.channels_last),  # the quicker layout, on CPUs as well
         classes=_class_names(classes or content.get("classes"), dataset, network.num_classes),
         weights=str(weights) if str(weights) in shipped_weights() else relative_to_root(path),
         dataset=dataset,

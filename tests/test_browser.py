@@ -5,6 +5,7 @@ Needs Chromium (Debian: `apt-get install chromium`); without it these tests skip
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -34,7 +35,10 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
 
 # Everything on the page at once, so that it can be found: JupyterLab usually draws only the cells in sight.
-SETTINGS = {"@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"}}
+SETTINGS = {
+    "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false"},
+}
 SMALL = {
     "mode": "rehearsal",
     "dataset": "shapes",
@@ -102,18 +106,9 @@ def lab(house, tmp_path_factory) -> Iterator[str]:
                 assert server.poll() is None, "JupyterLab ended before it listened"
                 time.sleep(0.5)
         yield f"{address}/lab/tree/notebooks"
-        stop_kernels(address)
     finally:
         server.terminate()
         server.wait(60)
-
-
-def stop_kernels(address: str) -> None:
-    with urllib.request.urlopen(f"{address}/api/kernels", timeout=30) as answer:
-        kernels = json.load(answer)
-    for kernel in kernels:
-        request = urllib.request.Request(f"{address}/api/kernels/{kernel['id']}", method="DELETE")
-        urllib.request.urlopen(request, timeout=30).close()
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +128,10 @@ def run_all(browser: playwright.Browser, lab: str, notebook: str) -> playwright.
     page.wait_for_selector(
         '.jp-NotebookPanel-toolbar [data-status="idle"], .jp-Notebook-ExecutionIndicator[data-status="idle"]'
     )
-    page.keyboard.press("Escape")
     page.click('.lm-MenuBar-itemLabel:text-is("Run")')
     page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-    waiting = (
-        "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(e => !/\\[\\d+\\]/.test(e.textContent))"
-    )
-    page.wait_for_function(f"{waiting}.length == 0", timeout=400_000)
+    numbered = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(e => /[0-9]/.test(e.textContent))"
+    page.wait_for_function(numbered, timeout=300_000)
     return page
 
 

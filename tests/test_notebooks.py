@@ -16,7 +16,19 @@ from attnet.config import field_types, parameter_fields
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Parameters of notebooks that are no TrainConfig parameters, or have another default or help there.
-OWN = {"split", "pretrained", "output_dir", "device_num", "model", "module", "deep", "picture", "image", "images", "run"}
+OWN = {
+    "split",
+    "pretrained",
+    "output_dir",
+    "device_num",
+    "model",
+    "module",
+    "deep",
+    "picture",
+    "image",
+    "images",
+    "run",
+}
 TINY = {
     "mode": "rehearsal",
     "dataset": "shapes",
