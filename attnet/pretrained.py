@@ -58,7 +58,8 @@ class Pretrained:
         """One line: which network, from where, how good."""
         parts = [f"{self.model.variant.name} from {self.weights}"]
         parts += [f"trained on {self.dataset}"] if self.dataset else []
-        parts += [f"{self.epoch} epochs"] if self.epoch else []
+        earlier = " after earlier ones" if self.config.get("is_pretrain") else ""
+        parts += [f"{self.epoch} epochs{earlier}"] if self.epoch else []
         parts += [f"Top-1 {self.top1:.2f} %"] if self.top1 is not None else []
         return ", ".join(parts)
 
