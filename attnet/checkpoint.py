@@ -25,9 +25,9 @@ from attnet.paths import resolve_path
 LAST, PREVIOUS, STEP, BEST = "last.pt", "previous.pt", "step.pt", "best.pt"
 
 
-def epoch_files(folder: Path) -> list[Path]:
-    """The weights a run kept along its way (`keep_epochs`), by epoch."""
-    return sorted(folder.glob("epoch_*.pt"))
+def epoch_files(folder: str | Path) -> list[Path]:
+    """The weights a run kept along its way (`keep_epochs`), by epoch; a relative path starts at the root."""
+    return sorted(resolve_path(folder).glob("epoch_*.pt"))
 
 
 def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> None:

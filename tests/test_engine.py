@@ -88,7 +88,7 @@ def test_evaluation_only(finished, tmp_path):
 
 def test_weights_are_kept_along_the_way(tmp_path):
     result = attnet.fit(TrainConfig(**SMALL, keep_epochs=2, output_dir=str(tmp_path / "kept")))
-    kept = epoch_files(result.output_dir)
+    kept = epoch_files(str(result.output_dir))
     assert [path.name for path in kept] == ["epoch_000.pt", "epoch_002.pt"]
     untrained, trained = (read_weights(path) for path in kept)
     last = read_weights(result.output_dir / "last.pt")
