@@ -103,7 +103,7 @@ class Explorer(widgets.VBox):
             return widgets.Dropdown(options=options, description=label, layout=widgets.Layout(width=width))
 
         def number(label: str, low: int, high: int, value: int, tip: str, step: int = 1) -> widgets.BoundedIntText:
-            layout = widgets.Layout(width="160px")
+            layout = widgets.Layout(width="140px")
             return widgets.BoundedIntText(
                 value, min=low, max=high, step=step, description=label, tooltip=tip, layout=layout
             )
@@ -114,9 +114,9 @@ class Explorer(widgets.VBox):
         self.upload = widgets.FileUpload(
             accept="image/*", description="your picture", tooltip="look at a picture of your own: any format, any size"
         )
-        self.module = dropdown("module", [(name, name) for name in self.modules])
-        self.part = dropdown("show", self._parts())
-        self.reduction = dropdown("channels", [(label, key) for key, label in _REDUCTIONS.items()], "240px")
+        self.module = dropdown("module", [(name, name) for name in self.modules], "190px")
+        self.part = dropdown("show", self._parts(), "265px")
+        self.reduction = dropdown("channels", [(label, key) for key, label in _REDUCTIONS.items()], "215px")
         self.channel = number("channel", 0, self._channels() - 1, 0, "which channel, when one is shown")
         self.strength = number("overlay %", 0, 100, 60, "how strongly the map is laid over the image", 10)
         self.intervention = dropdown("mask is", [("its own", "none"), *((kind, kind) for kind in INTERVENTIONS)])

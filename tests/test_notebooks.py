@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 import attnet
 from attnet.config import field_types, parameter_fields
@@ -89,7 +91,8 @@ def test_parameters_are_those_of_the_package(path):
 def trained(tmp_path_factory) -> Path:
     """train_1p.ipynb run from notebooks/, where JupyterLab starts kernels."""
     folder = tmp_path_factory.mktemp("trained")
-    done = papermill("train_1p.ipynb", folder / "out.ipynb", {**TINY, "output_dir": folder / "run"}, ROOT / "notebooks")
+    size = {**TINY, "keep_epochs": 1, "output_dir": folder / "run"}
+    done = papermill("train_1p.ipynb", folder / "out.ipynb", size, ROOT / "notebooks")
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -113,6 +116,33 @@ def test_evaluate_a_run_folder(trained, tmp_path):
     outputs = outputs_of(tmp_path / "out.ipynb")
     assert "shapes, 500 test images" in text_of(outputs, "stdout")
     assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 4
+
+
+def test_architecture(tmp_path):
+    wanted = {"model": "attention56_cifar", "module": "stage2.0", "deep": "attention92_cifar"}
+    done = papermill("architecture.ipynb", tmp_path / "out.ipynb", wanted, ROOT / "notebooks")
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = outputs_of(tmp_path / "out.ipynb")
+    assert text_of(outputs, "stderr") == ""
+    assert "1,081,850 parameters" in text_of(outputs, "stdout")
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 6
+    tables = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    assert len(tables) == 3 and "mask head" in tables[0] and "attention452_cifar" in tables[2]
+
+
+def test_attention_masks_of_ones_own_picture(trained, tmp_path):
+    picture = Image.fromarray(np.random.RandomState(0).randint(0, 255, (70, 110, 3), np.uint8))
+    picture.save(tmp_path / "holiday.webp")
+    wanted = {"pretrained": "attention56_shapes", "picture": tmp_path / "holiday.webp", "images": 16}
+    done = papermill("attention_masks.ipynb", tmp_path / "out.ipynb", {**wanted, "run": trained / "run"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = outputs_of(tmp_path / "out.ipynb")
+    assert text_of(outputs, "stderr") == ""
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == 11
+    assert "application/vnd.jupyter.widget-view+json" not in pictures[-1]["data"], "dead controls"
+    tables = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    assert [sum(word in table for word in ("inverse", "insertion", "AUROC")) for table in tables] == [1, 1, 1]
 
 
 def test_train_8p(tmp_path):

@@ -39,6 +39,24 @@ def test_measured_figures_are_those_on_record():
     assert f"{kills['disturbed']} jobs of two ranks" in README and f": {kills['equal']} ended" in README
 
 
+def test_what_is_said_of_the_masks_is_on_record():
+    results = ROOT / "data" / "results"
+    record = {name: json.loads((results / f"masks_{name}.json").read_text()) for name in ("cifar10", "shapes")}
+    scores = {row["method"]: row["scores"]["auroc"] for row in record["shapes"]["localisation"]}
+    best = max((method for method in scores if method.endswith("std")), key=lambda method: scores[method]["mean"])
+    for method in (best, "Grad-CAM", "centre prior"):
+        auroc = scores[method]
+        assert f"{auroc['mean']:.3f} ({auroc['low']:.3f}–{auroc['high']:.3f})" in README
+    effects = {(row["module"], row["intervention"]): row for row in record["cifar10"]["effects"]}
+    assert f"(Top-1 {effects['none', 'none']['top1']:.1f} %)" in README
+    assert f"every mask to 0 costs {-effects['all', 'zero']['change']['mean']:.0f} points" in README
+    change = effects["all", "shuffled"]["change"]
+    text = f"{change['mean']:+.1f} ({change['low']:+.1f} to {change['high']:+.1f}) points"
+    assert text.replace("-", "−") in README
+    weights = json.loads((results / "attention56_cifar.json").read_text())
+    assert f"| {weights['top1']:.2f} " in README
+
+
 def test_files_and_commands_that_are_named_exist():
     for name in re.findall(r"\b(?:notebooks|data/results)/[\w./-]+\.(?:ipynb|json|png)", README):
         assert (ROOT / name).exists(), name

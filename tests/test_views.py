@@ -140,8 +140,8 @@ def test_figure_says_prediction_truth_part_range_and_change(network, image):
     assert {"stage2.0: mask M", "16×16, mean of 64 channels", "every mask: zero"} <= set(words)
     assert [CLASSES[k] for k in top_classes(look)] == [word for word in words if word in CLASSES]
     k = top_classes(look)[0]
-    change = 100 * (look.probabilities[k] - look.untouched[k]).item()
-    assert any(word.endswith(f"({change:+.0f})") for word in words)
+    change = round(100 * (look.probabilities[k] - look.untouched[k]).item())
+    assert any(word.endswith(f"({change:+d})".replace("+0", "±0")) for word in words)
     width, height = figure.canvas.get_width_height()
     drawn = [text for ax in figure.axes for text in (ax.title, *ax.texts, *(ax.get_yticklabels() if ax.axison else ()))]
     for text in [*figure.texts, *drawn]:

@@ -77,7 +77,7 @@ def _probabilities(figure: Figure, look: Look) -> None:
     ax.barh(range(len(chosen)), values, color=ORANGE if touched else BLUE, height=0.6)
     for row, (k, value) in enumerate(zip(chosen, values, strict=True)):
         before = 100 * look.untouched[k].item()
-        change = f" ({value - before:+.0f})" if touched else ""
+        change = f" ({round(value - before):+d})".replace("+0", "±0") if touched else ""
         end = max(value, before if touched else 0)
         inside = end > 60
         ax.text(value - 2 if inside and value > 60 else end + 3, row, f"{value:.0f}{change}", va="center", fontsize=9,
