@@ -6,9 +6,8 @@ does: it leaves its module as (1 + M)·T with residual combination, as M·T with
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ from attnet.errors import ConfigError
 from attnet.intervals import Interval, confidence_interval
 from attnet.layers import MaskBranch
 from attnet.masks import as_input, attention_network, choose_modules
-from attnet.model import evaluating
+from attnet.model import evaluating, uncompiled
 
 INTERVENTIONS = ("zero", "one", "mean", "shuffled", "inverse")
 
@@ -51,7 +50,7 @@ def intervening(model: nn.Module, interventions: Mapping[str, str], seed: int = 
     try:
         for name, module in modules.items():
             handles.append(module.mask.register_forward_hook(_replacement(interventions[name], seed)))
-        with _uncompiled():
+        with uncompiled():
             yield
     finally:
         for handle in handles:
@@ -189,12 +188,6 @@ def _replacement(intervention: str, seed: int) -> Callable[[MaskBranch, tuple, T
         return replaced(mask, intervention, signed=branch.head.attention == "channel", seed=seed)
 
     return hook
-
-
-def _uncompiled() -> AbstractContextManager:
-    """Compiled networks run as written: code compiled before ignores the hooks, and later code would keep them."""
-    # Without dynamo nothing has been compiled, and importing it for nothing takes seconds.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _check_labels(labels: Tensor, count: int, num_classes: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attnet.errors import ConfigError
 from attnet.layers import AttentionModule, MaskLevel
-from attnet.model import ResidualAttentionNetwork, evaluating, unwrap
+from attnet.model import ResidualAttentionNetwork, evaluating, uncompiled, unwrap
 
 # What there is to see in an attention module besides the scales of its mask branch ("1/2", "1/4" ...):
 # x, what both branches read; T, the paper's "feature before mask"; M, the soft mask; (1 + M)·T, "feature after mask".
@@ -78,7 +78,7 @@ def capture(
     try:
         for name, module in chosen.items():
             handles += _watch(module, set(parts), features[name])
-        with evaluating(network):
+        with evaluating(network), uncompiled():
             logits = network(as_input(network, images))
     finally:
         for handle in handles:

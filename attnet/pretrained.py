@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,7 +138,10 @@ def open_pretrained(weights: str | Path = "", data_path: str | Path | None = Non
         name = here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a preprocessed copy is as good to look at
-        return network, load_dataset(place, name)
+        dataset = load_dataset(place, name)
+    if network.classes[:1] == ("class 0",) and len(network.classes) == len(dataset.classes):
+        network = dataclasses.replace(network, classes=dataset.classes)  # a checkpoint of the reference has no names
+    return network, dataset
 
 
 def _class_names(given: object, dataset: str, outputs: int) -> tuple[str, ...]:

@@ -85,6 +85,16 @@ def test_wrapped_networks(model, pixels, wrap):
     assert equal(attnet.capture_masks(wrap(model), pixels), attnet.capture_masks(model, pixels))
 
 
+def test_a_network_compiled_in_place_and_already_run(model, pixels):
+    """Its compiled code knows nothing of hooks that come later."""
+    expected = attnet.capture_masks(model, pixels)
+    model.compile(backend="eager")
+    model.eval()
+    with torch.no_grad():
+        model(pixels / 255)
+    assert equal(attnet.capture_masks(model, pixels), expected)
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["works", "raises"])
 def test_the_network_is_left_as_it_was(model, fails):
     model.train()

@@ -96,10 +96,18 @@ def test_the_images_are_those_the_network_knows(run, tmp_path):
     assert dataset.name == "shapes"
 
 
+def test_weights_without_class_names_take_those_of_the_images(tmp_path):
+    torch.save(attnet.build_model("attention56_tiny").state_dict(), tmp_path / "bare.pt")
+    network, dataset = open_pretrained(tmp_path / "bare.pt")
+    assert network.classes == dataset.classes and network.classes[0] == "disc"
+    torch.save(attnet.build_model("attention56_tiny", 11).state_dict(), tmp_path / "eleven.pt")
+    assert open_pretrained(tmp_path / "eleven.pt")[0].classes[-1] == "class 10"
+
+
 def test_cifar_is_taken_when_it_is_there(tmp_path, monkeypatch):
-    asked = []
+    asked, real = [], attnet.load_dataset(None, "shapes")
     monkeypatch.setattr(pretrained, "find_dataset", lambda path, name: path if name == "cifar10" else None)
-    monkeypatch.setattr(pretrained, "load_dataset", lambda path, name: asked.append((path, name)))
+    monkeypatch.setattr(pretrained, "load_dataset", lambda path, name: asked.append((path, name)) or real)
     assert open_pretrained("", tmp_path)[0].weights == "attention56_cifar"
     assert asked == [(tmp_path, "cifar10")]
 
