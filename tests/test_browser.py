@@ -126,7 +126,7 @@ def run_all(browser: playwright.Browser, lab: str, notebook: str) -> playwright.
     """The notebook's page after every cell has run."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})  # a small laptop
     page.set_default_timeout(60_000)
-    page.goto(f"{lab}/{notebook}")
+    page.goto(f"{lab}/{notebook}?reset")  # without the tabs of an earlier page
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
     page.wait_for_selector("text=Python 3 (ipykernel) | Idle")
     prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent)"
