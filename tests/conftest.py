@@ -4,10 +4,14 @@ import gzip
 import json
 import zlib
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 DATA = Path(__file__).parent / "data"
 
@@ -57,3 +61,18 @@ def draw_weights(entries: list[tuple[str, list[int]]]) -> dict[str, torch.Tensor
 def draw_images(size: int) -> torch.Tensor:
     """The two inputs of the golden outputs, float32 [2, 3, size, size]."""
     return torch.from_numpy(np.random.RandomState(0).standard_normal((2, 3, size, size)).astype(np.float32))
+
+
+def words(figure: Figure) -> list[Text]:
+    """What is really written when the figure is drawn: not the ticks of hidden axes."""
+    written = []
+
+    def draw(text: Text, *arguments: object) -> None:
+        if text.get_visible() and text.get_text().strip() and text not in written:
+            written.append(text)
+        original(text, *arguments)
+
+    original = Text.draw
+    with mock.patch.object(Text, "draw", draw):
+        FigureCanvasAgg(figure).draw()
+    return written

@@ -6,16 +6,14 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from conftest import words
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor, nn
 
@@ -87,21 +85,6 @@ def colours(axes: list[Axes]) -> set[str]:
 
 def bars(figure: Figure) -> list[Axes]:
     return [ax for ax in figure.axes if ax.collections]
-
-
-def words(figure: Figure) -> list[Text]:
-    """What is really written when the figure is drawn: not the ticks of hidden axes."""
-    written = []
-
-    def draw(text: Text, *arguments: object) -> None:
-        if text.get_visible() and text.get_text().strip() and text not in written:
-            written.append(text)
-        original(text, *arguments)
-
-    original = Text.draw
-    with mock.patch.object(Text, "draw", draw):
-        FigureCanvasAgg(figure).draw()
-    return written
 
 
 def said(figure: Figure) -> str:

@@ -1,17 +1,14 @@
 """Figures of measures: every dot, bar and line stands where the numbers say."""
 
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from conftest import words
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from attnet.plots import measures as plots
 from attnet.plots.figure import GREY, ORANGE
@@ -64,21 +61,6 @@ def make_rows(masks: int, baselines: tuple[str, ...] = ("random", "centre prior"
         )
         for i, name in enumerate(names)
     ]
-
-
-def words(figure: Figure) -> list[Text]:
-    """What is really written when the figure is drawn."""
-    written = []
-
-    def draw(text: Text, *arguments: object) -> None:
-        if text.get_visible() and text.get_text().strip() and text not in written:
-            written.append(text)
-        original(text, *arguments)
-
-    original = Text.draw
-    with mock.patch.object(Text, "draw", draw):
-        FigureCanvasAgg(figure).draw()
-    return written
 
 
 def dots(ax: Axes) -> list[tuple[float, float, float, float, ErrorbarContainer]]:

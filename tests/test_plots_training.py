@@ -3,14 +3,12 @@
 import io
 import math
 from collections.abc import Callable
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from conftest import words
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor
 
@@ -49,21 +47,6 @@ def figures(items: int, classes: int) -> dict[str, Figure]:
         "confusion": plots.plot_confusion(evaluation.confusion, evaluation.classes),
         "predictions": plots.plot_predictions(split, evaluation, range(items)),
     }
-
-
-def words(figure: Figure) -> list[Text]:
-    """What is really written when the figure is drawn: not the ticks of hidden axes."""
-    written = []
-
-    def draw(text: Text, *arguments: object) -> None:
-        if text.get_visible() and text.get_text().strip() and text not in written:
-            written.append(text)
-        original(text, *arguments)
-
-    original = Text.draw
-    with mock.patch.object(Text, "draw", draw):
-        FigureCanvasAgg(figure).draw()
-    return written
 
 
 def titles(figure: Figure) -> list[str]:
