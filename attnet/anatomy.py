@@ -18,8 +18,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnet.errors import ConfigError
-from attnet.layers import AttentionModule, MaskLevel, ResidualUnit
-from attnet.masks import attention_network
+from attnet.layers import ResidualUnit
+from attnet.masks import attention_network, mask_levels
 from attnet.model import ResidualAttentionNetwork, build_model, variants
 
 Shape = tuple[int, int, int]
@@ -150,14 +150,6 @@ def unused_shortcuts(model: nn.Module) -> int:
     return sum(unit.conv1.in_channels * unit.conv3.out_channels for unit in units if unit.shortcut is None)
 
 
-def mask_levels(module: AttentionModule) -> Iterator[tuple[str, str, MaskLevel]]:
-    """Name, path and object of every level of a mask branch, finest first: "1/2", "1/4" ...; "1" without pooling."""
-    level, path, side = module.mask.levels, "mask.levels", 2 if module.mask.depth else 1
-    while level is not None:
-        yield "1" if side == 1 else f"1/{side}", path, level
-        level, path, side = level.below, f"{path}.below", 2 * side
-
-
 def activations(model: nn.Module, size: int | None = None) -> list[tuple[str, str, Shape]]:
     """(module, step, output shape) through both branches of every attention module; arguments and errors as `parts`.
 
@@ -169,7 +161,9 @@ def activations(model: nn.Module, size: int | None = None) -> list[tuple[str, st
     for name, module in network.attention_modules().items():
         steps = [("pre", "pre"), *((f"trunk unit {i + 1}", f"trunk.{i}") for i in range(len(module.trunk)))]
         up = [("mask head", "mask.head")]
-        for scale, path, level in mask_levels(module) if module.mask is not None else ():
+        levels = mask_levels(module) if module.mask is not None else {}
+        for i, (scale, level) in enumerate(levels.items()):
+            path = "mask.levels" + ".below" * i
             if level.below is None:
                 steps.append((f"mask {scale}", f"{path}.units"))
             else:

@@ -114,7 +114,7 @@ def module_parts(module: AttentionModule) -> tuple[str, ...]:
     """The parts that `capture` can give of a module, finest scale first."""
     if module.mask is None:
         return ("input", "trunk", "masked")
-    return (*PARTS, *_levels(module))
+    return (*PARTS, *mask_levels(module))
 
 
 def as_input(network: nn.Module, images: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def as_input(network: nn.Module, images: Tensor) -> Tensor:
     return images.to(weight.device, weight.dtype)
 
 
-def _levels(module: AttentionModule) -> dict[str, MaskLevel]:
+def mask_levels(module: AttentionModule) -> dict[str, MaskLevel]:
     """The levels of a mask branch by their resolution: "1/2", "1/4" ...; "1" where it does not pool."""
     level, side, found = module.mask.levels, 2 if module.mask.depth else 1, {}
     while level is not None:
@@ -154,7 +154,7 @@ def _watch(module: AttentionModule, parts: set[str], into: dict[str, Tensor]) ->
     if module.mask is not None:
         if "mask" in parts:
             keep(module.mask, "mask", lambda _, output: output)
-        for name, level in _levels(module).items():
+        for name, level in mask_levels(module).items():
             if "scales" in parts or name in parts:
                 keep(level, name, lambda _, output: output)
     return handles

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnet.anatomy import mask_levels
 from attnet.errors import ConfigError
 from attnet.layers import AttentionModule, ResidualUnit
-from attnet.masks import attention_network
+from attnet.masks import attention_network, mask_levels
 from attnet.model import ResidualAttentionNetwork
 
 
@@ -65,7 +64,7 @@ def _upsampled(coarse: Tensor, like: Tensor) -> Tensor:
 def _mask_reaches(module: AttentionModule, here: Tensor, trunk: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The reach of each scale on the way down, then of the mask."""
     full, passed = here, []
-    for scale, _, level in mask_levels(module):
+    for scale, level in mask_levels(module).items():
         here = _through(level.units, here if scale == "1" else _through(_POOL, here))
         yield scale if level.below is None else f"{scale} down", here
         passed.append((level, here))

@@ -7,7 +7,7 @@ import torch
 from test_anatomy import meta, small, tiny
 from torch import Tensor, nn
 
-from attnet import anatomy
+from attnet import masks
 from attnet.errors import ConfigError
 from attnet.model import ResidualAttentionNetwork, evaluating, variants
 from attnet.reach import _reaches, receptive_field
@@ -37,7 +37,7 @@ def probe(model: ResidualAttentionNetwork, side: int) -> dict[tuple[str, str], T
         watch(module.trunk, name, "trunk")
         if module.mask is not None:
             watch(module.mask, name, "mask")
-            for scale, _, level in anatomy.mask_levels(module):
+            for scale, level in masks.mask_levels(module).items():
                 watch(level.units, name, scale if level.below is None else f"{scale} down")
     images = torch.rand(1, 3, side, 4).repeat(side, 1, 1, 1)
     images[range(side), :, range(side)] = math.nan
