@@ -7,6 +7,7 @@ or a run on several cards sees the same pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,12 +21,17 @@ from attnet.errors import ConfigError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training image; pixels, and Beta's alpha for `mixup`."""
+    """What happens to a training image; pixels, and Beta's alpha for `mixup` in the first `mixup_epochs` epochs.
 
-    flip: bool = True
+    `flip`: "random" mirrors an image with probability 1/2, anew each epoch; "alternating" does so in the first epoch
+    and then every other time, so that two epochs show both sides (Jordan, 2024); "off".
+    """
+
+    flip: str = "random"
     crop_padding: int = 4
     cutout: int = 0
     mixup: float = 0.0
+    mixup_epochs: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -45,26 +51,30 @@ class Colour:
         variance = weights @ levels.square() - mean.square()
         return cls(tuple(mean.tolist()), tuple(variance.sqrt().tolist()))
 
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation as float32 [3] where the images are: sent there once, not with every batch."""
+        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+
 
 @dataclass(frozen=True)
 class Batch:
     """`images` float32 [B, 3, H, W], NHWC in memory; `labels` int64 [B].
 
     With mixup, `images` is weight * image + (1 - weight) * the image of `other_labels`, and weight is at least 1/2,
-    so that `labels` name what is mostly seen; without, it is 1.
+    so that `labels` name what is mostly seen (float32 scalar on the device); without, it is 1.
     """
 
     images: Tensor
     labels: Tensor
     other_labels: Tensor | None = None
-    weight: float = 1.0
+    weight: float | Tensor = 1.0
 
 
-def to_float(pixels: Tensor, colour: Colour | None) -> Tensor:
+def to_float(pixels: Tensor, colour: tuple[Tensor, Tensor] | None) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1] (or standardised), NHWC in memory."""
     images = pixels.to(torch.float32).div_(255)
     if colour is not None:
-        mean, std = images.new_tensor(colour.mean), images.new_tensor(colour.std)
+        mean, std = colour
         images = images.sub_(mean).div_(std)
     return images.permute(0, 3, 1, 2)
 
@@ -84,6 +94,7 @@ class TrainBatches:
         seed: with the epoch number, decides order and augmentation.
         augmentation: what to do to each image.
         colour: standardisation, if any.
+        compiled: make a batch in one kernel instead of a dozen (torch.compile).
     """
 
     def __init__(
@@ -95,6 +106,7 @@ class TrainBatches:
         seed: int = 0,
         augmentation: Augmentation | None = None,
         colour: Colour | None = None,
+        compiled: bool = False,
         shards: int = 1,
         first: int = 0,
         count: int | None = None,
@@ -108,7 +120,7 @@ class TrainBatches:
         self.augmentation = augmentation or Augmentation()
         self.batch_size, self.shards, self.first = batch_size, shards, first
         self.count = shards if count is None else count
-        self.seed, self.colour, self.device = seed, colour, device
+        self.seed, self.colour, self.device = seed, colour and colour.on(device), device
         self.images, self.side = len(split), split.images.shape[-1]
         self.steps = self.images // (batch_size * shards)
         pad = self.augmentation.crop_padding
@@ -117,6 +129,7 @@ class TrainBatches:
         self.padded_side = padded.shape[-1]
         self.pixels = padded.permute(0, 2, 3, 1).reshape(-1, 3).to(device)
         self.labels = split.labels.to(device)
+        self._make = torch.compile(self._make_batch, dynamic=False) if compiled else self._make_batch
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -135,34 +148,40 @@ class TrainBatches:
         aug, n = self.augmentation, self.images
         choices = {
             "image": random.permutation(n),
-            "mirror": random.integers(0, 2, n) if aug.flip else np.zeros(n, np.int64),
+            "mirror": random.integers(0, 2, n) if aug.flip == "random" else np.zeros(n, np.int64),
             "offset": random.integers(0, 2 * aug.crop_padding + 1, (n, 2)),
             "hole": random.integers(0, self.side, (n, 2)),
         }
-        plan = {name: torch.from_numpy(values).to(self.device) for name, values in choices.items()}
-        if aug.mixup:
-            weight = random.beta(aug.mixup, aug.mixup, n // self.batch_size)
+        if aug.flip == "alternating":
+            first = np.random.default_rng(self.seed).integers(0, 2, n)
+            choices["mirror"] = (first[choices["image"]] + epoch) % 2
+        if aug.mixup and epoch < aug.mixup_epochs:
+            weight = random.beta(aug.mixup, aug.mixup, n // self.batch_size).astype(np.float32)
             # As pairs are mutual, w and 1 - w give the same batch in reverse order.
-            plan["weight"] = torch.from_numpy(np.maximum(weight, 1 - weight))
-        return plan
+            choices["weight"] = np.maximum(weight, 1 - weight)
+        return {name: torch.from_numpy(values).to(self.device) for name, values in choices.items()}
 
     def _batch(self, plan: dict[str, Tensor], number: int) -> Batch:
         rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
-        image, side = plan["image"][rows], self.side
+        image = plan["image"][rows]
+        weight = plan["weight"][number] if "weight" in plan else None
+        images = self._make(image, plan["mirror"][rows], plan["offset"][rows], plan["hole"][rows], weight)
+        labels = self.labels[image]
+        return Batch(images, labels) if weight is None else Batch(images, labels, labels.flip(0), weight)
+
+    def _make_batch(self, image: Tensor, mirror: Tensor, offset: Tensor, hole: Tensor, weight: Tensor | None) -> Tensor:
+        side = self.side
         line = torch.arange(side, device=self.device)
-        mirrored = torch.where(plan["mirror"][rows, None] == 1, side - 1 - line, line)
-        y = plan["offset"][rows, 0, None] + line
-        x = plan["offset"][rows, 1, None] + mirrored
+        mirrored = torch.where(mirror[:, None] == 1, side - 1 - line, line)
+        y = offset[:, 0, None] + line
+        x = offset[:, 1, None] + mirrored
         flat = (image[:, None, None] * self.padded_side + y[:, :, None]) * self.padded_side + x[:, None, :]
         pixels = self.pixels[flat.flatten()].view(len(image), side, side, 3)
-        images, labels = to_float(pixels, self.colour), self.labels[image]
+        images = to_float(pixels, self.colour)
         if self.augmentation.cutout:
-            self._cut_out(images, plan["hole"][rows], line)
-        if "weight" not in plan:
-            return Batch(images, labels)
+            self._cut_out(images, hole, line)
         # Mixing with the batch in reverse pairs every image with another one without drawing a second order.
-        weight = float(plan["weight"][number])
-        return Batch(images.lerp(images.flip(0), 1 - weight), labels, labels.flip(0), weight)
+        return images if weight is None else images.lerp(images.flip(0), 1 - weight)
 
     def _cut_out(self, images: Tensor, hole: Tensor, line: Tensor) -> None:
         """Zero, in place, a square of side `cutout` around `hole`, clipped at the border (DeVries and Taylor, 2017)."""
@@ -194,7 +213,7 @@ class TestBatches:
         mine = self.rows[rank]
         self.pixels = split.images[mine].permute(0, 2, 3, 1).contiguous().to(device)
         self.labels = split.labels[mine].to(device)
-        self.batch_size, self.colour = batch_size, colour
+        self.batch_size, self.colour = batch_size, colour and colour.on(device)
 
     def __len__(self) -> int:
         """Number of batches."""

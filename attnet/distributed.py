@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -124,11 +124,11 @@ class World:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def broadcast_buffers(self, model: nn.Module) -> None:
-        """Give every rank rank 0's batch-norm statistics, for testing and saving one and the same network."""
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank rank 0's values, in place."""
         if self.size > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, src=0)
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
 
 class Requests:

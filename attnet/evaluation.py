@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.batches import TestBatches
+from attnet.errors import AttnetError
+from attnet.folding import folded
 from attnet.model import build_model, evaluating
 from attnet.plan import Plan
 from attnet.weights import load_weights
@@ -21,12 +23,14 @@ from attnet.weights import load_weights
 class Evaluation:
     """Outputs of a network on a split, in the split's order, on the CPU.
 
-    `logits` float32 [N, K], `labels` int64 [N]; everything else follows from them.
+    `logits` float32 [N, K], `labels` int64 [N]; everything else follows from them. `mirrored`, where it was asked
+    for, are the logits of the mirror images.
     """
 
     logits: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    mirrored: Tensor | None = None
 
     @property
     def predictions(self) -> Tensor:
@@ -42,6 +46,13 @@ class Evaluation:
     def top1(self) -> float:
         """Share of right predictions, per cent."""
         return 100 * (self.predictions == self.labels).double().mean().item()
+
+    @property
+    def top1_flip(self) -> float:
+        """Top-1 of the logits averaged over image and mirror image (test-time averaging), per cent."""
+        if self.mirrored is None:
+            raise AttnetError("top1_flip: the mirror images were not tested; evaluate with mirror=True (test_flip)")
+        return Evaluation((self.logits + self.mirrored) / 2, self.labels, self.classes).top1
 
     @property
     def confusion(self) -> Tensor:
@@ -71,15 +82,25 @@ def evaluate(
     *,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
     input_dtype: torch.dtype = torch.float32,
+    mirror: bool = False,
 ) -> Evaluation:
     """Run `model` in evaluation mode over `batches`; the mode of its every part is put back afterwards.
 
-    Results stay on the device until the end: one transfer for the whole set.
+    `mirror`: over the mirror images as well. Results stay on the device until the end: one transfer for the whole
+    set.
     """
+    logits, mirrored = [], []
     with evaluating(model), autocast():
-        logits = [model(batch.images.to(input_dtype)) for batch in batches]
-    outputs = torch.cat(logits).float().cpu() if logits else torch.empty(0, len(classes))
-    return Evaluation(outputs, batches.labels.cpu(), classes)
+        for batch in batches:
+            images = batch.images.to(input_dtype)
+            logits.append(model(images))
+            if mirror:
+                mirrored.append(model(images.flip(3)))
+
+    def together(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts).float().cpu() if parts else torch.empty(0, len(classes))
+
+    return Evaluation(together(logits), batches.labels.cpu(), classes, together(mirrored) if mirror else None)
 
 
 def evaluate_weights(plan: Plan, weights: str | Path | Mapping[str, Tensor]) -> Evaluation:
@@ -91,4 +112,4 @@ def evaluate_weights(plan: Plan, weights: str | Path | Mapping[str, Tensor]) -> 
     model = build_model(plan.config.model, plan.config.num_classes)
     load_weights(model, weights)
     model.to(plan.device.torch_device, memory_format=torch.channels_last)
-    return evaluate(model, plan.test_batches(), plan.dataset.classes)
+    return evaluate(folded(model), plan.test_batches(), plan.dataset.classes, mirror=plan.config.test_flip)

@@ -6,14 +6,24 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from attnet.config import MODES, RECIPES, TrainConfig, field_types, parameter_fields
+from attnet.config import TrainConfig, field_types, parameter_fields
 from attnet.errors import ConfigError
+from attnet.presets import LENGTHS, MODES, RECIPES
 
 
 def preset_text(name: str) -> str:
-    """What None means for a parameter: its value per mode or recipe; "" where nothing is preset."""
-    presets = (MODES | RECIPES).items()
-    return ", ".join(f"{preset}: {table[name]}" for preset, table in presets if name in table)
+    """What None means for a parameter: its value per mode or recipe; "" where nothing is preset.
+
+    Recipes are shown where they differ from the first one, and the value alone where none does.
+    """
+    modes = {mode: table[name] for mode, table in MODES.items() if name in table}
+    modes |= {f"full with {recipe}": table[name] for recipe, table in LENGTHS.items() if name in table}
+    recipes = {recipe: table[name] for recipe, table in RECIPES.items() if name in table}
+    first = next(iter(recipes), "")
+    different = {recipe: value for recipe, value in recipes.items() if recipe == first or value != recipes[first]}
+    if len(different) == 1:
+        return f"{recipes[first]}"
+    return ", ".join(f"{preset}: {value}" for preset, value in (modes | different).items())
 
 
 def default_text(spec: dataclasses.Field) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -20,3 +21,8 @@ def relative_to_root(path: Path) -> str:
     """A path as a user would type it: relative where it lies below the repository root."""
     root = repository_root()
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def keep_compiled_code() -> None:
+    """Let torch.compile keep its code under runs/.compiled, where it outlives a restart of the machine, unlike /tmp."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(resolve_path("runs/.compiled")))

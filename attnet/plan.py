@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from attnet import device as devices
 from attnet.batches import Augmentation, Colour, TestBatches, TrainBatches
-from attnet.config import MODES, RECIPES, TrainConfig, parameter_fields
+from attnet.config import TrainConfig, parameter_fields
 from attnet.data import Dataset, Split, find_dataset, load_dataset
 from attnet.device import Device
 from attnet.errors import ConfigError, DataError
 from attnet.model import variants
 from attnet.paths import resolve_path
+from attnet.presets import COUNTED_IN_EPOCHS, LENGTHS, MODES, RECIPES
 from attnet.weights import find_weights, recorded_config
 
 
@@ -39,8 +40,15 @@ class Plan:
             config.train_batch_size,
             self.device.torch_device,
             seed=config.seed,
-            augmentation=Augmentation(config.flip, config.crop_padding, config.cutout, config.mixup),
+            augmentation=Augmentation(
+                config.flip,
+                config.crop_padding,
+                config.cutout,
+                config.mixup,
+                mixup_epochs=config.total_epochs - config.mixup_off_epochs,
+            ),
             colour=self.colour,
+            compiled=config.compile != "off",
             shards=size * config.accumulate,
             first=rank * config.accumulate,
             count=config.accumulate,
@@ -74,7 +82,8 @@ class Plan:
                 *self.choices,
                 f"device: {self.device.name} ({self.device.kind})"
                 + (f", {config.device_num} processes, one a card" if config.device_num > 1 else ""),
-                f"precision: {self._precision()}",
+                f"precision: {self._precision()}"
+                + (f"; torch.compile {config.compile}, the first step takes minutes" * (config.compile != "off")),
                 f"data: {self.dataset_label} from {self.dataset.source}",
                 f"network: {config.model}, {network.parameters:,} parameters with 10 classes",
                 *([training] if config.is_train else []),
@@ -114,19 +123,16 @@ def make_plan(config: TrainConfig) -> Plan:
         if name == "shapes":
             choices.append(f"data set shapes (embedded, synthetic), since there is no CIFAR-10 at {data_path}")
 
-    preset = dict(MODES[mode])
-    if mode == "performance" and config.device_num > 1:
-        preset["total_epochs"] = 3
-    if mode == "rehearsal":  # about as many images a step on many cards as on one
-        preset["train_batch_size"] = max(8, preset["train_batch_size"] // config.device_num)
-    preset |= RECIPES[config.recipe]
-    preset |= {"mode": mode, "dataset": name, "device_type": device.kind}
-    if config.amp == "auto":
-        preset["amp"] = "O2" if device.type in ("npu", "cuda") else "O0"
+    preset = _preset(config, mode, device) | {"mode": mode, "dataset": name, "device_type": device.kind}
     asked = config.to_dict()
     open_ones = {key: value for key, value in preset.items() if asked[key] is None or asked[key] == "auto"}
     config = config.replace(**open_ones)
 
+    if config.warmup_epochs >= config.total_epochs:
+        raise ConfigError(
+            f"warmup_epochs={config.warmup_epochs:g}: fewer than total_epochs={config.total_epochs} are needed, or lr "
+            "never gets to its full value"
+        )
     if config.model not in variants():
         raise ConfigError(f"model={config.model!r} is unknown: choose one of {', '.join(variants())}")
     with warnings.catch_warnings():
@@ -149,6 +155,24 @@ def make_plan(config: TrainConfig) -> Plan:
         )
     label = f"{name}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "") + " images"
     return Plan(config, device, dataset, label, colour, tuple(choices))
+
+
+def _preset(config: TrainConfig, mode: str, device: Device) -> dict[str, object]:
+    """What mode, recipe and device set for parameters that are left open."""
+    preset = dict(MODES[mode])
+    if mode == "performance" and config.device_num > 1:
+        preset["total_epochs"] = 3
+    if mode == "rehearsal":  # about as many images a step on many cards as on one
+        preset["train_batch_size"] = max(8, preset["train_batch_size"] // config.device_num)
+    if mode == "full":
+        preset |= LENGTHS.get(config.recipe, {})
+    preset |= RECIPES[config.recipe]
+    usual = LENGTHS.get(config.recipe, MODES["full"])["total_epochs"]
+    epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
+    for counted in COUNTED_IN_EPOCHS if epochs < usual else ():
+        preset[counted] = type(preset[counted])(preset[counted] * epochs / usual)
+    preset["amp"] = "O2" if device.type in ("npu", "cuda") else "O0"
+    return preset
 
 
 def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:

@@ -26,6 +26,8 @@ class Precision:
         loss_scale: static factor, or "dynamic" (starts at 65,536, halves on overflow, doubles after 2,000 good
             steps). Levels O1 and O2 scale the loss; a step whose gradients overflow is skipped.
         momentum, weight_decay: of SGD with Nesterov momentum.
+        no_bias_decay: weight decay on the weights of convolutions and linear layers only (He et al., "Bag of
+            Tricks for Image Classification", 2019).
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Precision:
         loss_scale: float | str = 128.0,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
+        no_bias_decay: bool = False,
     ) -> None:
         self.device, self.level = device, level
         self.dtype = torch.float32 if level == "O0" else device.half_dtype
@@ -51,11 +54,14 @@ class Precision:
         # The optimiser's own copy, float32, of every half-precision weight at O2; the weight itself otherwise.
         self.masters = [self._master(p) if level == "O2" else p for p in self.params]
         self.halves = [(p, m) for p, m in zip(self.params, self.masters, strict=True) if p is not m]
+        # Biases and norms have one dimension, weights have two or four.
+        decaying = [m for m in self.masters if m.ndim > 1 or not no_bias_decay]
+        others = [m for m in self.masters if m.ndim <= 1 and no_bias_decay]
         self.optimizer = torch.optim.SGD(
-            self.masters,
+            [{"params": decaying}, *([{"params": others, "weight_decay": 0.0}] if others else [])],
             lr=0.0,
-            momentum=momentum,
             weight_decay=weight_decay,
+            momentum=momentum,
             nesterov=momentum > 0,
             fused=device.has_fused_optimizer or None,
         )
@@ -83,9 +89,7 @@ class Precision:
 
     def step(self, lr: float) -> None:
         """One SGD step with learning rate `lr`; gradients are used up. Skipped where they overflowed."""
-        for weight, master in self.halves:
-            master.grad = None if weight.grad is None else weight.grad.to(torch.float32)
-            weight.grad = None
+        self._collect()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.scaler.step(self.optimizer)
@@ -94,6 +98,17 @@ class Precision:
             self.scaler.update(self.static_scale)
         self.optimizer.zero_grad(set_to_none=True)
         self.publish()
+
+    @torch.no_grad()
+    def _collect(self) -> None:
+        """Copy the gradients of half-precision weights to their masters, all in one go."""
+        pairs = [(weight, master) for weight, master in self.halves if weight.grad is not None]
+        for _, master in pairs:
+            master.grad = torch.empty_like(master)
+        if pairs:
+            torch._foreach_copy_([master.grad for _, master in pairs], [weight.grad for weight, _ in pairs])
+        for weight, _ in pairs:
+            weight.grad = None
 
     @torch.no_grad()
     def publish(self) -> None:

@@ -39,9 +39,10 @@ def _kernel() -> object | None:
 
 def epoch_line(row: dict, epochs: int) -> str:
     """One epoch's row of metrics.jsonl as a line."""
+    flipped = f" ({row['top1_flip']:.2f} % with mirror images)" if "top1_flip" in row else ""
     return (
         f"epoch {row['epoch']}/{epochs}  lr {row['lr']:g}  train_loss {row['train_loss']:.4f}  "
-        f"test_loss {row['test_loss']:.4f}  top1 {row['top1']:.2f} %  {row['fps']:,.0f} images/s  "
+        f"test_loss {row['test_loss']:.4f}  top1 {row['top1']:.2f} %{flipped}  {row['fps']:,.0f} images/s  "
         f"{row['seconds']:.1f} s"
     )
 

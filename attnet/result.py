@@ -15,7 +15,8 @@ class Result:
     """A finished run, as in its result.json.
 
     `top1` (per cent) is the best epoch's, whose weights are best.pt; `last_top1` and `test_loss` (nats) are the
-    last epoch's; `fps` is the median over epochs in images/s (None when nothing was trained).
+    last epoch's; `fps` is the median over epochs in images/s (None when nothing was trained). `top1_flip` is the last
+    epoch's with logits averaged over image and mirror image, where `test_flip` asked for it.
     """
 
     top1: float
@@ -33,6 +34,7 @@ class Result:
     skipped_steps: int
     environment: dict[str, object]
     test_loss: float | None = None  # None in records from before it was kept
+    top1_flip: float | None = None
     output_dir: Path = Path()
     history: list[dict] = field(default_factory=list)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import statistics
@@ -10,10 +9,8 @@ import time
 from signal import Signals
 
 import torch
-from torch import Tensor, nn
 
 from attnet import checkpoint, device
-from attnet.batches import Batch
 from attnet.checkpoint import BEST, LAST, PREVIOUS, STEP, RunFolder
 from attnet.distributed import Requests, World
 from attnet.errors import AttnetError
@@ -21,10 +18,10 @@ from attnet.evaluation import Evaluation, evaluate
 from attnet.interrupt import STOPPED, StopSignal, TrainingInterrupted
 from attnet.model import build_model
 from attnet.plan import Plan
-from attnet.precision import Precision
 from attnet.progress import Progress
-from attnet.recipe import batch_loss, learning_rate
+from attnet.recipe import learning_rate
 from attnet.result import Result
+from attnet.step import TrainStep
 from attnet.weights import find_weights, load_weights
 
 # The document counts images per second from here on: the first steps also pay for start-up.
@@ -48,21 +45,9 @@ class Trainer:
         self.model = build_model(config.model, config.num_classes)
         if config.pretrained and (config.is_pretrain or not config.is_train):
             load_weights(self.model, find_weights(config.pretrained))
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.model.to(self.device.torch_device, memory_format=layout)
-        self.precision = Precision(
-            self.model,
-            self.device,
-            config.amp,
-            loss_scale=config.loss_scale,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-        network = self.world.wrap(self.model, self.device) if config.is_train else self.model
-        self.network: nn.Module = torch.compile(network) if config.compile else network
+        self.train_step = TrainStep(self.model, config, self.device, self.world)
         self.train_batches = plan.train_batches(self.world.rank, self.world.size) if config.is_train else None
         self.test_batches = plan.test_batches(self.world.rank, self.world.size)
-        self.norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.epoch, self.step = 0, 0
         self.loss_sum = torch.zeros((), device=self.device.torch_device)
         self.seconds = 0.0  # spent on the current epoch
@@ -73,33 +58,9 @@ class Trainer:
 
     # -- one epoch -----------------------------------------------------------------------------------------------
 
-    def train_step(self, micro_batches: list[Batch], lr: float) -> Tensor:
-        """Forward, backward and one optimiser step; the mean loss of this card's micro-batches, on the device."""
-        total = torch.zeros((), device=self.device.torch_device)
-        for index, batch in enumerate(micro_batches):
-            self._update_statistics(index == 0)
-            with self._exchange(index == len(micro_batches) - 1):
-                with self.precision.autocast():
-                    logits = self.network(batch.images.to(self.precision.input_dtype))
-                loss = batch_loss(logits, batch) / len(micro_batches)
-                self.precision.backward(loss)
-            total += loss.detach()
-        self.precision.step(lr)
-        return total
-
-    def _update_statistics(self, on: bool) -> None:
-        """Batch norm's running statistics follow the first micro-batch of a step alone: rank 0's, on many cards."""
-        if self.config.accumulate > 1:
-            for norm in self.norms:
-                norm.track_running_stats = on
-
-    def _exchange(self, on: bool) -> contextlib.AbstractContextManager:
-        """Ranks exchange gradients once a step, after its last micro-batch."""
-        return contextlib.nullcontext() if on or self.world.size == 1 else self.network.no_sync()
-
     def train_epoch(self, stop: StopSignal) -> list[float] | None:
         """The steps that are left of the current epoch; each card's images/s, or None when stopped before the end."""
-        self.network.train()
+        self.model.train()
         self.progress.begin_epoch(self.epoch + 1, self.step)
         begun = counted_from = time.perf_counter()
         counted_step = self.step
@@ -141,17 +102,19 @@ class Trainer:
 
     def test(self) -> Evaluation:
         """Evaluate on the test images, each card its share."""
-        self.world.broadcast_buffers(self.model)
+        precision = self.train_step.precision
         mine = evaluate(
-            self.network if self.world.size == 1 else self.model,
+            self.train_step.for_testing(),
             self.test_batches,
             self.plan.dataset.classes,
-            autocast=self.precision.autocast,
-            input_dtype=self.precision.input_dtype,
+            autocast=precision.autocast,
+            input_dtype=precision.input_dtype,
+            mirror=self.config.test_flip,
         )
-        parts = self.world.gather((mine.logits, mine.labels))
-        logits, labels = (self.test_batches.whole(rows) for rows in zip(*parts, strict=True))
-        return Evaluation(logits, labels, mine.classes)
+        whole = self.test_batches.whole
+        parts = zip(*self.world.gather((mine.logits, mine.labels, mine.mirrored)), strict=True)
+        logits, labels, mirrored = (whole(rows) if rows[0] is not None else None for rows in parts)
+        return Evaluation(logits, labels, mine.classes, mirrored)
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -206,6 +169,8 @@ class Trainer:
             "fps": min(rank_fps) * len(rank_fps),
             "seconds": self.seconds + time.perf_counter() - begun,
         }
+        if evaluation.mirrored is not None:
+            row["top1_flip"] = evaluation.top1_flip
         if len(rank_fps) > 1:
             row["rank_fps"] = rank_fps
         self.rows.append(row)
@@ -237,11 +202,12 @@ class Trainer:
             model=config.model,
             dataset=self.plan.dataset_label,
             last_top1=evaluation.top1,
+            top1_flip=None if evaluation.mirrored is None else evaluation.top1_flip,
             test_loss=evaluation.loss,
             per_class=evaluation.per_class,
             confusion=evaluation.confusion.tolist(),
             peak_memory=max(self.world.gather(self.device.peak_memory())),
-            skipped_steps=int(self.precision.skipped.item()),
+            skipped_steps=int(self.train_step.precision.skipped.item()),
             environment=device.environment(self.device),
             output_dir=self.folder.path,
             history=list(rows),
@@ -253,13 +219,9 @@ class Trainer:
 
     # -- saving --------------------------------------------------------------------------------------------------
 
-    def weights(self) -> dict[str, Tensor]:
-        """The network's weights in full precision."""
-        return self.precision.full_weights(self.model)
-
     def save_weights(self, name: str, top1: float | None = None) -> None:
         """Write the weights alone, with what they are: what somebody who does not train needs."""
-        content = {"model": self.weights(), "epoch": self.epoch, "top1": top1}
+        content = {"model": self.train_step.weights(), "epoch": self.epoch, "top1": top1}
         checkpoint.save(content | self.about(), self.folder.path / name)
 
     def about(self) -> dict[str, object]:
@@ -280,8 +242,6 @@ class Trainer:
         if not self.world.is_main:
             return
         content = {
-            "model": self.weights(),
-            "precision": self.precision.state(),
             "epoch": self.epoch,
             "step": self.step,
             "shards": self.world.size * self.config.accumulate,
@@ -290,7 +250,8 @@ class Trainer:
             "rows": self.rows,
             "best": self.best,
             "rng": torch.get_rng_state(),
-        } | self.about()
+        }
+        content |= self.train_step.state() | self.about()
         folder = self.folder.path
         checkpoint.save(content, folder / name, keep=folder / PREVIOUS if name == LAST else None)
         if name == LAST:
@@ -313,8 +274,7 @@ class Trainer:
         if state is None:
             self.progress.emit(f"resume: no usable checkpoint in {folder}; from the beginning")
             return
-        self.precision.load_full_weights(self.model, state["model"])
-        self.precision.load_state(state["precision"])
+        self.train_step.load_state(state)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         if self.world.is_main:
             self.loss_sum.copy_(state["loss_sum"])

@@ -10,8 +10,8 @@ from attnet.data import Split
 from attnet.errors import ConfigError
 
 CPU = torch.device("cpu")
-PLAIN = Augmentation(flip=False, crop_padding=0)
-ALL = Augmentation(flip=True, crop_padding=2, cutout=5, mixup=0.3)
+PLAIN = Augmentation(flip="off", crop_padding=0)
+ALL = Augmentation(flip="random", crop_padding=2, cutout=5, mixup=0.3)
 SIDE = 12
 
 
@@ -57,7 +57,7 @@ def by_hand(split: Split, plan: dict[str, Tensor], row: int, augmentation: Augme
     "augmentation",
     [
         Augmentation(crop_padding=0),
-        Augmentation(flip=False, crop_padding=4),
+        Augmentation(flip="off", crop_padding=4),
         Augmentation(crop_padding=3, cutout=5),
         Augmentation(crop_padding=3, cutout=6),
     ],
@@ -68,7 +68,7 @@ def test_augmentation_is_the_reference_image_by_image(augmentation, standardised
     colour = Colour.of(split.images) if standardised else None
     batches = TrainBatches(split, 10, CPU, seed=3, augmentation=augmentation, colour=colour)
     plan = batches._draw(7)
-    assert set(plan["mirror"].tolist()) == ({0, 1} if augmentation.flip else {0})
+    assert set(plan["mirror"].tolist()) == ({0} if augmentation.flip == "off" else {0, 1})
     assert set(plan["offset"].flatten().tolist()) == set(range(2 * augmentation.crop_padding + 1))
     images = torch.cat([batch.images for batch in flat(batches, 7)])
     labels = torch.cat([batch.labels for batch in flat(batches, 7)])
@@ -88,7 +88,7 @@ def test_without_augmentation_every_image_comes_once_and_unchanged():
 
 def test_cutout_is_a_square_and_smaller_only_at_the_border():
     white = Split(torch.full((400, 3, SIDE, SIDE), 255, dtype=torch.uint8), torch.zeros(400, dtype=torch.int64))
-    augmentation = Augmentation(flip=False, crop_padding=0, cutout=4)
+    augmentation = Augmentation(flip="off", crop_padding=0, cutout=4)
     (batch,) = flat(TrainBatches(white, 400, CPU, augmentation=augmentation))
     hole = batch.images == 0
     assert torch.equal(hole.any(dim=1), hole.all(dim=1)), "all colours at once"
@@ -103,7 +103,7 @@ def test_mixup_is_a_weighted_sum_with_the_batch_in_reverse():
     apart = flat(TrainBatches(split, 6, CPU, seed=1, augmentation=augmentation))
     mixed = flat(TrainBatches(split, 6, CPU, seed=1, augmentation=Augmentation(crop_padding=2, cutout=3, mixup=0.5)))
     weights = [batch.weight for batch in mixed]
-    assert len(set(weights)) == len(mixed) == 10
+    assert len({weight.item() for weight in weights}) == len(mixed) == 10
     assert 0.5 <= min(weights) < max(weights) <= 1
     for plain, batch in zip(apart, mixed, strict=True):
         assert plain.weight == 1
@@ -112,6 +112,27 @@ def test_mixup_is_a_weighted_sum_with_the_batch_in_reverse():
         torch.testing.assert_close(batch.images, expected, rtol=1e-5, atol=1e-6)
         assert torch.equal(batch.labels, plain.labels)
         assert torch.equal(batch.other_labels, plain.labels.flip(0))
+
+
+def test_mixup_ends_where_it_is_told_to():
+    batches = TrainBatches(make_split(), 10, CPU, augmentation=Augmentation(mixup=0.5, mixup_epochs=2))
+    mixed = [all(batch.other_labels is not None for batch in flat(batches, epoch)) for epoch in range(4)]
+    assert mixed == [True, True, False, False]
+    assert all(batch.other_labels is None and batch.weight == 1 for batch in flat(batches, 2))
+
+
+def test_alternating_flip_shows_every_image_from_both_sides_in_two_epochs():
+    split = make_split()
+    augmentation = Augmentation(flip="alternating", crop_padding=0)
+    seen: dict[int, list[bool]] = {label: [] for label in range(50)}
+    for epoch in range(4):
+        for batch in flat(TrainBatches(split, 10, CPU, seed=2, augmentation=augmentation), epoch):
+            for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+                original = split.images[label].float() / 255
+                assert torch.equal(image, original) or torch.equal(image, original.flip(2))
+                seen[label].append(not torch.equal(image, original))
+    assert all(sides in ([False, True] * 2, [True, False] * 2) for sides in seen.values())
+    assert 10 < sum(sides[0] for sides in seen.values()) < 40, "which side comes first is drawn"
 
 
 def test_an_epoch_depends_on_seed_and_number_alone():

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from attnet.config import MODES, RECIPES, TrainConfig, field_types, parameter_fields
+from attnet.config import TrainConfig, field_types, parameter_fields
 from attnet.errors import ConfigError
 from attnet.flags import default_text, parse_arguments
 from attnet.paths import resolve_path
+from attnet.presets import LENGTHS, MODES, RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = parameter_fields()
@@ -47,9 +48,8 @@ def test_every_parameter_is_explained(name):
         assert default_text(spec) != "None"
 
 
-@pytest.mark.parametrize("preset", [*MODES, *RECIPES])
-def test_presets_hold_valid_parameters_that_are_open_by_default(preset):
-    table = (MODES | RECIPES)[preset]
+@pytest.mark.parametrize("table", [*MODES.values(), *RECIPES.values(), *LENGTHS.values()])
+def test_presets_hold_valid_parameters_that_are_open_by_default(table):
     config = TrainConfig(**table)
     assert {name: getattr(config, name) for name in table} == table
     assert [name for name in table if FIELDS[name].default is not None] == []
@@ -132,8 +132,8 @@ def test_a_wrong_flag_names_the_right_one(arguments, words):
         ("loss_scale", "static", '"dynamic"'),
         ("loss_scale", "nan", '"dynamic"'),
         ("loss_scale", True, '"dynamic"'),
-        ("flip", "maybe", "true or false"),
-        ("flip", 2, "true or false"),
+        ("flip", "maybe", "choose one of off, random, alternating"),
+        ("normalize", 2, "true or false"),
         ("is_train", None, "true or false"),
         ("model", 92, "text"),
         ("data_path", None, "text"),
@@ -159,9 +159,9 @@ def test_a_bad_value_is_named_with_its_rule(name, value, rule):
         ("train_images", 2**53 + 1, 2**53 + 1),  # which no float holds
         ("lr", 1, 1.0),
         ("lr", " 1e-3", 0.001),
-        ("flip", "False", False),
-        ("flip", 0, False),
-        ("flip", "yes", True),
+        ("flip", "False", "off"),
+        ("compile", False, "off"),
+        ("flip", "yes", "random"),
         ("flip", None, None),
         ("loss_scale", "256", 256.0),
         ("loss_scale", "dynamic", "dynamic"),

@@ -137,3 +137,12 @@ def test_no_other_file_knows_a_device_type():
         if pattern.search(line)
     ]
     assert found == [], "device types belong in attnet/device.py alone"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process inherits its parent's peak")
+def test_peak_memory_is_the_process_own():
+    ballast = bytearray(2**30)
+    ballast[:: 2**12] = b"x" * len(ballast[:: 2**12])
+    code = "from attnet.device import Device; print(Device('CPU').peak_memory())"
+    child = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert child < len(ballast) < Device("CPU").peak_memory()

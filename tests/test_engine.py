@@ -17,6 +17,7 @@ from attnet.errors import AttnetError, ConfigError, WeightsError
 from attnet.interrupt import StopSignal
 from attnet.plan import make_plan
 from attnet.progress import Progress
+from attnet.step import TrainStep
 from attnet.weights import read_weights
 
 # A run of a few seconds on one core.
@@ -114,6 +115,18 @@ def test_cosine_glides_from_lr_to_zero():
     assert rates == pytest.approx([0.2, 0.1 * (1 + half), 0.1, 0.1 * (1 - half), 0])
 
 
+def test_one_cycle_is_two_straight_lines():
+    config = TrainConfig(lr=0.2, lr_batch=0, warmup_epochs=2, total_epochs=6, schedule="onecycle", train_batch_size=8)
+    rates = [recipe.learning_rate(config, done) for done in (0, 1, 2, 3, 4, 5, 6)]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.15, 0.1, 0.05, 0])
+
+
+def test_cosine_begins_after_the_warm_up():
+    config = TrainConfig(lr=0.2, lr_batch=4, warmup_epochs=1, total_epochs=5, schedule="cosine", train_batch_size=8)
+    rates = [recipe.learning_rate(config, done) for done in (0, 0.5, 1, 3, 5)]
+    assert rates == pytest.approx([0.2, 0.3, 0.4, 0.2, 0])  # twice lr_batch: from lr to twice lr
+
+
 def test_learning_rate_of_the_document():
     config = make_plan(TrainConfig(**{**SMALL, "total_epochs": 300})).config
     rates = [recipe.learning_rate(config, epoch) for epoch in range(300)]
@@ -141,11 +154,11 @@ def test_recipe_seed_against_a_plain_loop(tmp_path):
     """
     trainer = trainer_for(tmp_path)
     trainer.model.double()
-    trainer.precision.input_dtype = torch.float64
+    trainer.train_step.precision.input_dtype = torch.float64
     torch.manual_seed(0)
     model = attnet.build_model("attention56_tiny").double()
     sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    trainer.network.train()
+    trainer.model.train()
     for _, [batch] in zip(range(5), trainer.train_batches.epoch(0), strict=False):
         ours = trainer.train_step([batch], 0.1)
         sgd.zero_grad()
@@ -166,7 +179,7 @@ def test_accumulated_step_is_the_mean_of_its_micro_batches(tmp_path):
     assert len(micro) == 2 and len(trainer.train_batches) == 4
     for batch in micro:  # one after the other, so that batch norm sees them as ours does
         (F.cross_entropy(model(batch.images), batch.labels) / 2).backward()
-    trainer.network.train()
+    trainer.model.train()
     trainer.train_step(micro, 0.1)
     grads = {n: p.grad for n, p in model.named_parameters()}
     for name, parameter in trainer.model.named_parameters():
@@ -180,6 +193,16 @@ def test_mixup_loss():
     assert mixed.item() == pytest.approx(
         0.3 * F.cross_entropy(logits, a).item() + 0.7 * F.cross_entropy(logits, b).item()
     )
+
+
+def test_label_smoothing_is_the_loss_against_softened_labels():
+    logits, labels = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]]), torch.tensor([0, 1])
+    soft = 0.9 * F.one_hot(labels, 3) + 0.1 / 3
+    expected = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert recipe.batch_loss(logits, Batch(torch.empty(0), labels), 0.1).item() == pytest.approx(expected.item())
+    mixed = Batch(torch.empty(0), labels, labels.flip(0), torch.tensor(0.8))
+    other = -(soft.flip(0) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert recipe.batch_loss(logits, mixed, 0.1).item() == pytest.approx((0.8 * expected + 0.2 * other).item())
 
 
 def test_fps_counts_after_five_steps(tmp_path, monkeypatch):
@@ -200,11 +223,11 @@ def test_fps_counts_after_five_steps(tmp_path, monkeypatch):
 
 def test_diverged_training_stops_and_keeps_the_last_good_weights(tmp_path, monkeypatch):
     trainer = trainer_for(tmp_path, train_images=32)
-    monkeypatch.setattr(trainer, "train_step", lambda micro, lr: torch.tensor(0.5))
+    monkeypatch.setattr(TrainStep, "__call__", lambda self, micro, lr: torch.tensor(0.5))
     trainer.config = trainer.config.replace(total_epochs=1)
     trainer.run(trainer.folder, trainer.progress)
     kept = (tmp_path / "last.pt").read_bytes()
-    monkeypatch.setattr(trainer, "train_step", lambda micro, lr: torch.tensor(float("nan")))
+    monkeypatch.setattr(TrainStep, "__call__", lambda self, micro, lr: torch.tensor(float("nan")))
     trainer.config = trainer.config.replace(total_epochs=2)
     with pytest.raises(AttnetError, match=r"epoch 2: the training loss is nan.*Lower lr \(0\.1\).*last\.pt"):
         trainer.run(trainer.folder, trainer.progress)

@@ -99,13 +99,13 @@ def test_performance_mode_is_the_documents(gpus, cards, epochs):
 
 
 def test_explicit_parameters_win_over_mode_and_recipe():
-    asked = {"model": "attention92", "total_epochs": 7, "lr": 0.0, "flip": False, "crop_padding": 0, "amp": "O1"}
+    asked = {"model": "attention92", "total_epochs": 7, "lr": 0.0, "flip": "off", "crop_padding": 0, "amp": "O1"}
     plan = make_plan(TrainConfig(**TINY, **asked, num_classes=12))
     assert {name: getattr(plan.config, name) for name in TINY | asked} == TINY | asked
     assert (plan.config.num_classes, plan.config.momentum) == (12, 0.9)
     assert (len(plan.dataset.train), len(plan.dataset.test)) == (64, 50)
     batches = plan.train_batches()
-    assert (len(batches), batches.augmentation.flip, batches.augmentation.crop_padding) == (4, False, 0)
+    assert (len(batches), batches.augmentation.flip, batches.augmentation.crop_padding) == (4, "off", 0)
 
 
 def test_a_plan_of_a_plan_is_the_same():
