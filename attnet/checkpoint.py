@@ -213,7 +213,7 @@ def _resumable(path: Path) -> Path:
 
 
 # Parameters that may differ between the parts of one run: they decide where it runs and is shown, not what it does.
-_FREE = {
+FREE = {
     *("output_dir", "resume", "progress", "data_path", "is_pretrain", "pretrained", "checkpoint_seconds"),
     *("device_type", "device_id", "device_num", "accumulate", "nnodes", "node_rank", "dist_url", "max_restarts"),
     "keep_epochs",
@@ -236,7 +236,7 @@ def check_same_run(stored: TrainConfig, config: TrainConfig) -> None:
         ConfigError: the parameters that differ, with both values.
     """
     old, new = stored.to_dict(), config.to_dict()
-    changed = [f"{n}={new[n]!r} (was {old[n]!r})" for n in new if n not in _FREE and new[n] != old[n]]
+    changed = [f"{n}={new[n]!r} (was {old[n]!r})" for n in new if n not in FREE and new[n] != old[n]]
     if changed:
         raise ConfigError(
             f"resume: this run was begun with other parameters: {', '.join(changed)}; "

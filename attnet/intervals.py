@@ -1,7 +1,10 @@
-"""A mean and how far chance in the choice of images may have moved it."""
+"""A mean and how far chance may have moved it: in the choice of images, or of seeds."""
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,3 +60,37 @@ def confidence_interval(values: Tensor, level: float = 0.95, resamples: int = 10
         means.append(values[torch.randint(n, (len(rows), n), generator=generator)].mean(dim=1))
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     return Interval(values.mean().item(), *torch.cat(means).quantile(ends).tolist())
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
+    """`mean` of a value a seed, and `low` to `high`, its 95 % confidence interval; None for what too few values give.
+
+    By Student's t distribution (Student, "The probable error of a mean", 1908), which holds for few and roughly
+    normal values; the bootstrap of `confidence_interval` is too narrow for so few.
+    """
+    mean = statistics.mean(values) if values else None
+    if len(values) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    reach = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return {"mean": mean, "low": mean - reach, "high": mean + reach}
+
+
+def t_quantile(freedom: int, level: float = 0.95) -> float:
+    """What |t| stays below with probability `level`, for Student's t of `freedom` degrees of freedom.
+
+    With t = sqrt(freedom) tan(angle), the density of the angle is proportional to cos(angle)^(freedom - 1).
+    """
+    low, high = 0.0, math.pi / 2
+    wanted = level * _cosine_integral(freedom - 1, high)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _cosine_integral(freedom - 1, middle) < wanted else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _cosine_integral(power: int, angle: float) -> float:
+    """The integral of cos^power from 0 to `angle`, by parts."""
+    value, first = (math.sin(angle), 3) if power % 2 else (angle, 2)
+    for k in range(first, power + 1, 2):
+        value = (math.cos(angle) ** (k - 1) * math.sin(angle) + (k - 1) * value) / k
+    return value

@@ -1,11 +1,12 @@
 """Confidence intervals: as wide as they should be, and the same for the same seed."""
 
 import math
+import statistics
 
 import pytest
 import torch
 
-from attnet.intervals import confidence_interval
+from attnet.intervals import confidence_interval, over_seeds, t_quantile
 
 
 def test_interval_covers_the_truth_as_often_as_it_says():
@@ -49,3 +50,19 @@ def test_interval_draws_every_image():
 def test_interval_of_equal_values_is_a_point(values):
     interval = confidence_interval(values)
     assert interval.low == interval.mean == interval.high == values[0].item()
+
+
+def test_interval_over_seeds_covers_the_truth_as_often_as_it_says():
+    draws = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [over_seeds(draw) for draw in draws]
+    covered = statistics.mean(row["low"] <= 0 <= row["high"] for row in rows)
+    assert covered == pytest.approx(0.95, abs=0.02)
+
+
+def test_t_quantile_where_it_is_known_in_closed_form():
+    assert t_quantile(1) == pytest.approx(math.tan(math.pi * 0.95 / 2))
+    assert t_quantile(2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)))
+    assert t_quantile(1, 0.5) == pytest.approx(1)
+    assert t_quantile(5000) == pytest.approx(statistics.NormalDist().inv_cdf(0.975), rel=1e-3)
+    quantiles = [t_quantile(freedom) for freedom in range(1, 60)]
+    assert quantiles == sorted(quantiles, reverse=True)

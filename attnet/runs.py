@@ -1,0 +1,210 @@
+"""Runs as processes of their own: started or resumed, several at once, tried again when they fail, ended with us."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnet import device as devices
+from attnet.checkpoint import FREE, RunFolder, is_finished
+from attnet.config import TrainConfig, parameter_fields
+from attnet.errors import ConfigError
+from attnet.flags import to_flags
+from attnet.interrupt import STOPPED, StopSignal, TrainingInterrupted
+from attnet.paths import repository_root, resolve_path
+from attnet.presets import RECIPES
+from attnet.result import Result
+
+POLL = 0.2  # seconds between looks at the processes
+GRACE = 120.0  # seconds that stopped runs have to finish their step and save
+ATTEMPTS = 2  # a run that failed is tried once more
+LOG = "output.log"
+# Parameters that may change while a run goes on, and yet decide its result when they are set from the start.
+_DECISIVE = {"data_path", "is_pretrain", "pretrained", "accumulate", "device_num"}
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
+# Looked up here, so that a new process has nothing left to do but the call.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def content_hash(config: TrainConfig) -> str:
+    """Eight hexadecimal digits of the parameters that decide a run's result, its seed apart.
+
+    A recipe counts with the values it stands for, so the hash changes when the recipe is changed; what is as in
+    recipe `seed` does not count, so the hash stays when `TrainConfig` gets a new parameter.
+    """
+    usual = {name: spec.default for name, spec in parameter_fields().items()} | RECIPES["seed"]
+    values = RECIPES[config.recipe] | {name: value for name, value in config.to_dict().items() if value is not None}
+    left_out = (FREE - _DECISIVE) | {"seed"}
+    decisive = {name: value for name, value in values.items() if name not in left_out and value != usual[name]}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration with one seed; `config.output_dir` is the folder that belongs to it alone."""
+
+    name: str
+    config: TrainConfig
+
+    @property
+    def folder(self) -> Path:
+        return resolve_path(self.config.output_dir)
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.config.seed}"
+
+    def is_in_use(self) -> bool:
+        """Whether another process trains here, such as one that still saves after its sweep was killed.
+
+        Such a run is left waiting until it is free, or finished.
+        """
+        if not self.folder.exists():
+            return False
+        try:
+            RunFolder(self.folder).close()
+        except ConfigError:
+            return True
+        return False
+
+    def start(self, slot: int = 0) -> subprocess.Popen:
+        """Begin the run, or go on where it was stopped; on the accelerator `slot` cards after `device_id`."""
+        changes: dict[str, object] = {}
+        if slot and devices.choose(self.config.device_type, self.config.device_id).is_accelerator:
+            changes["device_id"] = self.config.device_id + slot
+        if (self.folder / "config.json").exists():
+            changes["resume"] = self.config.output_dir
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = os.environ.get("PYTHONPATH")
+        paths = [str(Path(__file__).parents[1]), *([path] if path else [])]
+        with open(self.folder / LOG, "a") as log:
+            # A session of its own, so that Ctrl-C here reaches it only as our orderly request to stop.
+            return subprocess.Popen(
+                [sys.executable, "-m", "attnet.train", *to_flags(self.config.replace(**changes))],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                cwd=repository_root(),
+                start_new_session=True,
+                preexec_fn=_end_with_parent if _PRCTL else None,
+            )
+
+    def failure(self, status: int) -> str:
+        """Why its process failed: how it ended, and the last line of its log."""
+        lines = [line for line in (self.folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return f"{how}; {lines[-1].strip() if lines else 'it wrote nothing'}"
+
+
+def _end_with_parent() -> None:
+    """In a new process, on Linux: be asked to stop as soon as the sweep is gone, even by SIGKILL."""
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass
+class _Job:
+    """A run at work: its process, and when that was started (seconds of the monotonic clock)."""
+
+    run: Run
+    process: subprocess.Popen
+    begun: float
+
+
+class Runner:
+    """Works off runs, `parallel` at once, a line on standard output for each; leaving the context ends every process.
+
+    `failures` says why, for each run that failed ATTEMPTS times.
+    """
+
+    def __init__(self, runs: Sequence[Run], parallel: int) -> None:
+        self.waiting, self.total, self.parallel = list(runs), len(runs), parallel
+        self.jobs: dict[int, _Job] = {}  # by slot
+        self.attempts: Counter[Run] = Counter()
+        self.failures: dict[Run, str] = {}
+        self.seconds: list[float] = []  # of each run that was finished here
+        self.shown = 0
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ask what still runs to stop, which saves it; then make sure."""
+        for job in self.jobs.values():
+            job.process.terminate()
+        deadline = time.monotonic() + GRACE
+        for job in self.jobs.values():
+            try:
+                job.process.wait(max(0.0, deadline - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                deadline = 0.0
+                job.process.kill()
+                job.process.wait()
+
+    def work(self, stop: StopSignal) -> None:
+        """Until every run is finished or has failed.
+
+        Raises:
+            TrainingInterrupted: `stop` has a signal.
+        """
+        while self.waiting or self.jobs:
+            if stop.number is not None:
+                message = (
+                    f"{STOPPED} {signal.Signals(stop.number).name} with {self.shown} of {self.total} runs done; what "
+                    "was begun is saved. Start the same again to go on"
+                )
+                raise TrainingInterrupted(message, stop.number)
+            self._pass_finished()
+            self._start_some()
+            time.sleep(POLL)
+            for slot, job in list(self.jobs.items()):
+                if (status := job.process.poll()) is not None:
+                    del self.jobs[slot]
+                    self._ended(job, status)
+
+    def _pass_finished(self) -> None:
+        for run in [run for run in self.waiting if is_finished(run.folder)]:
+            self.waiting.remove(run)
+            self._show(run, "done before")
+
+    def _start_some(self) -> None:
+        for slot in sorted(set(range(self.parallel)) - set(self.jobs)):
+            run = next((run for run in self.waiting if not run.is_in_use()), None)
+            if run is None:
+                return
+            self.waiting.remove(run)
+            self.attempts[run] += 1
+            self.jobs[slot] = _Job(run, run.start(slot), time.monotonic())
+
+    def _ended(self, job: _Job, status: int) -> None:
+        run = job.run
+        if is_finished(run.folder):
+            self.seconds.append(time.monotonic() - job.begun)
+            self._show(run, f"{self.seconds[-1] / 60:.1f} min")
+        elif self.attempts[run] < ATTEMPTS:
+            self.waiting.insert(0, run)
+        else:
+            self.failures[run] = run.failure(status)
+            self._show(run)
+
+    def _show(self, run: Run, how: str = "") -> None:
+        self.shown += 1
+        if run in self.failures:
+            outcome = f"failed {ATTEMPTS} times: {self.failures[run]} ({run.folder / LOG})"
+        else:
+            outcome = f"Top-1 {Result.load(run.folder).last_top1:.2f} %, {how}"
+        left = len(self.waiting) + len(self.jobs)
+        if left and self.seconds:
+            minutes = statistics.mean(self.seconds) * left / min(left, self.parallel) / 60
+            outcome += f", about {minutes:.1f} min left"
+        print(f"[{self.shown}/{self.total}] {run}: {outcome}", flush=True)

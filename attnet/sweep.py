@@ -1,0 +1,188 @@
+"""Several configurations, each with several seeds: one after the other or several at once, resumable, one table out.
+
+    sweep = Sweep({"step": TrainConfig(), "cosine": TrainConfig(schedule="cosine")}, seeds=(0, 1, 2), folder="runs/lr")
+    print(sweep_table(sweep.run()))
+
+Each run is `python -m attnet.train` in a process of its own and has a folder of its own. What is finished there is
+not run again, so a sweep that was stopped in whatever way is simply started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnet import device as devices
+from attnet.checkpoint import RunFolder, is_finished
+from attnet.config import TrainConfig, parameter_fields
+from attnet.errors import ConfigError
+from attnet.interrupt import StopSignal
+from attnet.intervals import over_seeds
+from attnet.paths import relative_to_root, resolve_path
+from attnet.result import Result
+from attnet.runs import Run, Runner, content_hash
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Configurations by name, the seeds that each is run with, and the folder of all runs.
+
+    Raises:
+        ConfigError: no configuration or seed, a seed twice, or a name that cannot be a folder's.
+    """
+
+    configs: Mapping[str, TrainConfig]
+    seeds: Sequence[int]
+    folder: str | Path
+
+    def __post_init__(self) -> None:
+        if not self.configs:
+            raise ConfigError("configs={}: at least one configuration is needed")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds={list(self.seeds)}: at least one is needed, and none twice")
+        for name in self.configs:
+            if not re.fullmatch(r"\w([\w .+-]*[\w+-])?", name):
+                raise ConfigError(f"configs: {name!r} names a folder too; use letters, digits, spaces and . _ + -")
+
+    def runs(self) -> list[Run]:
+        """Every run, seed by seed, so that a sweep stopped early has about as many of each configuration."""
+        return [Run(name, self._prepared(name, seed)) for seed in self.seeds for name in self.configs]
+
+    def _prepared(self, name: str, seed: int) -> TrainConfig:
+        config = self.configs[name]
+        folder = resolve_path(self.folder) / name / f"{content_hash(config)}-seed{seed}"
+        return config.replace(seed=seed, output_dir=relative_to_root(folder), resume="", progress="lines")
+
+    def results(self) -> dict[str, dict[int, Result]]:
+        """name -> seed -> result, of the runs that are finished."""
+        found: dict[str, dict[int, Result]] = {name: {} for name in self.configs}
+        for run in self.runs():
+            if is_finished(run.folder):
+                found[run.name][run.config.seed] = Result.load(run.folder)
+        return found
+
+    def run(self, parallel: int = 1) -> list[dict[str, object]]:
+        """Run what is not finished, `parallel` at once (on accelerators, each on a card of its own).
+
+        Each run gets a line on standard output. One that fails is tried once more, then its row says why; the others
+        go on.
+
+        Returns:
+            A row a configuration: `name`; `changed`, the parameters that the configurations do not share; `top1` of
+            the last epoch, by seed (per cent, None without one), its `mean` over seeds with the 95 % confidence
+            interval `low` to `high`; `fps`, the median over runs (images/s); `seconds` of training and testing in
+            all; `failures`, sentences.
+
+        Raises:
+            ConfigError: more at once than there are cards, or another sweep at work in the folder.
+            TrainingInterrupted: after Ctrl-C or SIGTERM; what was begun is saved, and the same call goes on.
+        """
+        self._check_parallel(parallel)
+        with self._held(), StopSignal() as stop, Runner(self.runs(), parallel) as runner:
+            runner.work(stop)
+        results, changed = self.results(), self._changed()
+        return [
+            {
+                "name": name,
+                "changed": changed[name],
+                **summary([results[name].get(seed) for seed in self.seeds]),
+                "failures": [f"seed {r.config.seed}: {why}" for r, why in runner.failures.items() if r.name == name],
+            }
+            for name in self.configs
+        ]
+
+    def _changed(self) -> dict[str, dict[str, object]]:
+        """name -> what is not at its default, without what is the same in all configurations."""
+        defaults = {name: spec.default for name, spec in parameter_fields().items()}
+        tables = {name: config.to_dict() for name, config in self.configs.items()}
+        shared = [key for key in defaults if len({table[key] for table in tables.values()}) == 1]
+        return {
+            name: {key: value for key, value in table.items() if key not in shared and value != defaults[key]}
+            for name, table in tables.items()
+        }
+
+    def _check_parallel(self, parallel: int) -> None:
+        if parallel < 1:
+            raise ConfigError(f"parallel={parallel}: at least 1 run at a time is needed")
+        for config in self.configs.values() if parallel > 1 else ():
+            if config.device_num > 1:
+                raise ConfigError(f"parallel={parallel}: runs of device_num={config.device_num} go one at a time only")
+            kind = devices.choose(config.device_type, config.device_id).kind
+            cards = devices.count(kind) - config.device_id
+            if kind != "CPU" and parallel > cards:
+                raise ConfigError(
+                    f"parallel={parallel}: each run takes a card, and from device_id={config.device_id} on there are "
+                    f"{cards} of type {kind}; give parallel={cards}"
+                )
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other sweeps out of the folder, since two would begin the same runs."""
+        folder = resolve_path(self.folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = RunFolder(folder)
+        except ConfigError:
+            raise ConfigError(f"folder={folder}: another sweep works there; wait, or give another folder") from None
+        except OSError as error:
+            raise ConfigError(f"folder={folder}: cannot be written ({error.strerror}); give another one") from None
+        with lock:
+            yield
+
+
+def summary(results: Sequence[Result | None]) -> dict[str, object]:
+    """What a row says of the runs of one configuration, a result a seed, None for one that failed.
+
+    `top1` is the last epoch's: the best epoch's would be picked by the test images.
+    """
+    done = [result for result in results if result is not None]
+    fps = [result.fps for result in done if result.fps]
+    return {
+        "top1": [result and result.last_top1 for result in results],
+        **over_seeds([result.last_top1 for result in done]),
+        "fps": statistics.median(fps) if fps else None,
+        "seconds": sum(row["seconds"] for result in done for row in result.history),
+    }
+
+
+def sweep_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table of the rows of `Sweep.run`, means with 95 % confidence intervals; below it what failed."""
+    lines = [
+        "| configuration | changed | Top-1 of the last epoch (%) | by seed | images/s | minutes | failed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [
+            row["name"],
+            changes_text(row["changed"]),
+            mean_text(row),
+            ", ".join("–" if value is None else f"{value:.2f}" for value in row["top1"]),
+            "–" if row["fps"] is None else f"{row['fps']:,.0f}",
+            f"{row['seconds'] / 60:.1f}",
+            str(len(row["failures"])),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + failures_text(rows)
+
+
+def changes_text(changed: Mapping[str, object]) -> str:
+    """Parameters and their values for a cell of a table."""
+    return ", ".join(f"{name}={value}" for name, value in changed.items()).replace("|", "\\|") or "–"
+
+
+def failures_text(rows: Sequence[Mapping[str, object]]) -> str:
+    """What failed, a Markdown list to stand below a table; empty when nothing did."""
+    items = [f"- {row['name']}, {failure}" for row in rows for failure in row["failures"]]
+    return "\n".join(["\n", *items]) if items else ""
+
+
+def mean_text(row: Mapping[str, object], form: str = ".2f") -> str:
+    """`mean` with `low` and `high` as text; "–" where there is none."""
+    if row["mean"] is None:
+        return "–"
+    interval = "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
+    return f"{row['mean']:{form}}{interval}"
