@@ -10,6 +10,8 @@ from attnet.plots.contrasts import plot_masks_through_training, plot_right_and_w
 from attnet.plots.figure import Picture
 from attnet.plots.masks import overlay, plot_channels, plot_figure1, plot_module, plot_overlays
 from attnet.plots.measures import plot_deletion_insertion, plot_effects, plot_localisation, plot_mask_statistics
+from attnet.plots.performance import plot_ablation, plot_epoch, plot_growth, plot_step_shares
+from attnet.plots.roofline import plot_roofline
 from attnet.plots.training import (
     plot_batch,
     plot_confusion,
@@ -23,6 +25,7 @@ from attnet.plots.view import plot_look
 __all__ = [
     "Picture",
     "overlay",
+    "plot_ablation",
     "plot_attention_module",
     "plot_batch",
     "plot_channels",
@@ -30,7 +33,9 @@ __all__ = [
     "plot_curves",
     "plot_deletion_insertion",
     "plot_effects",
+    "plot_epoch",
     "plot_figure1",
+    "plot_growth",
     "plot_localisation",
     "plot_look",
     "plot_mask_statistics",
@@ -45,5 +50,7 @@ __all__ = [
     "plot_receptive_fields",
     "plot_residual_unit",
     "plot_right_and_wrong",
+    "plot_roofline",
     "plot_signal",
+    "plot_step_shares",
 ]
