@@ -2,7 +2,7 @@
 
 Batch norm with fixed statistics is an affine map of each channel, so that a convolution can do it with its own weight
 and a bias (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference", CVPR 2018, section 3.2): two passes over memory less. In a pre-activation unit this holds for all norms
+Inference", CVPR 2018, section 3.2): one pass over memory less. In a pre-activation unit this holds for all norms
 but the first, before which a sum stands.
 """
 
@@ -59,6 +59,8 @@ def folded(
     for module in list(network.modules()):
         if isinstance(module, _IN_ORDER):
             _fold_children(module)
+        if isinstance(module, ResidualUnit):
+            module.inplace = True
     network.to(torch.promote_types(dtype, torch.float32))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -20,7 +20,10 @@ class ResidualUnit(nn.Module):
 
     [N, c_in, H, W] -> [N, c_out, H/stride, W/stride]. The shortcut is the input itself when that fits, else a
     1x1 convolution of the first BN-ReLU's output; it exists only then, so every parameter gets a gradient.
+    `inplace`: add the shortcut into conv3's output, which is quicker, but a hook on conv3 then sees the sum.
     """
+
+    inplace = False
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
         super().__init__()
@@ -39,7 +42,8 @@ class ResidualUnit(nn.Module):
         out = self.conv1(active)
         out = self.conv2(F.relu(self.norm2(out), inplace=True))
         out = self.conv3(F.relu(self.norm3(out), inplace=True))
-        return out + (x if self.shortcut is None else self.shortcut(active))
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        return out.add_(shortcut) if self.inplace else out + shortcut
 
 
 def _units(count: int, channels: int) -> nn.Sequential:

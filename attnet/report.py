@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,13 @@ from attnet.paths import relative_to_root, resolve_path
 from attnet.result import Result
 
 COLUMNS = ("Top-1 (%)", "FPS (images/s)", "Epochs", "AMP", "Device", "Bs", "Network", "Data", "Source")
+
+
+def records(kind: str) -> dict[str, dict]:
+    """Name -> content of every measured result under data/results/ of a kind: "steps", "epoch", "ablation" ..."""
+    files = sorted(resolve_path("data/results").glob("*.json"))
+    found = {path.stem: json.loads(path.read_text()) for path in files}
+    return {name: content for name, content in found.items() if content.get("kind") == kind}
 
 
 @dataclass(frozen=True)
