@@ -88,12 +88,21 @@ class Device:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Make this card the process's current one and, on a CPU, keep freed memory for the next step."""
+        """Make this card the process's current one, and be quick with steps that are all of one size.
+
+        On a CPU freed memory is kept for the next step; with cuDNN the quickest algorithm of each convolution is
+        chosen by trying.
+        """
         module = _module(self.type)
         if module is not None and hasattr(module, "set_device"):
             module.set_device(self.index)
-        with _kept_memory() if self.type == "cpu" else contextlib.nullcontext():
-            yield
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = self.type == "cuda"
+        try:
+            with _kept_memory() if self.type == "cpu" else contextlib.nullcontext():
+                yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     def synchronize(self) -> None:
         """Wait until everything queued on the device is done; needed before reading a clock."""

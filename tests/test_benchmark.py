@@ -108,6 +108,7 @@ def test_a_value_that_does_not_exist_is_named_before_anything_starts(lists, mess
         ("--reference x --device_num 2", "steps"),
         ("--losses 6 --lr 0.001", "losses"),
         ("--ranks 2 --batch_size 128 --train_images 6400 --rounds 5", "ranks"),
+        ("--profile --reference x", "profile"),
         ("--epoch --reference x", "epoch"),
         ("--growth --curves memory", "growth"),
     ],
@@ -421,6 +422,19 @@ def test_our_step_beside_the_references(monkeypatch, capsys, tmp_path):
     assert result["images_per_second"] == {"ours": 32, "reference": 64 / 3}
     assert result["ratio"] == {"median": 3, "low": 1, "high": 4}
     assert "reference / ours, step by step: 3 (1–4)" in capsys.readouterr().out
+
+
+def test_operators_add_up_to_the_step_and_have_a_kind(tmp_path):
+    output = tmp_path / "profile.json"
+    words = f"--profile --model {TINY} --batch_size 4 --rounds 2 --device_type CPU --output {output}"
+    assert main(words.split()) == 0
+    result = json.loads(output.read_text())
+    operators, kinds = result["operators"]["ours"], result["kinds"]["ours"]
+    assert list(operators.values()) == sorted(operators.values(), reverse=True)
+    assert {"convolution", "convolution_backward", "native_batch_norm_backward", "_fused_sgd_"} <= set(operators)
+    assert {"convolution", "batch norm", "sums", "optimiser"} <= set(kinds)
+    assert kinds["convolution"] > kinds["optimiser"] > 0
+    assert kinds.get("other", 0) < 0.3 * sum(kinds.values()), "what the time goes to has a name"
 
 
 def test_importing_is_timed_in_fresh_processes_in_turn(monkeypatch):

@@ -146,3 +146,12 @@ def test_peak_memory_is_the_process_own():
     code = "from attnet.device import Device; print(Device('CPU').peak_memory())"
     child = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert child < len(ballast) < Device("CPU").peak_memory()
+
+
+@pytest.mark.parametrize(("kind", "tried"), [("GPU", True), ("CPU", False)])
+def test_convolutions_are_tried_out_on_cuda_while_working_and_no_longer(kind, tried):
+    before = torch.backends.cudnn.benchmark
+    with pytest.raises(KeyError), Device(kind).working():
+        assert torch.backends.cudnn.benchmark is tried
+        raise KeyError
+    assert torch.backends.cudnn.benchmark is before

@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from conftest import draw_images, draw_weights
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -113,6 +114,19 @@ def test_compiled_code_is_kept_where_the_user_says(monkeypatch, tmp_path):
     assert "TORCHINDUCTOR_CACHE_DIR" not in attnet.paths.os.environ
     make(compile="on")
     assert attnet.paths.os.environ["TORCHINDUCTOR_CACHE_DIR"].endswith("runs/.compiled")
+
+
+@pytest.mark.parametrize(("amp", "tolerance"), [("O0", 1e-4), ("O1", 0.03), ("O2", 0.03), ("O3", 0.03)])
+def test_golden_logits_hold_at_every_precision(amp, tolerance, reference_variants, golden, tmp_path):
+    """What an epoch is tested with, given the reference's weights, against the reference's own logits."""
+    reference = "ResidualAttentionModel_92_32input_update"
+    torch.save(draw_weights(reference_variants[reference]["state_dict"]), tmp_path / "reference.pt")
+    trainer = make(model="attention92", amp=amp, is_pretrain=True, pretrained=str(tmp_path / "reference.pt"))
+    precision = trainer.train_step.precision
+    with precision.autocast():
+        logits = trainer.train_step.for_testing()(draw_images(32).to(precision.input_dtype)).float()
+    expected = torch.from_numpy(golden[f"{reference}.logits"])
+    assert (logits - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 # ---- nothing waits ----

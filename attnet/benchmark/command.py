@@ -17,7 +17,8 @@ Our step beside the reference's, in turn, and what importing takes: single value
     python -m attnet.benchmark --reference path/to/Residual-Attention-Network --output data/results/cpu_step.json
 
 The copy of the reference needs one change to run on Python 3: `output_channels/4` to `output_channels//4` in its
-model/basic_layers.py. And instead of steps: --epoch, --growth, --losses N, --ranks N; --compare A.json B.json.
+model/basic_layers.py. And instead of steps: --profile, --epoch, --growth, --losses N, --ranks N;
+--compare A.json B.json.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pathlib import Path
 
 from attnet.benchmark.compare import compare, read_result
 from attnet.benchmark.losses import compare_losses
+from attnet.benchmark.profile import measure_profile
 from attnet.benchmark.ranks import measure_ranks
 from attnet.benchmark.steps import DATA_PATH, sweep
 from attnet.benchmark.tables import result_table
@@ -81,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the JSON in place of a table")
     kinds = parser.add_argument_group("what to measure, instead of our step beside the reference's or a sweep")
     kinds.add_argument("--sweep", action="store_true", help="a sweep, even of single values with --reference")
+    kinds.add_argument("--profile", action="store_true", help="a step by operator, beside --reference if given")
     kinds.add_argument("--epoch", action="store_true", help="whole epochs, beside a plain loop")
     kinds.add_argument("--growth", action="store_true", help="how cost grows with images, batch, network, ranks")
     kinds.add_argument("--losses", type=int, default=0, help="compare this many losses to float64")
@@ -161,7 +164,7 @@ def _measure(options: argparse.Namespace, command: str) -> dict[str, object]:
 
 
 def _kind(options: argparse.Namespace) -> str:
-    asked = [kind for kind in ("sweep", "epoch", "growth", "losses", "ranks") if getattr(options, kind)]
+    asked = [kind for kind in ("sweep", "profile", "epoch", "growth", "losses", "ranks") if getattr(options, kind)]
     if len(asked) > 1:
         raise ConfigError(f"--{asked[0]} and --{asked[1]}: ask for one of them at a time")
     single = all(len(getattr(options, name)) == 1 for name in LISTS) and options.device_num == [1]
@@ -185,4 +188,6 @@ def _take_single_values(options: argparse.Namespace, kind: str) -> None:
 def _measurement(kind: str) -> Callable[[argparse.Namespace], dict[str, object]]:
     if kind in ("epoch", "growth"):
         return importlib.import_module(f"attnet.benchmark.{kind}").measure
-    return {"versus": measure_versus, "losses": compare_losses, "ranks": measure_ranks}[kind]
+    return {"profile": measure_profile, "versus": measure_versus, "losses": compare_losses, "ranks": measure_ranks}[
+        kind
+    ]

@@ -24,6 +24,7 @@ from torch import nn
 from attnet import device as devices
 from attnet.benchmark.ceilings import measure_ceilings
 from attnet.benchmark.grid import Setting
+from attnet.benchmark.operators import operator_seconds
 from attnet.benchmark.worker import Worker, answer_parent
 from attnet.config import TrainConfig
 from attnet.data import Split
@@ -168,6 +169,7 @@ def steps_worker(
 
     `ready["first_step_seconds"]` are those of building the network and of the first step, compiling included.
     `ask(what=...)` gives `{"answer": ...}`: "step", the seconds of a whole step; "parts", those of each part of one;
+    "operators", those of each operator in one;
     "evaluation", images tested per second; "peak", the peak memory in bytes so far.
 
     Raises:
@@ -220,6 +222,7 @@ def _measure(job: argparse.Namespace) -> Iterator[object]:
         answers: dict[str, Callable[[], object]] = {
             "step": lambda: _seconds(device, loop.step),
             "parts": lambda: {part: _seconds(device, getattr(loop, part)) for part in PARTS},
+            "operators": lambda: operator_seconds(device, loop.step),
             "evaluation": lambda: _evaluation_speed(device, loop),
             "peak": device.peak_memory,
         }

@@ -85,6 +85,22 @@ def _versus(result: Result) -> str:
     return "\n".join([aligned(["steps of", "images/s", "step ms", "peak GB"], rows), "", ratio, f"import: {imports}"])
 
 
+def _profile(result: Result) -> str:
+    sides = result["kinds"]
+    whole = {side: sum(kinds.values()) for side, kinds in sides.items()}
+    names = list(dict.fromkeys(name for kinds in sides.values() for name in kinds))
+    rows = [
+        [name, *(cell for side in sides for cell in _time_and_share(sides[side].get(name, 0.0), whole[side]))]
+        for name in names
+    ]
+    rows.append(["all", *(cell for side in sides for cell in _time_and_share(whole[side], whole[side]))])
+    return aligned(["operators", *(head for side in sides for head in (f"{side}, ms", "%"))], rows)
+
+
+def _time_and_share(seconds: float, whole: float) -> tuple[str, str]:
+    return _milliseconds(seconds), _percent(seconds / whole)
+
+
 def _losses(result: Result) -> str:
     losses = result["losses"]
     rows = [
@@ -127,5 +143,6 @@ def curves(result: Result) -> dict[str, Result]:
 
 
 _TABLES = {
-    "steps": _steps, "versus": _versus, "losses": _losses, "ranks": _ranks, "epoch": _epoch, "growth": _growth,
+    "steps": _steps, "profile": _profile, "versus": _versus, "losses": _losses, "ranks": _ranks, "epoch": _epoch,
+    "growth": _growth,
 }  # fmt: skip
