@@ -19,7 +19,7 @@ run: ## train from notebooks/train_1p.ipynb, then print the result (ARGS: paperm
 
 test: ## run the tests (ARGS: pytest options)
 	@sh -c "$$SETUP" setup test
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lab: ## open JupyterLab on notebooks/ (ARGS: jupyter lab options)
 	@sh -c "$$SETUP" setup

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import attnet
+from attnet import report
 from attnet.config import field_types, parameter_fields
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,12 @@ OWN = {
     "image",
     "images",
     "run",
+    "batch_sizes",
+    "amps",
+    "memory_formats",
+    "compiles",
+    "rounds",
+    "epoch_images",
 }
 TINY = {
     "mode": "rehearsal",
@@ -128,6 +135,20 @@ def test_architecture(tmp_path):
     assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 6
     tables = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
     assert len(tables) == 3 and "mask head" in tables[0] and "attention452_cifar" in tables[2]
+
+
+def test_performance(tmp_path):
+    small = {"batch_sizes": "8", "memory_formats": "channels_last", "rounds": 1, "epoch_images": 512}
+    wanted = {**small, "data_path": tmp_path, "device_type": "CPU"}
+    done = papermill("performance.ipynb", tmp_path / "out.ipynb", wanted, ROOT / "notebooks")
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = outputs_of(tmp_path / "out.ipynb")
+    assert text_of(outputs, "stderr") == ""
+    assert "1 of 1: attention56_tiny, batch 8, O0, channels-last" in text_of(outputs, "stdout")
+    [table] = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    assert "attention56_tiny, batch 8" in table and "ceilings: copy" in table
+    recorded = sum(len(report.records(kind)) for kind in ("epoch", "growth", "ablation"))
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 4 + recorded
 
 
 def test_attention_masks_of_ones_own_picture(trained, tmp_path):

@@ -235,7 +235,7 @@ def test_set_up_happens_once(house):
     assert house.calls()[-2].endswith(" -e .[test]")
     house.make("data")
     house.make("test")
-    assert house.calls() == ["-m attnet.download", "-m pytest"]
+    assert house.calls() == ["-m attnet.download", "-m pytest -n auto --maxprocesses 4 --dist loadfile"]
 
     with open(house.folder / "pyproject.toml", "a") as file:
         file.write("# changed\n")

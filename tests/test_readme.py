@@ -33,6 +33,14 @@ def test_measured_figures_are_those_on_record():
     assert f"| {run['top1']:.2f} " in README and f"| {run['fps']:,.0f} " in README
     ratio = records["cpu_step"]["ratio"]
     assert f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}" in README
+    ratio = records["cpu_epoch"]["ratio"]
+    assert f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}" in README
+    kinds = records["cpu_profile"]["kinds"]["ours"]
+    for kind, words in (("convolution", "convolutions, {} %"), ("batch norm", "batch norm {} %")):
+        assert words.format(round(100 * kinds[kind] / sum(kinds.values()))) in README
+    growth = records["cpu_growth"]
+    assert f"{1e3 * growth['images']['fit']['slope']:.2f} ms an image" in README
+    assert f"{growth['memory']['fit']['slope'] / 1e6:.1f} MB an image" in README
     ranks = records["two_ranks_cpu"]["efficiency"]
     assert f"{ranks['median']:.2f} times" in README and f"{ranks['low']:.2f} to {ranks['high']:.2f}" in README
     kills = records["kill_harness"]

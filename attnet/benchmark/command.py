@@ -24,6 +24,7 @@ model/basic_layers.py. And instead of steps: --profile, --epoch, --growth, --los
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import shlex
@@ -121,7 +122,8 @@ def measure(*flags: str, **values: object) -> dict[str, object]:
         ConfigError: a mistake in what was asked.
     """
     words = [*flags, *(f"--{name}={value}" for name, value in values.items())]
-    return _measure(make_parser().parse_args(words), command=f"python -m attnet.benchmark {shlex.join(words)}")
+    with contextlib.redirect_stderr(sys.stdout):  # a notebook shows the other in red
+        return _measure(make_parser().parse_args(words), command=f"python -m attnet.benchmark {shlex.join(words)}")
 
 
 def _measure(options: argparse.Namespace, command: str) -> dict[str, object]:

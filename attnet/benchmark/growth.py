@@ -88,9 +88,9 @@ def line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
 
 
 def curve(x: Sequence[float], y: Sequence[Sequence[float]], **settings: object) -> dict[str, object]:
-    """A curve of the result: `y` holds the values of every round for each x; `fit` is None for a single x."""
+    """A curve of the result: `y` holds the values of every round for each x; `fit` is None for less than three x."""
     median = [statistics.median(values) for values in y]
-    fit = line(x, median) if len(set(x)) > 1 else None
+    fit = line(x, median) if len(set(x)) > 2 else None
     return {"x": list(x), "y": [list(values) for values in y], "median": median, "fit": fit, **settings}
 
 

@@ -132,7 +132,11 @@ def _growth(result: Result) -> str:
         rows = [[f"{x:,}", number(y), f"{number(min(all_))}–{number(max(all_))}"]
                 for x, y, all_ in zip(curve["x"], curve["median"], curve["y"], strict=True)]  # fmt: skip
         fit = curve.get("fit")
-        line = f"{fit['intercept']:.3g} + {fit['slope']:.3g} x, r² = {fit['r2']:.4f}" if fit else "no line: one point"
+        line = (
+            f"{fit['intercept']:.3g} + {fit['slope']:.3g} x, r² = {fit['r2']:.4f}"
+            if fit
+            else "no line: less than three points"
+        )
         texts.append(f"{aligned([name, 'median', 'low–high'], rows)}\n{line}")
     return "\n\n".join(texts)
 

@@ -116,7 +116,8 @@ def plot_growth(result: Row) -> Figure:
             fixed, adds = digits(cost_unit * fit["intercept"]), digits(slope_unit * fit["slope"])
             title += f"\n{fixed} {cost} + {adds} {slope}, r² = {fit['r2']:.4f}".replace("+ −", "− ")
         ax.set_title(title, fontsize=9)
-        ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.05 * x.max()), ylim=(0, None))
+        ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.05 * x.max()))
+        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=name == "ranks"))
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter("{x:,g}")
