@@ -350,7 +350,9 @@ def test_archive_with_a_flipped_bit(archive: Path, tmp_path: Path) -> None:
     refused("is damaged", "CRC check failed", data_path=tmp_path)
 
 
-@pytest.mark.parametrize("blob", [b"", b"<html>404</html>", gzip.compress(b"not a tar" * 100)])
+@pytest.mark.parametrize(
+    "blob", [b"", b"<html>404</html>", gzip.compress(b"not a tar" * 100)], ids=["empty", "html", "no tar"]
+)
 def test_no_archive_at_all(tmp_path: Path, blob: bytes) -> None:
     (tmp_path / ARCHIVE).write_bytes(blob)
     refused(f"{ARCHIVE} is damaged", f"({len(blob):,} bytes;", "Remove it", data_path=tmp_path / ARCHIVE)
