@@ -85,8 +85,7 @@ class TrainConfig:
     # How to train
     recipe: str = _parameter(
         "seed",
-        "preset of the parameters below; seed: the document's; large_batch: lr by batch, warm-up; best: highest "
-        "Top-1 (250 epochs); fast94: soonest at 94 % (24 epochs)",
+        "how to train: seed (the document's), large_batch, best (Top-1), fast94 (soonest at 94 %)",
         choices=tuple(RECIPES),
     )
     lr: float | None = _parameter(None, "learning rate at the start", low=0)
@@ -139,8 +138,7 @@ class TrainConfig:
     channels_last: bool = _parameter(True, "keep images and activations as NHWC in memory")
     compile: str = _parameter(
         "off",
-        "torch.compile batches and network; on; graphs: as CUDA graphs as well; off: on CPUs it gains nothing, on GPUs "
-        "it is not measured yet",
+        "torch.compile: off, on, graphs (CUDA graphs too); gains nothing on CPUs, not measured on GPUs",
         choices=("off", "on", "graphs"),
         true="on",
     )

@@ -547,7 +547,7 @@ def test_growth_side_by_side():
 def test_epochs_and_growth_as_tables():
     assert "| whole epoch" in result_table(epoch_result([3.0])) and "5 (4–6)" in result_table(epoch_result([3.0]))
     text = result_table(growth_result(3.0))
-    assert "1 + 3 x, r² = 1.0000" in text and "| memory" in text and "no line: one point" in text
+    assert "1 + 3 x, r² = 1.0000" in text and "| memory" in text and "no line: less than three points" in text
 
 
 @pytest.mark.parametrize(
