@@ -41,6 +41,7 @@ def test_measured_figures_are_those_on_record():
     growth = records["cpu_growth"]
     assert f"{1e3 * growth['images']['fit']['slope']:.2f} ms an image" in README
     assert f"{growth['memory']['fit']['slope'] / 1e6:.1f} MB an image" in README
+    assert f"the baseline reaches {records['ablation']['baseline']['mean']:.2f} %" in README
     ranks = records["two_ranks_cpu"]["efficiency"]
     assert f"{ranks['median']:.2f} times" in README and f"{ranks['low']:.2f} to {ranks['high']:.2f}" in README
     kills = records["kill_harness"]
