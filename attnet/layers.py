@@ -125,7 +125,7 @@ class MaskBranch(nn.Module):
 
 
 class _ResidualAttention(torch.autograd.Function):
-    """(1 + mask) * trunk, one pass over memory forward and two backward; autograd's own derivative takes seven."""
+    """(1 + mask) * trunk, one pass over memory forward and two backward; autograd's own derivative takes five."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, trunk: Tensor, mask: Tensor) -> Tensor:

@@ -80,3 +80,18 @@ def words(figure: Figure) -> list[Text]:
     with mock.patch.object(Text, "draw", draw):
         FigureCanvasAgg(figure).draw()
     return written
+
+
+def check_words(figure: Figure) -> None:
+    """Every word is large enough to read, inside the figure, and touches no other."""
+    boxes = []
+    for text in words(figure):
+        box = Text.get_window_extent(text)  # without the line that leads an annotation to its point
+        assert text.get_fontsize() >= 8, text
+        assert box.x0 >= -1 and box.y0 >= -1, text
+        assert box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1, text
+        boxes.append((text.get_text(), box))
+    for i, (word, box) in enumerate(boxes):
+        for other, other_box in boxes[:i]:
+            apart = box.x0 >= other_box.x1 - 1 or other_box.x0 >= box.x1 - 1
+            assert apart or box.y0 >= other_box.y1 - 2 or other_box.y0 >= box.y1 - 2, (word, other)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import words
+from conftest import check_words, words
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
@@ -97,17 +97,7 @@ FIGURES = {
 def test_every_word_is_inside_and_apart(figure):
     figure = figure()
     assert figure.get_figwidth() <= 11
-    boxes = []
-    for text in words(figure):
-        box = text.get_window_extent()
-        assert text.get_fontsize() >= 8, text
-        assert box.x0 >= -1 and box.y0 >= -1, text
-        assert box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1, text
-        boxes.append((text.get_text(), box))
-    for i, (word, box) in enumerate(boxes):
-        for other, other_box in boxes[:i]:
-            apart = box.x0 >= other_box.x1 - 1 or other_box.x0 >= box.x1 - 1
-            assert apart or box.y0 >= other_box.y1 - 2 or other_box.y0 >= box.y1 - 2, (word, other)
+    check_words(figure)
 
 
 EMPTY = {
