@@ -38,6 +38,8 @@ def test_measured_figures_are_those_on_record():
     kinds = records["cpu_profile"]["kinds"]["ours"]
     for kind, words in (("convolution", "convolutions, {} %"), ("batch norm", "batch norm {} %")):
         assert words.format(round(100 * kinds[kind] / sum(kinds.values()))) in README
+    steps = {row["compile"]: row for row in records["cpu_compile"]["rows"]}
+    assert f"{steps['on']['images_per_second'] / steps['off']['images_per_second']:.2f} times the speed" in README
     growth = records["cpu_growth"]
     assert f"{1e3 * growth['images']['fit']['slope']:.2f} ms an image" in README
     assert f"{growth['memory']['fit']['slope'] / 1e6:.1f} MB an image" in README
