@@ -134,6 +134,11 @@ class TrainConfig:
         "O0 float32, O1 autocast, O2 half + float32 masters, O3 half; auto: O2 on NPU, GPU, else O0",
         choices=("auto", "O0", "O1", "O2", "O3"),
     )
+    amp_backend: str = _parameter(
+        "native",
+        "who does O1 and O2: native torch, or apex where a fitting one is installed",
+        choices=("native", "apex"),
+    )
     loss_scale: float | str = _parameter(128.0, 'loss scale of O1 and O2: a number, or "dynamic"', low=1)
     channels_last: bool = _parameter(True, "keep images and activations as NHWC in memory")
     compile: str = _parameter(

@@ -6,23 +6,26 @@ Everything else asks a `Device` and stays device-neutral.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import platform
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from attnet.errors import ConfigError
+from attnet.host import Memory, kept_memory, process_memory, processor_name
 
 # The document's names -> torch's, in the order in which `auto` looks for them.
 DEVICE_TYPES = {"NPU": "npu", "GPU": "cuda", "MPS": "mps", "CPU": "cpu"}
+# What says which cards a process sees; they are then numbered from 0.
+VISIBLE = {"NPU": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
 _BACKENDS = {"npu": "hccl", "cuda": "nccl"}
 
 
@@ -54,12 +57,22 @@ class Device:
         return DEVICE_TYPES[self.kind]
 
     @property
-    def torch_device(self) -> torch.device:
-        return torch.device(self.type) if self.type in ("cpu", "mps") else torch.device(self.type, self.index)
+    def label(self) -> str:
+        """The document's word in its table of results: npu, gpu; else torch's."""
+        return self.kind.lower()
 
     @property
     def is_accelerator(self) -> bool:
         return self.type != "cpu"
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether there are cards to tell apart: several ranks then have one each."""
+        return self.type in _BACKENDS
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.type, self.index) if self.is_numbered else torch.device(self.type)
 
     @property
     def backend(self) -> str:
@@ -67,11 +80,31 @@ class Device:
         return _BACKENDS.get(self.type, "gloo")
 
     @property
-    def half_dtype(self) -> torch.dtype:
-        """The half-precision type that convolutions run in: float16, or bfloat16 on a CPU without it."""
+    def group_options(self) -> dict[str, object]:
+        """What `init_process_group` takes besides: NCCL sets up its links at once when it knows the card."""
+        return {"device_id": self.torch_device} if self.type == "cuda" else {}
+
+    @property
+    def half_types(self) -> tuple[torch.dtype, ...]:
+        """The half-precision types that convolutions run in here, the one that is used first.
+
+        A CPU without float16 convolutions has bfloat16 alone, an NPU or GPU of the first generations float16 alone.
+        """
         if self.type == "cpu" and not _cpu_has_float16_convolution():
-            return torch.bfloat16
-        return torch.float16
+            return (torch.bfloat16,)
+        module = _module(self.type)
+        asked = getattr(module, "is_bf16_supported", None)
+        return (torch.float16, torch.bfloat16) if asked is None or asked() else (torch.float16,)
+
+    @property
+    def half_dtype(self) -> torch.dtype:
+        """The half-precision type that training uses."""
+        return self.half_types[0]
+
+    @property
+    def usual_level(self) -> str:
+        """The opt level that pays here: the document's O2 on an NPU or GPU; elsewhere half precision gains nothing."""
+        return "O2" if self.is_numbered else "O0"
 
     @property
     def has_fused_optimizer(self) -> bool:
@@ -84,7 +117,7 @@ class Device:
         module = _module(self.type)
         if module is not None and hasattr(module, "get_device_name"):
             return module.get_device_name(self.index)
-        return _processor_name()
+        return processor_name()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -99,7 +132,7 @@ class Device:
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = self.type == "cuda"
         try:
-            with _kept_memory() if self.type == "cpu" else contextlib.nullcontext():
+            with kept_memory() if self.type == "cpu" else contextlib.nullcontext():
                 yield
         finally:
             torch.backends.cudnn.benchmark = before
@@ -108,25 +141,36 @@ class Device:
         """Wait until everything queued on the device is done; needed before reading a clock."""
         module = _module(self.type)
         if self.is_accelerator and module is not None:
-            module.synchronize()
+            module.synchronize(*self._card)
 
-    def peak_memory(self) -> int:
-        """Bytes: the most this process held on the card, or, on a CPU, the largest resident size so far."""
+    def memory(self) -> Memory:
+        """What is used of the card's memory, or of the machine's, by this process."""
         module = _module(self.type)
-        if self.is_accelerator and hasattr(module, "max_memory_allocated"):
-            return module.max_memory_allocated(self.index)
-        try:
-            # Linux's own count, since getrusage lets a process inherit that of the one which started it.
-            with open("/proc/self/status") as lines:
-                return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-        except (OSError, StopIteration):
-            pass
-        try:
-            import resource
-        except ImportError:  # Windows
-            return 0
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        if self.is_numbered and module is not None:
+            used, peak = module.memory_allocated(self.index), module.max_memory_allocated(self.index)
+            return Memory(used, peak, module.mem_get_info(self.index)[1])
+        if self.type == "mps" and module is not None:
+            return Memory(module.current_allocated_memory(), 0, module.recommended_max_memory())
+        return process_memory()
+
+    def rng_state(self) -> dict[str, Tensor]:
+        """The states of torch's generators that this process draws from: the CPU's and the card's, uint8."""
+        state = {"cpu": torch.get_rng_state()}
+        module = _module(self.type)
+        if self.is_accelerator and module is not None:
+            state[self.type] = module.get_rng_state(*self._card).cpu()
+        return state
+
+    def set_rng_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `rng_state`; the state of another device type's generator means nothing here."""
+        torch.set_rng_state(state["cpu"])
+        module = _module(self.type)
+        if self.is_accelerator and module is not None and self.type in state:
+            module.set_rng_state(state[self.type], *self._card)
+
+    @property
+    def _card(self) -> tuple[int, ...]:
+        return (self.index,) if self.is_numbered else ()
 
 
 def choose(device_type: str = "auto", device_id: int = 0) -> Device:
@@ -143,11 +187,31 @@ def choose(device_type: str = "auto", device_id: int = 0) -> Device:
     available = count(kind)
     if available == 0:
         here = [k for k in DEVICE_TYPES if count(k)]
-        hint = "; install torch_npu and CANN for it" if kind == "NPU" and not hasattr(torch, "npu") else ""
-        raise ConfigError(f"device_type={kind}: no such device is usable here, only {', '.join(here)}{hint}")
+        raise ConfigError(
+            f"device_type={kind}: no such device is usable here, only {', '.join(here)}{_as_visible(kind)}; "
+            "`python -m attnet.doctor` says what is missing"
+        )
     if not 0 <= device_id < available:
-        raise ConfigError(f"device_id={device_id}: {kind} cards here are numbered 0 to {available - 1}")
+        raise ConfigError(
+            f"device_id={device_id}: {kind} cards here are numbered 0 to {available - 1}{_as_visible(kind)}"
+        )
     return Device(kind, device_id)
+
+
+def check_cards(kind: str, cards: int) -> None:
+    """Refuse to start a process a card with too few of them.
+
+    Raises:
+        ConfigError: naming device_num and how many cards there are.
+    """
+    available = count(kind)
+    if cards > available and Device(kind).is_numbered:
+        raise ConfigError(f"device_num={cards}: only {available} {kind} cards are here{_as_visible(kind)}")
+
+
+def _as_visible(kind: str) -> str:
+    variable = VISIBLE.get(kind, "")
+    return f" ({variable}={os.environ[variable]})" if variable in os.environ else ""
 
 
 def seed_everything(seed: int) -> None:
@@ -165,43 +229,8 @@ def _cpu_has_float16_convolution() -> bool:
         return False
 
 
-# glibc's mallopt parameters (malloc.h) with the values for training and glibc's own defaults.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_TRAINING = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**28, _M_MMAP_MAX: 0}
-_DEFAULTS = {_M_TRIM_THRESHOLD: 2**17, _M_TOP_PAD: 2**17, _M_MMAP_MAX: 65536}
-
-
-@contextlib.contextmanager
-def _kept_memory() -> Iterator[None]:
-    """Let glibc keep what is freed instead of giving every large tensor back to the system.
-
-    Getting the same pages again, zeroed, at each step costs time. Where the C library
-    is another one, nothing happens.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        mallopt, trim = libc.mallopt, libc.malloc_trim
-    except (OSError, AttributeError):
-        yield
-        return
-    try:
-        for parameter, value in _TRAINING.items():
-            mallopt(parameter, value)
-        yield
-    finally:
-        for parameter, value in _DEFAULTS.items():
-            mallopt(parameter, value)
-        trim(0)
-
-
-@functools.cache
-def _processor_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+# What must agree of `environment` for measured figures to be comparable; what a device lacks is left out.
+DECISIVE = ("device", "torch", "cuda", "torch_npu", "cores", "threads")
 
 
 def environment(device: Device) -> dict[str, object]:

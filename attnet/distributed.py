@@ -62,8 +62,8 @@ class World:
                     "attnet.launch(config), or python -m attnet.train, or torchrun"
                 )
             return config
-        kind = devices.choose(config.device_type).kind
-        return config.replace(device_num=self.size, device_id=0 if kind in ("CPU", "MPS") else self.local_rank)
+        mine = self.local_rank if devices.choose(config.device_type).is_numbered else 0
+        return config.replace(device_num=self.size, device_id=mine)
 
     @property
     def is_main(self) -> bool:
@@ -78,30 +78,33 @@ class World:
             return
         _watch_parents()
         share_cores(self.local_rank, self.local_size)
-        options = {"device_id": device.torch_device} if device.type == "cuda" else {}
+        options = device.group_options
         timeout = datetime.timedelta(minutes=timeout_minutes)
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             # torchrun keeps one store over its restarts: under the same keys a new rank would find dead addresses.
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             store = dist.TCPStore(address, port, self.size, is_master=False, timeout=timeout)
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            options |= {"store": dist.PrefixStore(f"attnet/{attempt}", store), "rank": self.rank}
-            options |= {"world_size": self.size}
+            options = options | {"store": dist.PrefixStore(f"attnet/{attempt}", store), "rank": self.rank}
+            options["world_size"] = self.size
         dist.init_process_group(device.backend, timeout=timeout, **options)
         try:
             yield
         finally:
             dist.destroy_process_group()
 
-    def wrap(self, model: nn.Module, device: Device) -> nn.Module:
-        """`model` with gradients averaged over the ranks; batch norm stays per card."""
+    def wrap(self, model: nn.Module, device: Device, bucket_views: bool = True) -> nn.Module:
+        """`model` with gradients averaged over the ranks; batch norm stays per card.
+
+        With `bucket_views` gradients lie in the buckets that are exchanged, which saves a copy.
+        """
         if self.size == 1:
             return model
-        cards = None if device.type in ("cpu", "mps") else [device.index]
+        cards = [device.index] if device.is_numbered else None
         # torch 2.13 renames the switch that leaves batch norm's statistics to each card.
         known = inspect.signature(DistributedDataParallel.__init__).parameters
         per_card = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-        return DistributedDataParallel(model, device_ids=cards, **per_card, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, device_ids=cards, **per_card, gradient_as_bucket_view=bucket_views)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of every rank's `value`, on every rank."""

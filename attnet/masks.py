@@ -203,8 +203,8 @@ class _Moments:
     def add(self, features: Tensor) -> None:
         rows = features.transpose(0, 1).flatten(1).float()  # [C, positions]
         self.count += rows.shape[1]
-        self.sum = self.sum + rows.sum(dim=1).double().cpu()
-        self.products = self.products + (rows @ rows.T).double().cpu()
+        self.sum = self.sum + rows.sum(dim=1).cpu().double()
+        self.products = self.products + (rows @ rows.T).cpu().double()
 
     def project(self, features: Tensor) -> Tensor:
         """Scores on the first principal component, [N, H, W]."""

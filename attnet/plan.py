@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from dataclasses import dataclass
 
+from attnet import apex
 from attnet import device as devices
 from attnet.batches import Augmentation, Colour, TestBatches, TrainBatches
 from attnet.config import TrainConfig, parameter_fields
@@ -66,7 +67,8 @@ class Plan:
         half = str(self.device.half_dtype).removeprefix("torch.")
         why = ", since this CPU has no float16 convolutions" if half == "bfloat16" else ""
         scale = f", loss scale {self.config.loss_scale}" if self.config.amp in ("O1", "O2") else ""
-        return f"{self.config.amp} with {half}{why}{scale}"
+        by = ", by apex" if self.config.amp_backend == "apex" else ""
+        return f"{self.config.amp} with {half}{why}{scale}{by}"
 
     def describe(self) -> str:
         """The plan in plain lines, for logs and notebooks."""
@@ -128,6 +130,11 @@ def make_plan(config: TrainConfig) -> Plan:
     open_ones = {key: value for key, value in preset.items() if asked[key] is None or asked[key] == "auto"}
     config = config.replace(**open_ones)
 
+    if config.amp_backend == "apex":
+        is_used, why = apex.choose(config.amp, device.kind)
+        choices.append(f"amp_backend {'apex' if is_used else 'native'}: {why}")
+        config = config.replace(amp_backend="apex" if is_used else "native")
+
     if config.warmup_epochs >= config.total_epochs:
         raise ConfigError(
             f"warmup_epochs={config.warmup_epochs:g}: fewer than total_epochs={config.total_epochs} are needed, or lr "
@@ -171,7 +178,7 @@ def _preset(config: TrainConfig, mode: str, device: Device) -> dict[str, object]
     epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
     for counted in COUNTED_IN_EPOCHS if epochs < usual else ():
         preset[counted] = type(preset[counted])(preset[counted] * epochs / usual)
-    preset["amp"] = "O2" if device.type in ("npu", "cuda") else "O0"
+    preset["amp"] = device.usual_level
     return preset
 
 

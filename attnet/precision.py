@@ -12,12 +12,16 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from attnet.device import Device
 
 
 class Precision:
     """One network with its optimiser at one opt level.
+
+    `network` is what runs forward; with `bucket_views` DDP may let gradients lie in its buckets. `skipped` counts,
+    on the device, the steps that were skipped since their gradients overflowed.
 
     Args:
         model: a float32 network on `device`; it is converted in place.
@@ -42,6 +46,7 @@ class Precision:
         no_bias_decay: bool = False,
     ) -> None:
         self.device, self.level = device, level
+        self.network, self.bucket_views = model, True
         self.dtype = torch.float32 if level == "O0" else device.half_dtype
         self.input_dtype = self.dtype if level in ("O2", "O3") else torch.float32
         if level in ("O2", "O3"):
@@ -57,19 +62,18 @@ class Precision:
         # Biases and norms have one dimension, weights have two or four.
         decaying = [m for m in self.masters if m.ndim > 1 or not no_bias_decay]
         others = [m for m in self.masters if m.ndim <= 1 and no_bias_decay]
-        self.optimizer = torch.optim.SGD(
-            [{"params": decaying}, *([{"params": others, "weight_decay": 0.0}] if others else [])],
-            lr=0.0,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            nesterov=momentum > 0,
-            fused=device.has_fused_optimizer or None,
+        groups = [{"params": decaying}, *([{"params": others, "weight_decay": 0.0}] if others else [])]
+        self.optimizer = self._make_optimizer(
+            groups, lr=0.0, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0
         )
         self.static_scale = None if loss_scale == "dynamic" else float(loss_scale)
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=level in ("O1", "O2"), init_scale=self.static_scale or 2.0**16
         )
         self.skipped = torch.zeros((), device=device.torch_device)
+
+    def _make_optimizer(self, groups: list[dict[str, object]], **options: float) -> Optimizer:
+        return torch.optim.SGD(groups, **options, fused=self.device.has_fused_optimizer or None)
 
     @staticmethod
     def _master(parameter: nn.Parameter) -> Tensor:
@@ -83,8 +87,8 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`, scaled, to the weights."""
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        """Add the gradients of `loss`, scaled, to the weights; `last` says that none follow in this step."""
         self.scaler.scale(loss).backward()
 
     def step(self, lr: float) -> None:
@@ -96,7 +100,8 @@ class Precision:
         if self.scaler.is_enabled():
             self.skipped += sum(self.scaler._found_inf_per_device(self.optimizer).values())
             self.scaler.update(self.static_scale)
-        self.optimizer.zero_grad(set_to_none=True)
+        for weight in self.masters:
+            weight.grad = None
         self.publish()
 
     @torch.no_grad()

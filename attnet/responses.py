@@ -71,7 +71,7 @@ def mask_statistics(
             sums = [offset.mean(), offset.square().mean(), mask.std(dim=(2, 3), correction=0).mean()]
             sums += [per_channel.std(dim=1, correction=0).mean()]
             sums += [value.abs().mean() for value in (trunk, masked, mask * trunk)]
-            totals[name] = totals.get(name, 0) + torch.stack(sums).double().cpu() * len(batch)
+            totals[name] = totals.get(name, 0) + torch.stack(sums).cpu().double() * len(batch)
             counts[name] = counts.get(name, 0) + torch.histc(mask.cpu(), bins, low, 1.0).long()
     rows = []
     for name, total in totals.items():

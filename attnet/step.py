@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from attnet.apex_precision import precision_type
 from attnet.batches import Batch
 from attnet.config import TrainConfig
 from attnet.device import Device
@@ -29,7 +30,8 @@ class TrainStep:
         self.model, self.config, self.world = model, config, world
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(device.torch_device, memory_format=self.layout)
-        self.precision = Precision(
+        by_apex = config.amp_backend == "apex" and config.is_train
+        self.precision = (precision_type(config.amp, device) if by_apex else Precision)(
             model,
             device,
             config.amp,
@@ -38,7 +40,10 @@ class TrainStep:
             weight_decay=config.weight_decay,
             no_bias_decay=config.no_bias_decay,
         )
-        self.network: nn.Module = world.wrap(model, device) if config.is_train else model
+        network = self.precision.network
+        if config.is_train:
+            network = world.wrap(network, device, self.precision.bucket_views)
+        self.network: nn.Module = network
         self.graphs = config.compile == "graphs"
         if config.compile != "off" and config.is_train:
             keep_compiled_code()
@@ -58,9 +63,10 @@ class TrainStep:
         total = self.zero.clone()
         for index, batch in enumerate(micro_batches):
             self._update_statistics(index == 0)
-            with self._exchange(index == len(micro_batches) - 1):
+            last = index == len(micro_batches) - 1
+            with self._exchange(last):
                 loss = self.loss(batch) / len(micro_batches)
-                self.backward(loss)
+                self.backward(loss, last)
             total += loss.detach()
         self.update(lr)
         return total
@@ -72,9 +78,9 @@ class TrainStep:
             logits = self.network(images)
         return batch_loss(logits, batch, self.config.label_smoothing)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`."""
-        self.precision.backward(loss)
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        """Add the gradients of `loss`, the `last` of the step or not."""
+        self.precision.backward(loss, last)
 
     def update(self, lr: float) -> None:
         """Let the optimiser take a step of rate `lr`, and the average follow."""

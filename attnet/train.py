@@ -13,7 +13,7 @@ from attnet.engine import fit
 from attnet.errors import AttnetError
 from attnet.flags import parse_arguments
 from attnet.interrupt import TrainingInterrupted
-from attnet.launch import launch
+from attnet.launcher import launch
 from attnet.report import result_table
 
 

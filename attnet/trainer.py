@@ -46,6 +46,7 @@ class Trainer:
         if config.pretrained and (config.is_pretrain or not config.is_train):
             load_weights(self.model, find_weights(config.pretrained))
         self.train_step = TrainStep(self.model, config, self.device, self.world)
+        device.seed_everything(config.seed + self.world.rank)  # the same weights everywhere, but not the same dropout
         self.train_batches = plan.train_batches(self.world.rank, self.world.size) if config.is_train else None
         self.test_batches = plan.test_batches(self.world.rank, self.world.size)
         self.epoch, self.step = 0, 0
@@ -191,13 +192,12 @@ class Trainer:
     def finish(self, evaluation: Evaluation) -> Result:
         """Write result.json."""
         config, rows = self.config, self.rows
-        label = {"NPU": "npu", "GPU": "gpu"}.get(self.device.kind, self.device.type)
         result = Result(
             top1=max((row["top1"] for row in rows), default=evaluation.top1),
             fps=statistics.median(row["fps"] for row in rows) if rows else None,
             epochs=self.epoch,
             amp=config.amp,
-            device=f"{label}_{config.device_num}p",
+            device=f"{self.device.label}_{config.device_num}p",
             batch_size=config.train_batch_size,
             model=config.model,
             dataset=self.plan.dataset_label,
@@ -206,7 +206,7 @@ class Trainer:
             test_loss=evaluation.loss,
             per_class=evaluation.per_class,
             confusion=evaluation.confusion.tolist(),
-            peak_memory=max(self.world.gather(self.device.peak_memory())),
+            peak_memory=max(self.world.gather(self.device.memory().peak)),
             skipped_steps=int(self.train_step.precision.skipped.item()),
             environment=device.environment(self.device),
             output_dir=self.folder.path,
@@ -237,7 +237,7 @@ class Trainer:
 
         Every rank calls it after the same step; rank 0 writes. `seconds` were spent on the unfinished epoch.
         """
-        loss_sum = self.world.sum(self.loss_sum)
+        loss_sum, rng = self.world.sum(self.loss_sum), self.world.gather(self.device.rng_state())
         self.save_at = self._next_save()
         if not self.world.is_main:
             return
@@ -249,7 +249,7 @@ class Trainer:
             "seconds": seconds,
             "rows": self.rows,
             "best": self.best,
-            "rng": torch.get_rng_state(),
+            "rng": rng,
         }
         content |= self.train_step.state() | self.about()
         folder = self.folder.path
@@ -280,7 +280,8 @@ class Trainer:
             self.loss_sum.copy_(state["loss_sum"])
             self.folder.write_metrics(state["rows"])
         self.rows, self.best = state["rows"], state["best"]
-        torch.set_rng_state(state["rng"])
+        if len(state["rng"]) == self.world.size:
+            self.device.set_rng_state(state["rng"][self.world.rank])
         self.progress.emit(f"resume: {folder} goes on after epoch {self.epoch}, step {self.step}")
 
     def interrupt(self, number: int) -> None:

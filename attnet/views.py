@@ -121,7 +121,7 @@ class Looker:
             height, width = features.shape[-2:]
             map_ = upsample(reduce_channels(features, view.reduction), image.shape[-2:])[0].cpu()
         probabilities = taken.logits[0].float().softmax(dim=0).cpu()
-        low, high, numbers = map_.min().item(), map_.max().item(), features.double()
+        low, high, numbers = map_.min().item(), map_.max().item(), features.cpu().double()
         return Look(
             image=image,
             view=view,

@@ -10,11 +10,10 @@ from typing import Any
 
 from attnet.benchmark.grid import Setting
 from attnet.benchmark.tables import NONE, aligned, curves, number
+from attnet.device import DECISIVE
 from attnet.errors import ConfigError
 
 Result = Mapping[str, Any]
-# What must agree for figures to be comparable; what a device lacks is left out.
-ENVIRONMENT = ("device", "torch", "cuda", "torch_npu", "cores", "threads")
 
 
 def compare(a: Result, b: Result) -> str:
@@ -32,7 +31,7 @@ def compare(a: Result, b: Result) -> str:
     if kinds[0] not in _COMPARED:
         raise ConfigError(f"results of kind {kinds[0]!r} are not compared; give two of {', '.join(_COMPARED)}")
     lines = [f"{name}: {_machine(result)}" for name, result in (("A", a), ("B", b))]
-    for name in ENVIRONMENT:
+    for name in DECISIVE:
         here, there = (result.get("environment", {}).get(name) for result in (a, b))
         if here != there:
             lines.append(f"Warning: {name} differs: {here} in A, {there} in B; the ratios show that as well.")

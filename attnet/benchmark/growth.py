@@ -250,7 +250,7 @@ def work(job: argparse.Namespace) -> Iterator[dict]:
             trainer.train_step(batch, trainer.config.lr)
         plan.device.synchronize()
         parameters = sum(p.numel() for p in trainer.model.parameters())
-        yield {"parameters": parameters, "peak_memory_bytes": plan.device.peak_memory()}
+        yield {"parameters": parameters, "peak_memory_bytes": plan.device.memory().peak}
 
 
 def _names(text: str) -> list[str]:

@@ -57,11 +57,12 @@ def measure_versus(options: argparse.Namespace) -> dict[str, object]:
 
 
 def import_seconds(rounds: int = IMPORTS) -> dict[str, float]:
-    """Median seconds of a fresh process that imports torch, and of one that imports attnet, in turn."""
-    seconds: dict[str, list[float]] = {"torch": [], "attnet": []}
+    """Median seconds of a fresh process that imports torch, and of one that imports what attnet.fit needs, in turn."""
+    codes = {"torch": "import torch", "attnet": "from attnet import fit"}
+    seconds: dict[str, list[float]] = {name: [] for name in codes}
     for _ in range(rounds):
         for name, values in seconds.items():
             begun = time.perf_counter()
-            subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+            subprocess.run([sys.executable, "-c", codes[name]], check=True)
             values.append(time.perf_counter() - begun)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -16,12 +16,13 @@ import pytest
 import torch
 
 import attnet
+from attnet import launcher
 from attnet.config import TrainConfig
 from attnet.device import Device
 from attnet.errors import ConfigError
 from attnet.flags import to_flags
 from attnet.interrupt import TrainingInterrupted
-from attnet.launch import launch, torchrun_arguments
+from attnet.launcher import launch, torchrun_arguments
 from attnet.paths import repository_root
 from attnet.progress import Progress
 
@@ -152,9 +153,8 @@ def test_more_cards_than_there_are(monkeypatch, tmp_path):
     plan = attnet.make_plan(config)
 
     gpu_plan = dataclasses.replace(plan, device=Device("GPU"))
-    module = sys.modules["attnet.launch"]  # the package's attribute of that name is the function
-    monkeypatch.setattr(module, "make_plan", lambda config: gpu_plan)
-    monkeypatch.setattr(module.devices, "count", lambda kind: 2)
+    monkeypatch.setattr(launcher, "make_plan", lambda config: gpu_plan)
+    monkeypatch.setattr(launcher.devices, "count", lambda kind: 2)
     with pytest.raises(ConfigError, match="device_num=8: only 2 GPU cards are here"):
         launch(config)
     assert not (tmp_path / "run").exists()

@@ -87,9 +87,7 @@ def launch(config: TrainConfig) -> Result:
         cards = stored.device_num if config.device_num == 1 else config.device_num
         config = checkpoint.inherit(stored, config).replace(device_num=cards)
     plan = make_plan(config)
-    available, each = devices.count(plan.device.kind), config.device_num // config.nnodes
-    if plan.device.type != "cpu" and each > available:
-        raise ConfigError(f"device_num={config.device_num}: only {available} {plan.device.kind} cards are here")
+    devices.check_cards(plan.device.kind, config.device_num // config.nnodes)
     if folder is None and config.nnodes == 1:
         with checkpoint.new_run(config) as claimed:
             folder = claimed.path
