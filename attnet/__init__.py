@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attnet.weights import load_weights
 
 __version__ = "0.1.0"
+_HINT = "`python -m attnet.doctor` says what to mend"
 _HOMES = {
     "config": ("TrainConfig",),
     "data": ("load_dataset",),
@@ -67,7 +68,9 @@ def __getattr__(name: str) -> object:
     try:
         module = importlib.import_module(f"attnet.{home}")
     except (ImportError, RuntimeError, OSError) as error:  # what a broken torch or torch_npu raises
-        raise ImportError(f"attnet.{name}: {error}\n`python -m attnet.doctor` says what to mend") from error
+        if _HINT in str(error):
+            raise
+        raise ImportError(f"attnet.{name}: {error}\n{_HINT}") from error
     value = getattr(module, name) if name in _HOME_OF else module
     globals()[name] = value
     return value

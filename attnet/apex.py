@@ -55,9 +55,13 @@ class Apex:
         return _USE[self.kind]
 
     @property
+    def has_amp(self) -> bool:
+        return "amp" in self.parts
+
+    @property
     def name(self) -> str:
         """Whose apex it is, with its version, as part of a sentence."""
-        return " ".join(filter(None, (_OWNER.get(self.kind, "the apex installed here"), self.version)))
+        return " ".join(filter(None, (_OWNER.get(self.kind, "the installed apex"), self.version)))
 
 
 def find() -> Apex:

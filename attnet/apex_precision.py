@@ -40,12 +40,6 @@ class FusedPrecision(Precision):
             from apex.optimizers import FusedSGD
         return FusedSGD(groups, **options)
 
-    def state(self) -> dict[str, object]:
-        return super().state() | {"optimizer": _portable(self.optimizer)}
-
-    def load_state(self, state: Mapping[str, object]) -> None:
-        super().load_state({**state, "optimizer": _loadable(self.optimizer, state["optimizer"])})
-
 
 class ApexPrecision(Precision):
     """One network with its optimiser at O1 or O2, by apex's amp; arguments are those of `Precision`.
@@ -131,13 +125,14 @@ class ApexPrecision(Precision):
         scaler = self.amp.state_dict()["loss_scaler0"]
         steps = scaler["unskipped"] if self.is_dynamic else 0
         return {
-            "optimizer": _portable(self.optimizer),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": {"scale": float(scaler["loss_scale"]), **_DYNAMIC, "_growth_tracker": steps},
             "skipped": self.skipped,
         }
 
     def load_state(self, state: Mapping[str, object]) -> None:
-        self.optimizer.load_state_dict(_loadable(self.optimizer, state["optimizer"]))
+        options = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": options})
         if self.is_dynamic:
             scale, steps = state["scaler"]["scale"], state["scaler"]["_growth_tracker"]
             self.amp.load_state_dict({"loss_scaler0": {"loss_scale": scale, "unskipped": steps}})
@@ -164,15 +159,3 @@ def _imported() -> Iterator[None]:
             f"amp_backend=apex: the apex in {find().path} cannot be imported with torch {torch.__version__} ({error}); "
             "build it for this torch, or set amp_backend=native"
         ) from error
-
-
-def _portable(optimizer: Optimizer) -> dict[str, object]:
-    """The optimiser's state dict with every option that torch's SGD knows."""
-    state = optimizer.state_dict()
-    defaults = torch.optim.SGD([torch.empty(0)]).defaults
-    return {**state, "param_groups": [defaults | group for group in state["param_groups"]]}
-
-
-def _loadable(optimizer: Optimizer, state: Mapping[str, object]) -> dict[str, object]:
-    """A state dict of momentum from `state` and of options from the optimiser itself."""
-    return {"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]}

@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnet.doctor.ascend import cann_version, find_cann
 from attnet.errors import ConfigError
-from attnet.host import Memory, kept_memory, process_memory, processor_name
+from attnet.host import VISIBLE, Memory, kept_memory, process_memory, processor_name
 
 # The document's names -> torch's, in the order in which `auto` looks for them.
 DEVICE_TYPES = {"NPU": "npu", "GPU": "cuda", "MPS": "mps", "CPU": "cpu"}
-# What says which cards a process sees; they are then numbered from 0.
-VISIBLE = {"NPU": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
 _BACKENDS = {"npu": "hccl", "cuda": "nccl"}
+# Whether torch_npu prepares operators in a second thread (1, its default, or 2) or one by one (0).
+QUEUE = "TASK_QUEUE_ENABLE"
 
 
 def _module(torch_type: str) -> ModuleType | None:
@@ -106,10 +107,22 @@ class Device:
         """The opt level that pays here: the document's O2 on an NPU or GPU; elsewhere half precision gains nothing."""
         return "O2" if self.is_numbered else "O0"
 
+    def has_fused_optimizer(self, dtype: torch.dtype) -> bool:
+        """Whether `torch.optim.SGD(fused=True)` runs here on weights of this type.
+
+        torch 2.13's for CPUs computes something else with half-precision weights.
+        """
+        return self.type == "cuda" or (self.type == "cpu" and dtype == torch.float32)
+
     @property
-    def has_fused_optimizer(self) -> bool:
-        """Whether `torch.optim.SGD(fused=True)` runs here."""
-        return self.type in ("cuda", "cpu")
+    def remark(self) -> str:
+        """What slows this process down on the device and can be had otherwise; mostly empty."""
+        if self.type == "npu" and os.environ.get(QUEUE) == "0":
+            return (
+                f"torch_npu hands operators over one by one here, as {QUEUE}=0 says, which it sets in notebooks; "
+                "train_8p.ipynb (with device_num=1, too) and python -m attnet.train start processes without that"
+            )
+        return ""
 
     @property
     def name(self) -> str:
@@ -229,8 +242,28 @@ def _cpu_has_float16_convolution() -> bool:
         return False
 
 
+def builds() -> dict[str, str]:
+    """The versions of CUDA and of AMD's ROCm that this torch was built with, "" where it was not."""
+    return {"CUDA": torch.version.cuda or "", "ROCm": torch.version.hip or ""}
+
+
+def child_environment() -> dict[str, str]:
+    """os.environ for a process that is started from here.
+
+    In a notebook's kernel torch_npu sets TASK_QUEUE_ENABLE to 0, which makes it hand operators over one by one; in
+    processes of their own it can be what the user set, or torch_npu's default.
+    """
+    variables = dict(os.environ)
+    if variables.get(QUEUE) == "0" and _module("npu") is not None:
+        with open("/proc/self/environ", "rb") as file:  # as this process was started
+            begun = dict(entry.partition("=")[::2] for entry in os.fsdecode(file.read()).split("\0"))
+        variables.pop(QUEUE)
+        variables |= {QUEUE: begun[QUEUE]} if QUEUE in begun else {}
+    return variables
+
+
 # What must agree of `environment` for measured figures to be comparable; what a device lacks is left out.
-DECISIVE = ("device", "torch", "cuda", "torch_npu", "cores", "threads")
+DECISIVE = ("device", "torch", "cuda", "torch_npu", "cann", "cores", "threads")
 
 
 def environment(device: Device) -> dict[str, object]:
@@ -239,8 +272,11 @@ def environment(device: Device) -> dict[str, object]:
     torch_npu = sys.modules.get("torch_npu")
     if torch_npu is not None:
         versions["torch_npu"] = torch_npu.__version__
+    if device.type == "npu":
+        home = find_cann(os.environ)
+        versions["cann"] = "" if home is None else cann_version(home)
     if device.type == "cuda":
-        versions["cuda"] = torch.version.cuda or torch.version.hip or ""
+        versions["cuda"] = " ".join(builds().values()).strip()
     return versions | {
         "device": device.name,
         "platform": platform.platform(terse=True),

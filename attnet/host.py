@@ -11,6 +11,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# What says which cards a process sees, by kind of device; they are then numbered from 0.
+VISIBLE = {"NPU": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
+
 
 @dataclass(frozen=True)
 class Memory:

@@ -114,7 +114,7 @@ class _Job:
         self.command = [sys.executable, "-m", "torch.distributed.run", *arguments]
 
     def __enter__(self) -> _Job:
-        environment = {**os.environ, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
+        environment = {**devices.child_environment(), LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
         if self.config.nnodes > 1:
             environment |= FRESH_STORE
         path = environment.get("PYTHONPATH")

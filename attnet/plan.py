@@ -130,10 +130,17 @@ def make_plan(config: TrainConfig) -> Plan:
     open_ones = {key: value for key, value in preset.items() if asked[key] is None or asked[key] == "auto"}
     config = config.replace(**open_ones)
 
+    if device.remark:
+        choices.append(device.remark)
     if config.amp_backend == "apex":
         is_used, why = apex.choose(config.amp, device.kind)
         choices.append(f"amp_backend {'apex' if is_used else 'native'}: {why}")
         config = config.replace(amp_backend="apex" if is_used else "native")
+        if is_used and config.compile != "off" and apex.find().has_amp:
+            raise ConfigError(
+                f"compile={config.compile}: torch.compile is not tried with apex's amp, which replaces torch's functions; "
+                "give compile=off or amp_backend=native"
+            )
 
     if config.warmup_epochs >= config.total_epochs:
         raise ConfigError(

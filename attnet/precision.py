@@ -16,6 +16,9 @@ from torch.optim import Optimizer
 
 from attnet.device import Device
 
+# Where a dynamic loss scale begins, as apex's does.
+FIRST_SCALE = 2.0**16
+
 
 class Precision:
     """One network with its optimiser at one opt level.
@@ -68,12 +71,13 @@ class Precision:
         )
         self.static_scale = None if loss_scale == "dynamic" else float(loss_scale)
         self.scaler = torch.amp.GradScaler(
-            device.type, enabled=level in ("O1", "O2"), init_scale=self.static_scale or 2.0**16
+            device.type, enabled=level in ("O1", "O2"), init_scale=self.static_scale or FIRST_SCALE
         )
         self.skipped = torch.zeros((), device=device.torch_device)
 
     def _make_optimizer(self, groups: list[dict[str, object]], **options: float) -> Optimizer:
-        return torch.optim.SGD(groups, **options, fused=self.device.has_fused_optimizer or None)
+        fused = all(self.device.has_fused_optimizer(weight.dtype) for weight in self.masters)
+        return torch.optim.SGD(groups, **options, fused=fused or None)
 
     @staticmethod
     def _master(parameter: nn.Parameter) -> Tensor:
@@ -145,7 +149,8 @@ class Precision:
         }
 
     def load_state(self, state: Mapping[str, object]) -> None:
-        """The inverse of `state`."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """The inverse of `state`, also of one that another device type or apex wrote: options stay this optimiser's."""
+        options = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": options})
         self.scaler.load_state_dict(state["scaler"])
         self.skipped.copy_(state["skipped"])

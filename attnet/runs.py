@@ -94,7 +94,7 @@ class Run:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**devices.child_environment(), "PYTHONPATH": os.pathsep.join(paths)},
                 cwd=repository_root(),
                 start_new_session=True,
                 preexec_fn=_end_with_parent if _PRCTL else None,

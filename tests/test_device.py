@@ -96,7 +96,7 @@ def test_an_npu_is_driven_through_its_module(only_cpu, monkeypatch):
     assert (npu.type, npu.label, npu.name, npu.backend) == ("npu", "npu", "Fake3", "hccl")
     assert npu.memory() == Memory(used=103, peak=1003, total=10003)
     assert (npu.half_types, npu.half_dtype) == ((torch.float16, torch.bfloat16), torch.float16)
-    assert (npu.usual_level, npu.has_fused_optimizer, npu.group_options) == ("O2", False, {})
+    assert (npu.usual_level, npu.has_fused_optimizer(torch.float32), npu.group_options) == ("O2", False, {})
 
 
 def test_an_old_card_has_float16_alone(only_cpu, monkeypatch):

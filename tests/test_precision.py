@@ -67,6 +67,24 @@ def test_losses_follow_float32(level, tolerance):
     assert losses(level) == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
+@pytest.mark.parametrize("level", ["O0", "O2", "O3"])
+def test_the_optimiser_is_nesterovs_sgd(level):
+    """Three steps with one gradient, written down in double precision: to the rounding of the masters' type."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 1, bias=False)
+    precision = Precision(layer, CPU, level, weight_decay=0.01)
+    [master] = precision.masters
+    weight, velocity = master.detach().double().clone(), 0.0
+    images = torch.randn(1, 64).to(precision.input_dtype)
+    for _ in range(3):
+        precision.backward(layer(images).sum())
+        gradient = images.double() + 0.01 * weight
+        velocity = 0.9 * velocity + gradient
+        weight = weight - 0.1 * (gradient + 0.9 * velocity)
+        precision.step(0.1)
+    assert torch.allclose(master.double(), weight, rtol=1e-6 if level != "O3" else 0.02, atol=1e-6)
+
+
 def test_the_scale_cancels():
     """A power of two changes no float32 bit of the step, and 1 is what an unscaled step would be."""
     images, labels = images_and_labels()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+from attnet.device import child_environment
 from attnet.errors import AttnetError
 
 GRACE = 60.0  # seconds a process has to end
@@ -27,7 +28,9 @@ class Worker:
 
     def __init__(self, module: str, job: dict[str, object]) -> None:
         words = [sys.executable, "-m", module, json.dumps(job)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=child_environment()
+        )
         try:
             self.ready = self._answer()
         except BaseException:

@@ -1,0 +1,28 @@
+"""The command: `python -m attnet.doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from attnet.doctor import examine, report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the report; exit status 0 when attnet works here, 1 when torch or attnet cannot be used at all."""
+    description = "What is on this machine, what attnet will do with it, and the mend for each problem."
+    parser = argparse.ArgumentParser(prog="python -m attnet.doctor", description=description)
+    parser.add_argument("--json", action="store_true", help="one JSON object, to be put into a bug report")
+    parser.add_argument("--data_path", default="", help="where CIFAR-10 is, as for attnet.train")
+    arguments = parser.parse_args(argv)
+    facts = examine(arguments.data_path)
+    text = json.dumps(facts, indent=2, allow_nan=False) if arguments.json else report(facts)
+    encoding = sys.stdout.encoding or "utf-8"  # a terminal that knows ASCII alone is no reason to fail
+    print(text.encode(encoding, "replace").decode(encoding))
+    return 0 if facts["usable"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

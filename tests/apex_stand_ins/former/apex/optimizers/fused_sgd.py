@@ -1,0 +1,1 @@
+from small_sgd import FusedSGD  # noqa: F401
