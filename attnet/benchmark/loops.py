@@ -224,7 +224,7 @@ def _measure(job: argparse.Namespace) -> Iterator[object]:
             "parts": lambda: {part: _seconds(device, getattr(loop, part)) for part in PARTS},
             "operators": lambda: operator_seconds(device, loop.step),
             "evaluation": lambda: _evaluation_speed(device, loop),
-            "peak": device.peak_memory,
+            "peak": lambda: device.memory().peak,
         }
         what = yield {"first_step_seconds": first}
         while True:

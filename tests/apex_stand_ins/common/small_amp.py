@@ -10,9 +10,9 @@ import types
 import torch
 from torch import nn
 
-from attnet.device import Device
+from attnet.device import choose
 
-HALF = Device("CPU").half_dtype  # float16 on the real ones' devices
+HALF = choose().half_dtype  # float16, but on a CPU without float16 convolutions
 
 
 class LossScaler:
@@ -117,7 +117,7 @@ class Stash:
         """Move every gradient into one tensor a type, and remember where all is."""
         for dtype in (HALF, torch.float32):
             tensors = [t for t in self.everything() if t.dtype == dtype]
-            combined = torch.zeros(sum(t.numel() for t in tensors), dtype=dtype)
+            combined = torch.zeros(sum(t.numel() for t in tensors), dtype=dtype, device=self.weights[0].device)
             for tensor, part in zip(tensors, combined.split([t.numel() for t in tensors]), strict=True):
                 part = part.view(tensor.shape)
                 tensor.grad = part if tensor.grad is None else part.copy_(tensor.grad)

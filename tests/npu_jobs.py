@@ -1,0 +1,202 @@
+"""What tests/test_npu.py has done in a process with simulated NPUs, each as a function: plain values in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import signal
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import attnet
+from attnet import device as devices
+from attnet import plots, precision, step, sweep
+from attnet.batches import TestBatches
+from attnet.benchmark.grid import Setting
+from attnet.benchmark.loops import steps_worker
+from attnet.comparison import compare_deletion, compare_localisation
+from attnet.explorer import Explorer
+from attnet.interrupt import TrainingInterrupted
+from attnet.interventions import INTERVENTIONS, effects
+from attnet.masks import PARTS, REDUCTIONS, attention_maps
+from attnet.responses import mask_statistics
+from attnet.responses import signal as signals_of
+from attnet.saliency import grad_cam
+
+TINY = {
+    **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "progress": "none"},
+    **{"train_images": 64, "test_images": 40, "test_batch_size": 25, "train_batch_size": 16, "total_epochs": 2},
+}
+
+
+def config(**changes: object) -> attnet.TrainConfig:
+    return attnet.TrainConfig(**{**TINY, "device_type": "NPU", **changes})
+
+
+def train(**changes: object) -> dict:
+    """A run: its losses and Top-1 of each epoch, and what result.json says of it."""
+    result = attnet.fit(config(**changes))
+    return {
+        "losses": [row["train_loss"] for row in result.history],
+        "top1": [row["top1"] for row in result.history],
+        "device": result.device,
+        "card": result.environment["device"],
+        "amp": result.amp,
+        "skipped": result.skipped_steps,
+        "memory": result.peak_memory,
+        "folder": str(result.output_dir),
+    }
+
+
+def train_from_scale(scale: float, **changes: object) -> dict:
+    """A run whose dynamic loss scale begins at `scale`."""
+    usual, precision.FIRST_SCALE = precision.FIRST_SCALE, scale
+    try:
+        return train(loss_scale="dynamic", **changes)
+    finally:
+        precision.FIRST_SCALE = usual
+
+
+def train_until(steps: int, **changes: object) -> str:
+    """A run that is asked to stop after so many steps, as by a batch system; its last words."""
+    whole, left = step.TrainStep.update, steps
+
+    def update(self: step.TrainStep, lr: float) -> None:
+        nonlocal left
+        whole(self, lr)
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    step.TrainStep.update = update
+    try:
+        attnet.fit(config(**changes))
+    except TrainingInterrupted as stop:
+        return str(stop)
+    finally:
+        step.TrainStep.update = whole
+    raise AssertionError("the run went on to its end")
+
+
+def tensors_of(path: str) -> list[str]:
+    """Device types of all tensors of a file, read as it lies on the disk."""
+    found = set()
+
+    def walk(value: object) -> None:
+        if isinstance(value, Tensor):
+            found.add(value.device.type)
+        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            walk(item)
+
+    walk(torch.load(path, weights_only=True))
+    return sorted(found)
+
+
+def cards() -> dict:
+    """What attnet.device says of the machine."""
+    chosen = devices.choose()
+    return {
+        "kind": chosen.kind,
+        "name": chosen.name,
+        "count": devices.count("NPU"),
+        "backend": chosen.backend,
+        "half": [str(dtype) for dtype in chosen.half_types],
+        "total": chosen.memory().total,
+    }
+
+
+def rng(index: int) -> list[bool]:
+    """Whether draws repeat: after seeding, after the card's state was put back, and (they must not) without."""
+    card = devices.choose("NPU", index)
+    with card.working():
+        devices.seed_everything(3)
+        state = card.rng_state()
+        first = torch.rand(5, device=card.torch_device)
+        second = torch.rand(5, device=card.torch_device)
+        card.set_rng_state(state)
+        again = torch.rand(5, device=card.torch_device)
+        devices.seed_everything(3)
+        seeded = torch.rand(5, device=card.torch_device)
+    return [torch.equal(first, again), torch.equal(first, seeded), torch.equal(first, second)]
+
+
+def looks(model: torch.nn.Module, data: attnet.data.Dataset) -> dict[str, object]:
+    """Everything there is to see in a network, by name: tensors, and dataclasses of numbers."""
+    split = data.test.subset(6)
+    images, few = split.images, split.images[:2]
+    found: dict[str, object] = {}
+    captured = attnet.capture(model, images, parts=(*PARTS, "scales"))
+    for name, parts in captured.features.items():
+        found |= {f"{name} {part}": value for part, value in parts.items()}
+    for how in REDUCTIONS:
+        found |= {f"{how} {name}": map_ for name, map_ in attention_maps(model, images, "mask", how).items()}
+    batches = TestBatches(split, 5, captured.logits.device)
+    return found | {
+        "logits": captured.logits,
+        "grad-cam": grad_cam(model, images),
+        "statistics": mask_statistics(model, images),
+        "signal": signals_of(model, images),
+        "effects": effects(model, images, split.labels, INTERVENTIONS, ["stage1.0"]),
+        "localisation": compare_localisation(model, split, modules=["stage1.0"]),
+        "deletion": compare_deletion(model, few, modules=["stage1.0"], reductions=("std",), steps=5),
+        "evaluation": attnet.evaluate(model, batches, data.classes).logits,
+    }
+
+
+def plain(value: object) -> object:
+    """Tensors on the CPU, in dicts and lists of what dataclasses hold."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().tolist()
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def look_into_a_network(index: int) -> dict[str, bool]:
+    """The shipped network's masks and all that is computed from them on a card: the same as on the CPU?"""
+    network, data = attnet.open_pretrained()
+    here = looks(network.model, data)
+    there = looks(network.model.to(torch.device("npu", index)), data)
+    assert there["logits"].device == torch.device("npu", index)
+    return {name: repr(plain(here[name])) == repr(plain(there[name])) for name in here}
+
+
+def explore(device: str, folder: str) -> list[list[str]]:
+    """The explorer: a digest of its picture and its message after every move."""
+    network, data = attnet.open_pretrained()
+    network.model.to(device)
+    explorer = Explorer(network, data, folder=folder)
+    found = []
+    moves = [("number", 7), ("module", "stage3.0"), ("part", "Grad-CAM"), ("part", "trunk"), ("reduction", "pca")]
+    for name, value in [*moves, ("intervention", "shuffled")]:
+        getattr(explorer, name).value = value
+        found.append([hashlib.sha256(explorer.png).hexdigest(), explorer.message.value])
+    return found
+
+
+def draw_figure(path: str) -> None:
+    """The paper's figure from a network on a card."""
+    network, data = attnet.open_pretrained()
+    plots.plot_figure1(network.model.to("npu"), data.test.images[:2], classes=network.classes).savefig(path)
+
+
+def measure_step() -> dict:
+    """Steps of the benchmark's process."""
+    with steps_worker(Setting("attention56_tiny", 8, "O2"), "NPU") as worker:
+        return {what: worker.ask(what=what)["answer"] for what in ("step", "parts", "peak")}
+
+
+def sweep_on_two_cards(folder: str) -> list[int]:
+    """The cards that two runs at once were given."""
+    small = config(total_epochs=1, train_images=32)
+    sweep.Sweep({"tiny": small}, seeds=[0, 1], folder=folder).run(parallel=2)
+    runs = Path(folder).glob("tiny/*/config.json")
+    return sorted(attnet.TrainConfig.load(path).device_id for path in runs)
+
+
+def plan_lines(**changes: object) -> str:
+    return attnet.make_plan(config(**changes)).describe()
