@@ -138,8 +138,8 @@ def make_plan(config: TrainConfig) -> Plan:
         config = config.replace(amp_backend="apex" if is_used else "native")
         if is_used and config.compile != "off" and apex.find().has_amp:
             raise ConfigError(
-                f"compile={config.compile}: torch.compile is not tried with apex's amp, which replaces torch's functions; "
-                "give compile=off or amp_backend=native"
+                f"compile={config.compile}: torch.compile is untried with apex's amp, which patches what it would "
+                "compile; give compile=off or amp_backend=native"
             )
 
     if config.warmup_epochs >= config.total_epochs:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attnet import apex
 from attnet import plan as planning
 from attnet.config import TrainConfig
 from attnet.device import Device
@@ -151,3 +152,19 @@ def test_what_does_not_fit_together_is_refused(changes, kind, words):
 def test_a_batch_larger_than_the_set_is_refused(changes):
     with pytest.raises(ConfigError, match=rf"train_batch_size={changes['train_batch_size']}.*64 training images"):
         make_plan(TrainConfig(**TINY | changes)).train_batches()
+
+
+def test_an_apex_that_does_not_fit_is_said_and_left_alone():
+    plan = make_plan(TrainConfig(amp="O2", amp_backend="apex", device_type="CPU", dataset="shapes", mode="rehearsal"))
+    assert plan.config.amp_backend == "native"
+    assert "amp_backend native: apex runs on an NPU or a GPU, not on a device of type CPU" in plan.describe()
+    assert "by apex" not in plan.describe()
+
+
+def test_apex_and_compile_do_not_go_together(monkeypatch):
+    monkeypatch.setattr(apex, "choose", lambda level, kind: (True, "used"))
+    monkeypatch.setattr(apex, "find", lambda: apex.Apex("ascend", parts=("amp", "NpuFusedSGD")))
+    asked = {"amp": "O2", "amp_backend": "apex", "dataset": "shapes", "mode": "rehearsal"}
+    assert make_plan(TrainConfig(**asked)).config.amp_backend == "apex"
+    with pytest.raises(ConfigError, match=r"compile=on: .*amp_backend=native"):
+        make_plan(TrainConfig(**asked, compile="on"))
