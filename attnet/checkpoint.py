@@ -216,7 +216,7 @@ def _resumable(path: Path) -> Path:
 FREE = {
     *("output_dir", "resume", "progress", "data_path", "is_pretrain", "pretrained", "checkpoint_seconds"),
     *("device_type", "device_id", "device_num", "accumulate", "nnodes", "node_rank", "dist_url", "max_restarts"),
-    *("keep_epochs", "amp_backend"),
+    *("keep_epochs", "amp_backend", "channels_last"),
 }
 
 

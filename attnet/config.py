@@ -140,7 +140,9 @@ class TrainConfig:
         choices=("native", "apex"),
     )
     loss_scale: float | str = _parameter(128.0, 'loss scale of O1 and O2: a number, or "dynamic"', low=1)
-    channels_last: bool = _parameter(True, "keep images and activations as NHWC in memory")
+    channels_last: bool | None = _parameter(
+        None, "keep images and activations as NHWC in memory; None: yes, but not on an NPU, which takes NCHW alone"
+    )
     compile: str = _parameter(
         "off",
         "torch.compile: off, on, graphs (CUDA graphs too); gains nothing on CPUs, not measured on GPUs",

@@ -107,12 +107,27 @@ class Device:
         """The opt level that pays here: the document's O2 on an NPU or GPU; elsewhere half precision gains nothing."""
         return "O2" if self.is_numbered else "O0"
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How images and weights lie in memory best: NHWC; torch_npu's operators take NCHW alone."""
+        return torch.contiguous_format if self.type == "npu" else torch.channels_last
+
     def has_fused_optimizer(self, dtype: torch.dtype) -> bool:
         """Whether `torch.optim.SGD(fused=True)` runs here on weights of this type.
 
         torch 2.13's for CPUs computes something else with half-precision weights.
         """
         return self.type == "cuda" or (self.type == "cpu" and dtype == torch.float32)
+
+    def grad_scaler(self, init_scale: float, enabled: bool) -> torch.amp.GradScaler:
+        """What scales losses, and skips steps whose gradients overflow.
+
+        On an NPU torch_npu's own: torch's takes a reciprocal in float64, and NPUs of the first generation saturate
+        where others give infinity, which torch_npu asks the card for.
+        """
+        if self.type == "npu":
+            return torch.npu.amp.GradScaler(init_scale=init_scale, enabled=enabled)
+        return torch.amp.GradScaler(self.type, init_scale=init_scale, enabled=enabled)
 
     @property
     def remark(self) -> str:

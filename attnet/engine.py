@@ -39,9 +39,12 @@ def fit(config: TrainConfig) -> Result:
         checkpoint.check_same_run(stored, plan.config)
     with plan.device.working(), world.joined(plan.device):
         trainer = Trainer(plan, world)  # before the folder: what cannot start leaves nothing behind
-        with _folder_of_all(plan.config, resumed, world) as folder:
-            progress = make_progress(plan.config.progress if world.is_main else "none", folder.log)
-            return trainer.run(folder, progress, resumed is not None)
+        try:
+            with _folder_of_all(plan.config, resumed, world) as folder:
+                progress = make_progress(plan.config.progress if world.is_main else "none", folder.log)
+                return trainer.run(folder, progress, resumed is not None)
+        finally:
+            trainer.train_step.let_go()
 
 
 @contextlib.contextmanager

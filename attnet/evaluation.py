@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attnet.batches import TestBatches
 from attnet.errors import AttnetError
 from attnet.folding import folded
-from attnet.model import build_model, evaluating
+from attnet.model import build_model, evaluating, memory_format
 from attnet.plan import Plan
 from attnet.weights import load_weights
 
@@ -89,10 +89,10 @@ def evaluate(
     `mirror`: over the mirror images as well. Results stay on the device until the end: one transfer for the whole
     set.
     """
-    logits, mirrored = [], []
+    logits, mirrored, layout = [], [], memory_format(model)
     with evaluating(model), autocast():
         for batch in batches:
-            images = batch.images.to(input_dtype)
+            images = batch.images.to(input_dtype, memory_format=layout)
             logits.append(model(images))
             if mirror:
                 mirrored.append(model(images.flip(3)))
@@ -111,5 +111,6 @@ def evaluate_weights(plan: Plan, weights: str | Path | Mapping[str, Tensor]) -> 
     """
     model = build_model(plan.config.model, plan.config.num_classes)
     load_weights(model, weights)
-    model.to(plan.device.torch_device, memory_format=torch.channels_last)
+    layout = torch.channels_last if plan.config.channels_last else torch.contiguous_format
+    model.to(plan.device.torch_device, memory_format=layout)
     return evaluate(folded(model), plan.test_batches(), plan.dataset.classes, mirror=plan.config.test_flip)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attnet.errors import ConfigError
 from attnet.layers import AttentionModule, MaskLevel
-from attnet.model import ResidualAttentionNetwork, evaluating, uncompiled, unwrap
+from attnet.model import ResidualAttentionNetwork, evaluating, memory_format, uncompiled, unwrap
 
 # What there is to see in an attention module besides the scales of its mask branch ("1/2", "1/4" ...):
 # x, what both branches read; T, the paper's "feature before mask"; M, the soft mask; (1 + M)·T, "feature after mask".
@@ -125,7 +125,7 @@ def as_input(network: nn.Module, images: Tensor) -> Tensor:
     weight = next(network.parameters())
     if not images.is_floating_point():
         images = images.to(torch.float32) / 255
-    return images.to(weight.device, weight.dtype)
+    return images.to(weight.device, weight.dtype, memory_format=memory_format(network))
 
 
 def mask_levels(module: AttentionModule) -> dict[str, MaskLevel]:

@@ -138,6 +138,12 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def memory_format(model: nn.Module) -> torch.memory_format:
+    """How the weights of a network's convolutions lie in memory: images are to come in the same way."""
+    is_last = any(weight.dim() == 4 and not weight.is_contiguous() for weight in model.parameters())
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
 def uncompiled() -> AbstractContextManager:
     """Compiled networks run as written: code compiled before ignores new hooks, and later code would keep them."""
     # Without dynamo nothing has been compiled, and importing it for nothing takes seconds.

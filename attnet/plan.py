@@ -6,6 +6,8 @@ import dataclasses
 import warnings
 from dataclasses import dataclass
 
+import torch
+
 from attnet import apex
 from attnet import device as devices
 from attnet.batches import Augmentation, Colour, TestBatches, TrainBatches
@@ -130,6 +132,9 @@ def make_plan(config: TrainConfig) -> Plan:
     open_ones = {key: value for key, value in preset.items() if asked[key] is None or asked[key] == "auto"}
     config = config.replace(**open_ones)
 
+    if config.channels_last and device.memory_format != torch.channels_last:
+        choices.append(f"channels_last False: {device.kind}s take tensors as NCHW alone")
+        config = config.replace(channels_last=False)
     if device.remark:
         choices.append(device.remark)
     if config.amp_backend == "apex":
@@ -185,7 +190,7 @@ def _preset(config: TrainConfig, mode: str, device: Device) -> dict[str, object]
     epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
     for counted in COUNTED_IN_EPOCHS if epochs < usual else ():
         preset[counted] = type(preset[counted])(preset[counted] * epochs / usual)
-    preset["amp"] = device.usual_level
+    preset |= {"amp": device.usual_level, "channels_last": device.memory_format == torch.channels_last}
     return preset
 
 

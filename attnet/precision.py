@@ -70,9 +70,7 @@ class Precision:
             groups, lr=0.0, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0
         )
         self.static_scale = None if loss_scale == "dynamic" else float(loss_scale)
-        self.scaler = torch.amp.GradScaler(
-            device.type, enabled=level in ("O1", "O2"), init_scale=self.static_scale or FIRST_SCALE
-        )
+        self.scaler = device.grad_scaler(self.static_scale or FIRST_SCALE, enabled=level in ("O1", "O2"))
         self.skipped = torch.zeros((), device=device.torch_device)
 
     def _make_optimizer(self, groups: list[dict[str, object]], **options: float) -> Optimizer:
@@ -102,7 +100,7 @@ class Precision:
             group["lr"] = lr
         self.scaler.step(self.optimizer)
         if self.scaler.is_enabled():
-            self.skipped += sum(self.scaler._found_inf_per_device(self.optimizer).values())
+            self.skipped += sum(self.scaler._found_inf_per_device(self.optimizer).values()) > 0
             self.scaler.update(self.static_scale)
         for weight in self.masters:
             weight.grad = None
@@ -152,5 +150,6 @@ class Precision:
         """The inverse of `state`, also of one that another device type or apex wrote: options stay this optimiser's."""
         options = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": options})
-        self.scaler.load_state_dict(state["scaler"])
+        # torch_npu's scaler has one entry more; what others wrote is dynamic, as `step` drives it.
+        self.scaler.load_state_dict({"dynamic": True, **state["scaler"]} if state["scaler"] else {})
         self.skipped.copy_(state["skipped"])

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from attnet.batches import Colour
 from attnet.config import TrainConfig
 from attnet.data import Dataset, find_dataset, load_dataset
+from attnet.device import choose
 from attnet.engine import fit
 from attnet.errors import WeightsError
 from attnet.model import ResidualAttentionNetwork, build_model
@@ -66,7 +66,12 @@ class Pretrained:
 
 
 def load_pretrained(
-    weights: str | Path = SHIPPED["cifar10"], model: str | None = None, *, classes: Sequence[str] | None = None
+    weights: str | Path = SHIPPED["cifar10"],
+    model: str | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    device_type: str = "CPU",
+    device_id: int = 0,
 ) -> Pretrained:
     """Open weights.
 
@@ -76,10 +81,13 @@ def load_pretrained(
             root.
         model: a name of `variants()`; None: what the file records, else the variant that its tensors fit.
         classes: class names; None: what the file records, else "class 0", "class 1" ...
+        device_type, device_id: where the network is to be, as in `TrainConfig`; images follow it by themselves.
 
     Raises:
         WeightsError: no such file, weights that fit no network, or colours that are not recorded.
+        ConfigError: a device that is not here.
     """
+    device = choose(device_type, device_id)
     path = find_weights(weights)
     content, state = read_checkpoint(path), read_weights(path)
     config = content.get("config")
@@ -99,7 +107,7 @@ def load_pretrained(
         _standardise(network, Colour(**content["colour"]))
     dataset = str(config.get("dataset", ""))
     return Pretrained(
-        model=network.eval().to(memory_format=torch.channels_last),  # the quicker layout, on CPUs as well
+        model=network.eval().to(device.torch_device, memory_format=device.memory_format),
         classes=_class_names(classes or content.get("classes"), dataset, network.num_classes),
         weights=str(weights) if str(weights) in shipped_weights() else relative_to_root(path),
         dataset=dataset,
@@ -109,13 +117,16 @@ def load_pretrained(
     )
 
 
-def open_pretrained(weights: str | Path = "", data_path: str | Path | None = None) -> tuple[Pretrained, Dataset]:
+def open_pretrained(
+    weights: str | Path = "", data_path: str | Path | None = None, *, device_type: str = "CPU", device_id: int = 0
+) -> tuple[Pretrained, Dataset]:
     """Weights and the images to look at with them.
 
     Args:
         weights: as `load_pretrained`; "" for the shipped ones that were trained on CIFAR-10 when that is at
             `data_path`, else for those trained on shapes; "train" trains on shapes first, in about a minute.
         data_path: as in TrainConfig; a relative path starts at the repository root.
+        device_type, device_id: as `load_pretrained`.
 
     Returns:
         The network, and the data set it was trained on. When that is not at hand, CIFAR-10 if it is there, else
@@ -129,7 +140,7 @@ def open_pretrained(weights: str | Path = "", data_path: str | Path | None = Non
     if weights == TRAIN:
         config = TrainConfig(mode="rehearsal", dataset="shapes", keep_epochs=1, output_dir="runs/open_pretrained")
         weights = fit(config).output_dir
-    network = load_pretrained(weights or SHIPPED[here])
+    network = load_pretrained(weights or SHIPPED[here], device_type=device_type, device_id=device_id)
     name = network.dataset or here
     if name != "shapes" and not find_dataset(place, name):
         warnings.warn(

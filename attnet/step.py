@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -107,6 +108,11 @@ class TrainStep:
         self.updates += 1
         now = [value.float() for value in self.followed.values()]
         torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)
+
+    def let_go(self) -> None:
+        """Give up DDP's wrapper: if it outlived the process group, Gloo's threads could wait for ever at its end."""
+        del self.network
+        gc.collect()
 
     # -- what others need --------------------------------------------------------------------------------------
 

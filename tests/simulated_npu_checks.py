@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import io
 import os
 import threading
@@ -48,19 +49,17 @@ def steps(net: nn.Module, images: Tensor, labels: Tensor, count: int = 5) -> lis
     return losses
 
 
-def train(device: str, layout: str, dtype: str = "float32") -> dict:
+def train(device: str, dtype: str = "float32") -> dict:
     """Losses, then what the trained network says of the images, in evaluation."""
-    memory_format = getattr(torch, layout)
     net, images, labels = drawn(0)
-    net = net.to(device, memory_format=memory_format)
+    net = net.to(device)
     for layer in net.children():
         if not isinstance(layer, nn.BatchNorm2d):  # its weights stay float32, as at opt level O2
             layer.to(getattr(torch, dtype))
-    images = images.to(device, getattr(torch, dtype), memory_format=memory_format)
+    images = images.to(device, getattr(torch, dtype))
     losses = steps(net, images, labels.to(device))
-    strides = net.first(images).stride()
     with torch.inference_mode():
-        return {"losses": losses, "logits": net.eval()(images).tolist(), "strides": strides}
+        return {"losses": losses, "logits": net.eval()(images).tolist()}
 
 
 def autocast_types() -> dict[str, str]:
@@ -80,7 +79,7 @@ def scaled_steps() -> list:
     """Per step with GradScaler: whether the weights moved, and the scale after it; the second overflows."""
     layer = nn.Linear(3, 2).npu()
     optimizer = torch.optim.SGD(layer.parameters(), 0.1, momentum=0.9, foreach=True)
-    scaler = torch.amp.GradScaler("npu", init_scale=8.0, growth_interval=2)
+    scaler = torch.npu.amp.GradScaler(init_scale=8.0, growth_interval=2)
     found = []
     for value in (1.0, float("inf"), 1.0, 1.0):
         before = layer.weight.detach().clone()
@@ -92,11 +91,21 @@ def scaled_steps() -> list:
     return found
 
 
+def _unscale(scaler: torch.amp.GradScaler) -> None:
+    layer = nn.Linear(3, 2).npu()
+    scaler.scale(layer(torch.ones(1, 3, device="npu")).sum()).backward()
+    scaler.unscale_(torch.optim.SGD(layer.parameters(), 0.1))
+
+
 REFUSED: dict[str, Callable[[], object]] = {
+    "NHWC images": lambda: torch.ones(2, 3, 4, 4, device="npu").contiguous(memory_format=torch.channels_last),
+    "NHWC weights": lambda: Net().to("npu", memory_format=torch.channels_last),
+    "NHWC memory": lambda: torch.empty(2, 3, 4, 4, device="npu", memory_format=torch.channels_last),
     "float64": lambda: torch.zeros(3, dtype=torch.float64, device="npu"),
     "one float64": lambda: torch.tensor(1.0, dtype=torch.float64, device="npu"),
     "to float64": lambda: torch.ones(3, device="npu").double(),
     "sum in float64": lambda: torch.ones(3, device="npu").sum(dtype=torch.float64),
+    "float64 in torch's own GradScaler": lambda: _unscale(torch.amp.GradScaler("npu")),
     "float64 from the CPU": lambda: torch.ones(3, dtype=torch.float64).to("npu"),
     "complex128": lambda: torch.ones(3, device="npu").to(torch.complex128),
     "pinned": lambda: torch.ones(3).pin_memory(),
@@ -138,7 +147,7 @@ def everyday() -> None:
     assert torch.equal(out.cpu(), torch.mm(x.cpu(), x.cpu().t()))
     assert x.view(2, 8).data_ptr() == x.data_ptr() == x.t().data_ptr() == x.unfold(0, 2, 1).data_ptr()
     assert (x * torch.tensor(2.0)).device == (2.0 * x).device == x.device
-    net = Net().to("npu:0", memory_format=torch.channels_last)
+    net = Net().to("npu:0")
     twin = copy.deepcopy(net)
     file = io.BytesIO()
     torch.save({name: value.cpu() for name, value in net.state_dict().items()}, file)
@@ -148,7 +157,6 @@ def everyday() -> None:
     other.load_state_dict(state)
     for copied in (twin, other.npu()):
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), copied.parameters(), strict=True))
-    assert twin.first.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def cards() -> None:
@@ -225,7 +233,8 @@ def random_numbers() -> None:
 def parallel(file: str, rank: int) -> list[float]:
     """One of two processes over hccl; its losses and a sum of its weights, trained on its half of the images."""
     torch.npu.set_device(rank)
-    dist.init_process_group("hccl", store=dist.FileStore(file, 2), rank=rank, world_size=2)
+    timeout = datetime.timedelta(seconds=60)
+    dist.init_process_group("hccl", timeout=timeout, store=dist.FileStore(file, 2), rank=rank, world_size=2)
     try:
         _collectives(torch.device("npu", rank), rank)
         net, images, labels = drawn(rank)  # DDP spreads rank 0's weights

@@ -12,14 +12,14 @@ import sys
 import npu_jobs
 import pytest
 import torch
-from npu_runs import ROOT, SIMULATED, assert_equal_weights, assert_same_weights, flags, on_cpu, run, weights
+from npu_runs import ROOT, SIMULATED, assert_equal_weights, flags, on_cpu, run, weights
 
 pytest_plugins = "harness_npu"
 
 RECIPES = {
     "seed": {"recipe": "seed"},
     "best": {"recipe": "best", "mixup_off_epochs": 1},  # mixup, cutout, standardised colours, EMA, mirrored tests
-    "fast94": {"recipe": "fast94", "channels_last": False},
+    "fast94": {"recipe": "fast94"},
 }
 
 
@@ -52,7 +52,7 @@ def test_float32_training_equals_the_cpu(npu, tmp_path, recipe):
     here = on_cpu(output_dir=str(tmp_path / "cpu"), amp="O0", **RECIPES[recipe])
     there = npu(npu_jobs.train, output_dir=str(tmp_path / "npu"), amp="O0", device_id=2, **RECIPES[recipe])
     assert (there["losses"], there["top1"]) == (here["losses"], here["top1"])
-    assert_same_weights(here["folder"], there["folder"])
+    assert_equal_weights(here["folder"], there["folder"])
     assert (there["device"], there["card"], here["device"]) == ("npu_1p", SIMULATED, "cpu_1p")
     assert 2**20 < there["memory"] < 2**30  # of the card alone: torch itself takes more of the process
 
@@ -78,8 +78,10 @@ def test_a_dynamic_scale_comes_down_to_what_float16_holds(npu, tmp_path, level):
     assert not torch.equal(begun["fc.weight"], ended["fc.weight"])
 
 
-def test_auto_is_o2_on_an_npu(npu, tmp_path):
-    assert npu(npu_jobs.train, output_dir=str(tmp_path), total_epochs=1)["amp"] == "O2"
+def test_auto_is_o2_and_nchw_on_an_npu(npu):
+    plans = [npu(npu_jobs.plan_lines, channels_last=last) for last in (None, True)]
+    assert all("precision: O2 with float16, loss scale 128.0" in plan for plan in plans)
+    assert ["channels_last False: NPUs take tensors as NCHW alone" in plan for plan in plans] == [False, True]
 
 
 @pytest.mark.parametrize("level", ["O1", "O2"])
@@ -101,7 +103,7 @@ def test_a_run_goes_on_elsewhere(npu, tmp_path, first, then):
     assert npu(npu_jobs.tensors_of, str(tmp_path / "run/step.pt")) == ["cpu"]
     resumed = npu(npu_jobs.train, output_dir=str(tmp_path / "run"), resume="auto", amp="O0", device_type=then)
     assert resumed["device"] == f"{then.lower()}_1p" and resumed["losses"] == whole["losses"]
-    assert_same_weights(whole["folder"], resumed["folder"])
+    assert_equal_weights(whole["folder"], resumed["folder"])
 
 
 def test_a_half_precision_run_goes_on_to_the_same_weights(npu, tmp_path):
@@ -126,8 +128,8 @@ def test_masks_and_everything_computed_from_them(npu):
 
 
 def test_the_explorer_shows_the_same_pictures(npu, tmp_path):
-    shown = npu(npu_jobs.explore, "npu:1", str(tmp_path))
-    assert shown == npu_jobs.explore("cpu", str(tmp_path))
+    shown = npu(npu_jobs.explore, "NPU", str(tmp_path))
+    assert shown == npu_jobs.explore("CPU", str(tmp_path))
     assert len({digest for digest, _ in shown}) == len(shown) and {message for _, message in shown} == {""}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
@@ -32,16 +32,14 @@ def npu(with_cards) -> Iterator[Worker]:
         yield worker
 
 
-@pytest.mark.parametrize("layout", ["contiguous_format", "channels_last"])
-def test_float32_training_is_the_cpus(npu, layout):
-    card, cpu = npu(checks.train, "npu:1", layout), npu(checks.train, "cpu", layout)
-    assert card == cpu
-    assert card["losses"][-1] < card["losses"][0] and (card["strides"][1] == 1) == (layout == "channels_last")
+def test_float32_training_is_the_cpus(npu):
+    card, cpu = npu(checks.train, "npu:1"), npu(checks.train, "cpu")
+    assert card == cpu and card["losses"][-1] < card["losses"][0]
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float16", 0.02), ("bfloat16", 0.1)])
 def test_half_precision_training_is_near_float32(npu, dtype, tolerance):
-    half, full = (npu(checks.train, "npu", "channels_last", kind)["losses"] for kind in (dtype, "float32"))
+    half, full = (npu(checks.train, "npu", kind)["losses"] for kind in (dtype, "float32"))
     assert half == pytest.approx(full, abs=tolerance) and half != full
 
 
@@ -65,6 +63,7 @@ def test_refusal(refusals, name):
     said = {
         "float64": "simulated NPU: float64 is not supported",
         "complex128": "simulated NPU: complex128 is not supported",
+        "NHWC": "simulated NPU: only the contiguous memory format is supported",
         "pinned": "simulated NPU: pinned memory is not supported",
         "two cards": "found at least two devices, npu:0 and npu:1!",
         "card and CPU": "found at least two devices, npu:0 and cpu!",
@@ -107,6 +106,8 @@ def test_two_processes_train_over_hccl_as_one_does(npu, with_cards, tmp_path):
             pool.submit(worker, checks.parallel, str(tmp_path / "store"), rank)
             for rank, worker in enumerate((npu, second))
         ]
+        for rank in as_completed(ranks):  # the first to fail says why; the other waits for it in vain
+            rank.result()
         one, two = (rank.result() for rank in ranks)
     alone = npu(checks.alone)
     mean = [(a + b) / 2 for a, b in zip(one, two, strict=True)]

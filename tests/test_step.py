@@ -2,18 +2,24 @@
 
 import copy
 import functools
+import weakref
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import draw_images, draw_weights
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnet
 from attnet.config import TrainConfig
+from attnet.device import Device
+from attnet.distributed import World
 from attnet.evaluation import evaluate
 from attnet.model import evaluating
 from attnet.plan import make_plan
+from attnet.step import TrainStep
 from attnet.trainer import Trainer
 
 SMALL = {
@@ -258,3 +264,17 @@ def test_mirror_images_are_tested_and_reported_apart(tmp_path):
     without = evaluate(network, plan.test_batches(), plan.dataset.classes)
     with pytest.raises(attnet.errors.AttnetError, match=r"top1_flip.*test_flip"):
         _ = without.top1_flip
+
+
+def test_ddps_wrapper_is_gone_before_the_group(tmp_path):
+    """Gloo's threads could wait for ever for one that outlives its process group."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        config = make_plan(TrainConfig(model="attention56_tiny", dataset="shapes", mode="rehearsal")).config
+        step = TrainStep(attnet.build_model("attention56_tiny"), config, Device("CPU"), World(size=2))
+        wrapper = weakref.ref(step.network)
+        assert isinstance(wrapper(), DistributedDataParallel)
+        step.let_go()
+        assert wrapper() is None
+    finally:
+        dist.destroy_process_group()

@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from attnet.benchmark.compare import compare, read_result
+from attnet.benchmark.grid import usual_formats
 from attnet.benchmark.losses import compare_losses
 from attnet.benchmark.profile import measure_profile
 from attnet.benchmark.ranks import measure_ranks
@@ -73,7 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
     lists.add_argument("--model", type=words, default=["attention92"], help="default attention92")
     lists.add_argument("--batch_size", type=numbers, default=[64], help="images a step and card (default 64)")
     lists.add_argument("--amp", type=words, default=["O0"], help="opt levels O0 to O3 (default O0)")
-    lists.add_argument("--memory_format", type=words, default=["channels_last"], help="channels_last, contiguous")
+    lists.add_argument(
+        "--memory_format", type=words, default=[], help="channels_last, contiguous (default: as trained)"
+    )
     lists.add_argument("--compile", type=words, default=["off"], help="off, on, graphs (default off)")
     lists.add_argument("--device_num", type=numbers, default=[1], help="cards; above 1 a short run each (default 1)")
     parser.add_argument("--rounds", type=int, help="measurements of each (default 9; 3 of --epoch and --growth)")
@@ -130,6 +133,7 @@ def _measure(options: argparse.Namespace, command: str) -> dict[str, object]:
     kind = _kind(options)
     options.rounds = ROUNDS.get(kind, 9) if options.rounds is None else options.rounds
     options.reference = options.reference and resolve_path(options.reference)
+    options.memory_format = options.memory_format or list(usual_formats(options.device_type))
     if options.dataset == "auto":
         options.dataset = "cifar10" if find_dataset(resolve_path(options.data_path)) else "shapes"
     output = resolve_path(options.output) if options.output else None
@@ -169,7 +173,7 @@ def _kind(options: argparse.Namespace) -> str:
     asked = [kind for kind in ("sweep", "profile", "epoch", "growth", "losses", "ranks") if getattr(options, kind)]
     if len(asked) > 1:
         raise ConfigError(f"--{asked[0]} and --{asked[1]}: ask for one of them at a time")
-    single = all(len(getattr(options, name)) == 1 for name in LISTS) and options.device_num == [1]
+    single = all(len(getattr(options, name)) <= 1 for name in LISTS) and options.device_num == [1]
     kind = asked[0] if asked else "versus" if single and options.reference else "sweep"
     if options.resume and (kind != "sweep" or not options.output):
         raise ConfigError("--resume: it goes on with the sweep in --output; give both, or neither")

@@ -6,11 +6,22 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import torch
+
+from attnet import device as devices
 from attnet.config import TrainConfig
 from attnet.errors import ConfigError
 from attnet.model import variants
 
 MEMORY_FORMATS = ("channels_last", "contiguous")
+
+
+def usual_formats(device_type: str) -> tuple[str]:
+    """The memory format that training takes on a device."""
+    is_last = devices.choose(device_type).memory_format == torch.channels_last
+    return ("channels_last" if is_last else "contiguous",)
+
+
 REFERENCE_MODEL = "attention92"  # our name of the reference's network
 
 

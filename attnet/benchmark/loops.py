@@ -147,6 +147,8 @@ def step_plan(setting: Setting, device_type: str, test_images: int = 0) -> Plan:
             device_type=device_type,
         )
     )
+    if plan.config.channels_last != setting.channels_last:
+        raise ConfigError(f"memory_format=channels_last: {plan.device.kind}s take contiguous tensors alone")
     side, fast = variants()[setting.model].input_size, plan.device.is_accelerator
     train_images = max(setting.batch_size, TRAIN_IMAGES[fast] * 32**2 // side**2)
     train, test = noise(train_images, side), noise(test_images or TEST_IMAGES[fast] * 32**2 // side**2, side)

@@ -19,7 +19,7 @@ from typing import Any
 
 from attnet import device as devices
 from attnet.benchmark.counts import counts_of
-from attnet.benchmark.grid import Setting, grid, reference_settings
+from attnet.benchmark.grid import Setting, grid, reference_settings, usual_formats
 from attnet.benchmark.loops import ceilings_apart, steps_worker
 from attnet.benchmark.ranks import short_run
 from attnet.benchmark.rows import Row, evaluation_figures, part_figures, speed_row
@@ -40,7 +40,7 @@ def sweep(
     models: Sequence[str] = ("attention92",),
     batch_sizes: Sequence[int] = (64,),
     amps: Sequence[str] = ("O0",),
-    memory_formats: Sequence[str] = ("channels_last",),
+    memory_formats: Sequence[str] = (),
     compiles: Sequence[str] = ("off",),
     device_nums: Sequence[int] = (1,),
     *,
@@ -56,7 +56,7 @@ def sweep(
 
     Args:
         models, batch_sizes (a card), amps, compiles, device_nums: values of the parameters of `TrainConfig`.
-        memory_formats: "channels_last", "contiguous".
+        memory_formats: "channels_last", "contiguous"; empty: the one that training takes on the device.
         device_type: as `TrainConfig`.
         rounds: measured steps of each configuration, and as many measured part by part.
         reference: inner folder of a copy of the reference repository; its own network and loop are measured at each
@@ -74,6 +74,7 @@ def sweep(
         ConfigError: a value that is none of the parameter's, no network in `reference`, or `known` of another kind,
             device or torch.
     """
+    memory_formats = memory_formats or usual_formats(device_type)
     settings = grid(models, batch_sizes, amps, memory_formats, compiles, device_nums)
     if rounds < 1:
         raise ConfigError(f"rounds={rounds}: at least 1 is needed")

@@ -28,7 +28,6 @@ struct Memory {
 std::array<Memory, MOST_CARDS> memories;
 std::atomic<int> fixed_count{-1};
 thread_local c10::DeviceIndex thread_card = 0;
-thread_local bool float64_allowed = false;
 
 c10::DeviceIndex count_visible() {
   const char* wanted = std::getenv("NPU_SIMULATION_CARDS");
@@ -190,16 +189,8 @@ c10::DataPtr adopt(const c10::Storage& cpu, c10::DeviceIndex card) {
   return {cpu.mutable_data(), new Block{card, bytes, nullptr, cpu}, &free_block, c10::Device(NPU, card)};
 }
 
-Float64Allowed::Float64Allowed(bool allowed) : before(float64_allowed) {
-  float64_allowed = allowed;
-}
-
-Float64Allowed::~Float64Allowed() {
-  float64_allowed = before;
-}
-
 void require_supported(c10::ScalarType dtype) {
-  TORCH_CHECK(dtype != c10::kDouble || float64_allowed, "simulated NPU: float64 is not supported");
+  TORCH_CHECK(dtype != c10::kDouble, "simulated NPU: float64 is not supported");
   TORCH_CHECK(dtype != c10::kComplexDouble, "simulated NPU: complex128 is not supported");
 }
 

@@ -28,13 +28,6 @@ const at::Generator& default_generator(c10::DeviceIndex card);
 // The CPU generator in which a card's generator keeps its state.
 at::Generator cpu_generator(const at::Generator& generator);
 
-// While one lives, this thread may make float64 tensors on a card.
-struct Float64Allowed {
-  explicit Float64Allowed(bool allowed);
-  ~Float64Allowed();
-  bool before;
-};
-
 // Raises for the element types that a card cannot hold.
 void require_supported(c10::ScalarType dtype);
 

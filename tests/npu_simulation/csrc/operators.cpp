@@ -121,6 +121,29 @@ void run(const c10::OperatorHandle& op, Stack* stack) {
   call.finish();
 }
 
+// torch_npu: "NPU contiguous operator only supported contiguous memory format."
+void require_contiguous(std::optional<at::MemoryFormat> format) {
+  TORCH_CHECK(
+      format != at::MemoryFormat::ChannelsLast, "simulated NPU: only the contiguous memory format is supported");
+}
+
+Tensor contiguous(const Tensor& self, at::MemoryFormat format) {
+  require_contiguous(format);
+  return self.is_contiguous() ? self : self.clone(format);
+}
+
+Tensor to_copy(
+    const Tensor& self,
+    std::optional<at::ScalarType> dtype,
+    std::optional<at::Layout> layout,
+    std::optional<at::Device> device,
+    std::optional<bool> pin_memory,
+    bool non_blocking,
+    std::optional<at::MemoryFormat> format) {
+  require_contiguous(format);
+  return at::native::_to_copy(self, dtype, layout, device, pin_memory, non_blocking, format);
+}
+
 Tensor empty(
     at::IntArrayRef size,
     std::optional<at::ScalarType> dtype,
@@ -132,6 +155,7 @@ Tensor empty(
   require_supported(type);
   TORCH_CHECK(!pin_memory.value_or(false), "simulated NPU: pinned memory is not supported");
   TORCH_CHECK(c10::layout_or_default(layout) == at::kStrided, "simulated NPU: only strided tensors are supported");
+  require_contiguous(format);
   const c10::OptionalDeviceGuard guard(device);
   return at::detail::empty_generic(
       size, card_allocator(), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1), type, format);
@@ -165,24 +189,6 @@ Tensor copy_from(const Tensor& self, const Tensor& to, bool non_blocking) {
 Tensor copy_from_and_resize(const Tensor& self, const Tensor& to) {
   to.resize_(self.sizes());
   return copy_from(self, to, false);
-}
-
-// torch.amp.GradScaler takes the reciprocal of its scale in float64: one number, which a card can hold.
-Tensor to_copy(
-    const Tensor& self,
-    std::optional<at::ScalarType> dtype,
-    std::optional<at::Layout> layout,
-    std::optional<at::Device> device,
-    std::optional<bool> pin_memory,
-    bool non_blocking,
-    std::optional<at::MemoryFormat> format) {
-  Float64Allowed allowed(self.device().type() == NPU && self.numel() == 1);
-  return at::native::_to_copy(self, dtype, layout, device, pin_memory, non_blocking, format);
-}
-
-void reciprocal(const c10::OperatorHandle& op, Stack* stack) {
-  Float64Allowed allowed(stack->back().toTensor().numel() == 1);
-  run<false>(op, stack);
 }
 
 const Tensor& resize_(const Tensor& self, at::IntArrayRef size, std::optional<at::MemoryFormat> format) {
@@ -222,6 +228,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from", &copy_from);
   m.impl("_copy_from_and_resize", &copy_from_and_resize);
   m.impl("_to_copy", &to_copy);
+  m.impl("contiguous", &contiguous);
   m.impl("_local_scalar_dense", &local_scalar);
   m.impl("resize_", &resize_);
   m.impl("set_", &set_empty_);
@@ -231,7 +238,6 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("view", &at::native::view);
   m.impl("as_strided", &at::native::as_strided_tensorimpl);
   m.impl("_reshape_alias", &at::native::_reshape_alias);
-  m.impl("reciprocal", torch::CppFunction::makeFromBoxedFunction<&reciprocal>());
   // PyTorch's general convolution would choose by device, and not the CPU's. Half precision accumulates in float32 as
   // in a cube unit, also where the CPU has no float16 convolution.
   for (const char* name :

@@ -72,8 +72,19 @@ class _HCCL(dist.ProcessGroup):
     def __init__(self, store: object, rank: int, size: int, timeout: object) -> None:
         super().__init__(rank, size)
         self.gloo = dist.ProcessGroupGloo(store, rank, size, timeout)
-        # By this PyTorch knows that objects travel as tensors on a card, and what to shut down.
-        self._register_backend(torch.device("npu"), dist.ProcessGroup.BackendType.CUSTOM, self.gloo)
+
+    @property
+    def _device_types(self) -> list[torch.device]:
+        """Where PyTorch puts the tensors in which objects travel."""
+        return [torch.device("npu")]
+
+    def _get_backend(self, _: torch.device) -> dist.ProcessGroupGloo:
+        return self.gloo
+
+    def shutdown(self) -> None:
+        # Gloo ends here, not with DDP's reducer, which can be this group's last owner: it goes with Python's lock in
+        # hand, while Gloo's destructor waits for threads that may need that lock.
+        del self.gloo
 
     def getBackendName(self) -> str:
         return "hccl"

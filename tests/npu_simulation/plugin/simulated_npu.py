@@ -172,7 +172,8 @@ def _leave_the_queue_in_ipython() -> None:
 def _autoload() -> None:
     torch.ops.load_library(os.environ["NPU_SIMULATION_LIBRARY"])
     torch.utils.rename_privateuse1_backend("npu")
-    torch._register_device_module("npu", sys.modules[__name__])
+    this = sys.modules[__name__]
+    torch._register_device_module("npu", this)
     torch.utils.generate_methods_for_privateuse1_backend(
         for_tensor=True,
         for_module=True,
@@ -181,6 +182,9 @@ def _autoload() -> None:
     )
     _print_from_cpu()
     _leave_the_queue_in_ipython()
+    import simulated_amp
+
+    this.amp = simulated_amp.module()
     if torch.distributed.is_available():
         import simulated_hccl
 
