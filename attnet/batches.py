@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnet.data import Split
 from attnet.errors import ConfigError
+from attnet.splits import Split
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from attnet.checkpoint import write_text
-from attnet.data import Dataset, Split
 from attnet.device import choose, environment
 from attnet.errors import AttnetError, ConfigError
 from attnet.intervals import Interval
@@ -28,6 +27,7 @@ from attnet.paths import resolve_path
 from attnet.pretrained import Pretrained, open_pretrained
 from attnet.responses import mask_statistics
 from attnet.saliency import Curves, deletion_insertion, grad_cam
+from attnet.splits import Dataset, Split
 
 SCORES = {
     "pointing": "the maximum lies in the object",

@@ -69,11 +69,18 @@ class TrainConfig:
     )
     dataset: str = _parameter(
         "auto",
-        "cifar10, cifar100, shapes; auto: cifar10 if at data_path, else shapes (rehearsal only)",
-        choices=("auto", "cifar10", "cifar100", "shapes"),
+        "cifar10, cifar100[_coarse], shapes; auto: cifar10 if at data_path, else shapes (rehearsal only)",
+        choices=("auto", "cifar10", "cifar100", "cifar100_coarse", "shapes"),
+    )
+    classes: str = _parameter(
+        "", "train and test on these classes alone, names or numbers, renumbered in this order: cat,dog; empty: all"
     )
     train_images: int | None = _parameter(None, "train on a class-balanced subset of this many; 0: all", low=0)
     test_images: int | None = _parameter(None, "test on a class-balanced subset of this many; 0: all", low=0)
+    label_noise: float = _parameter(
+        0.0, "share of the training labels, 0 to 1, that are replaced by wrong ones, all equally likely", low=0, high=1
+    )
+    noise_seed: int = _parameter(0, "seed of the label noise", low=0, high=2**32 - 1)
     # Network
     model: str | None = _parameter(None, "a name of attnet.variants()")
     num_classes: int | None = _parameter(None, "outputs of the network; None: as many as the data set has", low=1)

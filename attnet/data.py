@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, read and checked; the classes `Split` and `Dataset` that every data set comes in.
+"""CIFAR-10 and CIFAR-100, read and checked.
 
 Both sets (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009) are Python pickles, and
 those run code when read carelessly. Here they go through an unpickler that knows numpy arrays and nothing
@@ -21,55 +21,15 @@ import numpy as np
 import torch
 
 from attnet.errors import DataError
+from attnet.shapes import make_shapes
+from attnet.splits import Dataset, Split
 
 TRAIN, TEST, PIXELS = 50_000, 10_000, 3 * 32 * 32  # images of either set; numbers in an image
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images with their labels; `masks` (the object's pixels) exist only where the set was drawn by us."""
-
-    images: torch.Tensor  # uint8 [N, 3, 32, 32]
-    labels: torch.Tensor  # int64 [N]
-    masks: torch.Tensor | None = None  # bool [N, 32, 32]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, n: int, seed: int = 0) -> "Split":
-        """A split of `n` images in their original order, as even over the classes as the labels allow.
-
-        `n` and `seed` alone decide which; with one seed, a smaller subset is part of a larger one.
-        Raises DataError unless 1 <= n <= len(self).
-        """
-        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= len(self):
-            raise DataError(f"n: {n!r}; give a whole number from 1 to {len(self)}, the images of this split")
-        shuffled = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        labels, by_class = self.labels.cpu()[shuffled].sort(stable=True)
-        counts = labels.bincount()
-        # The how-manieth of its class is each image? The first of every class go in, then the second, …
-        nth = torch.arange(len(self)) - (counts.cumsum(0) - counts)[labels]
-        turn = torch.empty_like(nth).scatter_(0, by_class, nth)
-        chosen = shuffled[turn.argsort(stable=True)[:n]].sort().values
-        masks = None if self.masks is None else self.masks[chosen]
-        return Split(self.images[chosen], self.labels[chosen], masks)
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Both splits of one set, its class names in label order, and where it came from."""
-
-    train: Split
-    test: Split
-    classes: tuple[str, ...]
-    name: str
-    source: str  # for people: the path read
-    warnings: tuple[str, ...] = ()  # what is odd, though not wrong
-
-
 @dataclass(frozen=True)
 class _Layout:
-    """How one CIFAR set lies on disk."""
+    """How one CIFAR set lies on disk; CIFAR-100 holds two, by its 100 classes and by their 20 superclasses."""
 
     name: str
     classes: int
@@ -79,12 +39,17 @@ class _Layout:
     md5: dict[str, str]  # of the original files; the first holds the class names, the last the test images
 
     @property
+    def original(self) -> str:
+        """What attnet.download calls it."""
+        return self.name.removesuffix("_coarse")
+
+    @property
     def archive(self) -> str:
-        return f"cifar-{self.classes}-python.tar.gz"
+        return f"cifar-{self.original.removeprefix('cifar')}-python.tar.gz"
 
     @property
     def fetch(self) -> str:
-        return f"`python -m attnet.download {self.name}` fetches the original"
+        return f"`python -m attnet.download {self.original}` fetches the original"
 
 
 _MD5_10 = {
@@ -104,19 +69,21 @@ _MD5_100 = {
 _LAYOUTS = {
     "cifar10": _Layout("cifar10", 10, "cifar-10-batches-py", "labels", "label_names", _MD5_10),
     "cifar100": _Layout("cifar100", 100, "cifar-100-python", "fine_labels", "fine_label_names", _MD5_100),
+    "cifar100_coarse": _Layout(
+        "cifar100_coarse", 20, "cifar-100-python", "coarse_labels", "coarse_label_names", _MD5_100
+    ),
 }
+ON_DISK = tuple(_LAYOUTS)  # the names that `load_dataset` reads from files
 
 
 def load_dataset(data_path: str | Path | None, name: str = "cifar10") -> Dataset:
-    """Read `cifar10` or `cifar100` at `data_path` (see `find_dataset`), or draw `shapes`, which needs none.
+    """Read one of `ON_DISK` at `data_path` (see `find_dataset`), or draw `shapes`, which needs none.
 
     CIFAR gives 50,000 training and 10,000 test images, uint8 [N, 3, 32, 32] in RGB, with int64 labels [N].
     Raises DataError for anything missing, damaged, unsafe or of the wrong shape. Files that differ from the
     originals only warn (UserWarning, and `Dataset.warnings`), because preprocessed copies are legitimate.
     """
     if name == "shapes":
-        from attnet.shapes import make_shapes  # here, since shapes.py needs the classes above
-
         return make_shapes()
     layout = _layout(name)
     try:
@@ -161,19 +128,21 @@ def find_dataset(data_path: str | Path | None, name: str = "cifar10") -> Path | 
     """The folder or archive that `load_dataset` would read, or None when there is nothing.
 
     `data_path` may be the set's folder (under any name), the folder that holds it or its `.tar.gz`, or a
-    `.tar.gz`. The folder's own path also finds the archive beside it, so one path serves packed and unpacked.
-    A folder that lacks files gives way to an archive: an interrupted unpacking may have left it.
+    `.tar.gz`. The path of a set's folder also finds what lies beside it, so one path serves packed and unpacked,
+    CIFAR-10 and CIFAR-100. A folder that lacks files gives way to an archive: an interrupted unpacking may have
+    left it.
     """
     if name == "shapes" or data_path is None:
         return None
     layout, path = _layout(name), Path(data_path).expanduser()
     if path.is_file():
         return path if path.name.endswith((".tar.gz", ".tgz")) else None
-    held = {f: sum((f / file).is_file() for file in layout.md5) for f in (path, path / layout.folder)}
+    homes = [path, path.parent] if path.name in {other.folder for other in _LAYOUTS.values()} else [path]
+    places = [path, *(home / layout.folder for home in homes)]
+    held = {place: sum((place / file).is_file() for file in layout.md5) for place in places}
     # Any folder may hold something called "test": without the set's own name, it takes two files.
     folders = [f for f, files in held.items() if files >= (1 if f.name == layout.folder else 2)]
     whole = [f for f in folders if held[f] == len(layout.md5)]
-    homes = [path, path.parent] if path.name == layout.folder else [path]
     archives = [home / layout.archive for home in homes if (home / layout.archive).is_file()]
     return next(iter(whole + archives + folders), None)
 

@@ -16,7 +16,6 @@ import ipywidgets as widgets
 from torch import Tensor
 
 from attnet.checkpoint import write_text
-from attnet.data import Dataset
 from attnet.errors import AttnetError, ConfigError
 from attnet.interventions import INTERVENTIONS
 from attnet.masks import PARTS, attention_network, module_parts
@@ -25,6 +24,7 @@ from attnet.pictures import read_picture
 from attnet.plots.view import plot_look
 from attnet.pretrained import Pretrained
 from attnet.progress import somebody_looks
+from attnet.splits import Dataset
 from attnet.views import GRAD_CAM, Look, Looker, View
 
 DPI = 100

@@ -12,12 +12,14 @@ from attnet import apex
 from attnet import device as devices
 from attnet.batches import Augmentation, Colour, TestBatches, TrainBatches
 from attnet.config import TrainConfig, parameter_fields
-from attnet.data import Dataset, Split, find_dataset, load_dataset
+from attnet.data import ON_DISK, find_dataset, load_dataset
 from attnet.device import Device
 from attnet.errors import ConfigError, DataError
 from attnet.model import variants
+from attnet.noise import noise_lines, with_label_noise
 from attnet.paths import resolve_path
 from attnet.presets import COUNTED_IN_EPOCHS, LENGTHS, MODES, RECIPES
+from attnet.splits import Dataset, Split
 from attnet.weights import find_weights, recorded_config
 
 
@@ -57,11 +59,10 @@ class Plan:
             count=config.accumulate,
         )
 
-    def test_batches(self, rank: int = 0, size: int = 1) -> TestBatches:
-        """The test batches of card `rank` of `size`, on the device."""
-        return TestBatches(
-            self.dataset.test, self.config.test_batch_size, self.device.torch_device, self.colour, rank, size
-        )
+    def test_batches(self, rank: int = 0, size: int = 1, split: Split | None = None) -> TestBatches:
+        """The batches of card `rank` of `size` for evaluating the test images, or another split, on the device."""
+        split = self.dataset.test if split is None else split
+        return TestBatches(split, self.config.test_batch_size, self.device.torch_device, self.colour, rank, size)
 
     def _precision(self) -> str:
         if self.config.amp == "O0":
@@ -89,6 +90,7 @@ class Plan:
                 f"precision: {self._precision()}"
                 + (f"; torch.compile {config.compile}, the first step takes minutes" * (config.compile != "off")),
                 f"data: {self.dataset_label} from {self.dataset.source}",
+                *noise_lines(self.dataset.train, config.label_noise, config.noise_seed),
                 f"network: {config.model}, {network.parameters:,} parameters with 10 classes",
                 *([training] if config.is_train else []),
                 *([f"weights: {config.pretrained}"] if config.is_pretrain or not config.is_train else []),
@@ -107,7 +109,7 @@ def make_plan(config: TrainConfig) -> Plan:
     choices = []
     data_path = resolve_path(config.data_path)
     given = config.data_path != parameter_fields()["data_path"].default
-    wanted = "cifar100" if config.dataset == "cifar100" else "cifar10"
+    wanted = config.dataset if config.dataset in ON_DISK else "cifar10"
     found = find_dataset(data_path, wanted)
     if config.dataset == "auto" and given and found is None:
         load_dataset(data_path, wanted)  # raises, and says what is at data_path and what is needed
@@ -158,21 +160,32 @@ def make_plan(config: TrainConfig) -> Plan:
         warnings.simplefilter("ignore")  # the same sentences are among the choices
         dataset = load_dataset(data_path, name)
     choices += dataset.warnings
-    full = len(dataset.train)
     # Of the whole training set, so that weights trained on a subset are tested as they were trained.
     colour = Colour.of(dataset.train.images) if config.normalize else None
+    if config.classes:
+        dataset = dataset.of_classes(config.classes)
+        config = config.replace(classes=",".join(dataset.classes))
+    full = len(dataset.train)
     dataset = dataclasses.replace(
         dataset,
         train=_subset(dataset.train, "train_images", config.train_images, mode, choices),
         test=_subset(dataset.test, "test_images", config.test_images, mode, choices),
     )
+    if config.label_noise and config.is_train:
+        noisy = with_label_noise(dataset.train, len(dataset.classes), config.label_noise, config.noise_seed)
+        dataset = dataclasses.replace(dataset, train=noisy)
+    elif config.label_noise:
+        choices.append(f"labels are the true ones: label noise ({100 * config.label_noise:g} %) is for training alone")
     if config.num_classes is None:
         config = config.replace(num_classes=len(dataset.classes))
     if config.num_classes < len(dataset.classes):
         raise ConfigError(
             f"num_classes={config.num_classes}: {name} has {len(dataset.classes)} classes; give that many or more"
         )
-    label = f"{name}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "") + " images"
+    label = f"{_name(config)}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "")
+    label += " images" + (
+        f", label noise {100 * config.label_noise:g} %" if config.label_noise and config.is_train else ""
+    )
     return Plan(config, device, dataset, label, colour, tuple(choices))
 
 
@@ -194,15 +207,20 @@ def _preset(config: TrainConfig, mode: str, device: Device) -> dict[str, object]
     return preset
 
 
+# What evaluation takes from a checkpoint's record where nothing else is asked for.
+_INHERITED = ("model", "num_classes", "dataset", "classes", "label_noise", "noise_seed", "normalize", "recipe")
+
+
 def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
     """The plan for looking at weights: what their checkpoint records is taken for what `config` leaves open.
 
     Args:
         config: `pretrained` is a weights file, a run folder (its best.pt), or "" for the newest finished run's.
-        split: "test" or "train"; the plan's test batches are of this split, whole unless test_images is given.
+        split: "test" or "train"; the plan's test batches are of this split, whole unless test_images is given. Its
+            labels are the true ones, whatever noise the network was trained with.
 
     Raises:
-        WeightsError: no such weights. ConfigError, DataError: as `make_plan`.
+        WeightsError: no such weights. ConfigError, DataError: as `make_plan`, and other classes than the network's.
     """
     if split not in ("test", "train"):
         raise ConfigError(f"split={split!r}: choose test or train")
@@ -211,19 +229,29 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
     fields = parameter_fields()
     inherited = {
         name: recorded[name]
-        for name in ("model", "num_classes", "dataset", "normalize", "recipe")
+        for name in _INHERITED
         if name in recorded and getattr(config, name) == fields[name].default
     }
     everything = {"train_images": 0, "test_images": 0, "is_train": False, "is_pretrain": False}
     mode = "full" if config.mode == "auto" else config.mode
     plan = make_plan(config.replace(**inherited, **everything, pretrained=str(path), mode=mode))
+    if config.classes and recorded.get("classes", "") != plan.config.classes:
+        trained = recorded.get("classes") or f"all classes of {recorded.get('dataset')}"
+        raise ConfigError(f"classes={config.classes!r}: these weights tell apart {trained}; leave classes empty")
     images = plan.dataset.test if split == "test" else plan.dataset.train
     images = _subset(images, "test_images", config.test_images or 0, plan.config.mode, [])
     return dataclasses.replace(
         plan,
         dataset=dataclasses.replace(plan.dataset, test=images),
-        dataset_label=f"{plan.dataset.name}, {len(images):,} {split} images",
+        dataset_label=f"{_name(plan.config)}, {len(images):,} {split} images",
     )
+
+
+def _name(config: TrainConfig) -> str:
+    """The data set, and which classes of it: few by their names."""
+    classes = config.classes.split(",")
+    shown = ", ".join(classes) if len(classes) <= 4 else f"{len(classes)} classes"
+    return f"{config.dataset} ({shown})" if config.classes else config.dataset
 
 
 def _subset(split: Split, parameter: str, wanted: int, mode: str, choices: list[str]) -> Split:

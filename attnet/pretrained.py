@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from attnet.batches import Colour
 from attnet.config import TrainConfig
-from attnet.data import Dataset, find_dataset, load_dataset
+from attnet.data import find_dataset, load_dataset
 from attnet.device import choose
 from attnet.engine import fit
 from attnet.errors import WeightsError
 from attnet.model import ResidualAttentionNetwork, build_model
 from attnet.paths import relative_to_root, resolve_path
 from attnet.shapes import KINDS
+from attnet.splits import Dataset
 from attnet.weights import (
     find_weights,
     fitting_variants,
@@ -129,8 +130,8 @@ def open_pretrained(
         device_type, device_id: as `load_pretrained`.
 
     Returns:
-        The network, and the data set it was trained on. When that is not at hand, CIFAR-10 if it is there, else
-        shapes, and a warning: such images are strange to the network.
+        The network, and its classes of the data set it was trained on. When that is not at hand, CIFAR-10 if it is
+        there, else shapes, and a warning: such images are strange to the network.
 
     Raises:
         WeightsError: as `load_pretrained`. DataError: a damaged data set.
@@ -150,6 +151,8 @@ def open_pretrained(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a preprocessed copy is as good to look at
         dataset = load_dataset(place, name)
+    if name == network.dataset and network.config.get("classes"):
+        dataset = dataset.of_classes(network.config["classes"])
     if network.classes[:1] == ("class 0",) and len(network.classes) == len(dataset.classes):
         network = dataclasses.replace(network, classes=dataset.classes)  # a checkpoint of the reference has no names
     return network, dataset

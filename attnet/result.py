@@ -16,7 +16,8 @@ class Result:
 
     `top1` (per cent) is the best epoch's, whose weights are best.pt; `last_top1` and `test_loss` (nats) are the
     last epoch's; `fps` is the median over epochs in images/s (None when nothing was trained). `top1_flip` is the last
-    epoch's with logits averaged over image and mirror image, where `test_flip` asked for it.
+    epoch's with logits averaged over image and mirror image, where `test_flip` asked for it. `memorisation` is what
+    the last epoch's network says of wrongly labelled training images (see attnet.noise), where there are some.
     """
 
     top1: float
@@ -35,6 +36,7 @@ class Result:
     environment: dict[str, object]
     test_loss: float | None = None  # None in records from before it was kept
     top1_flip: float | None = None
+    memorisation: dict[str, float] | None = None
     output_dir: Path = Path()
     history: list[dict] = field(default_factory=list)
 

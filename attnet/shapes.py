@@ -13,15 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from attnet.errors import ConfigError
-
-if TYPE_CHECKING:
-    from attnet.data import Dataset, Split
+from attnet.splits import Dataset, Split
 
 SIZE = 32  # pixels on a side
 TILT = 4  # of objects, at most, either way, in 64ths of a turn
@@ -196,8 +193,6 @@ def _draw(labels: np.ndarray, draws: _Draws, grain: Image) -> tuple[np.ndarray, 
 
 def _draw_split(count: int, seed: int, stream: int) -> Split:
     """The first `count` images of a stream; every ten in a row show each kind once, in random order."""
-    from attnet.data import Split
-
     words = np.random.PCG64(np.random.SeedSequence((seed, stream)))
     images = np.empty((count, 3, SIZE, SIZE), np.uint8)
     labels = np.empty(count, np.int64)
@@ -226,8 +221,6 @@ def make_shapes(train: int = 2000, test: int = 500, seed: int = 0) -> Dataset:
         A Dataset whose splits have `images` uint8 [N, 3, 32, 32], `labels` int64 [N] and `masks` bool
         [N, 32, 32]: the pixels of which the object covers at least half.
     """
-    from attnet.data import Dataset
-
     for name, value in (("train", train), ("test", test), ("seed", seed)):
         if value < 0:
             raise ConfigError(f"{name}: {value} is negative; it must be 0 or more")

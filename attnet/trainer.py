@@ -17,10 +17,12 @@ from attnet.errors import AttnetError
 from attnet.evaluation import Evaluation, evaluate
 from attnet.interrupt import STOPPED, StopSignal, TrainingInterrupted
 from attnet.model import build_model
+from attnet.noise import memorisation
 from attnet.plan import Plan
 from attnet.progress import Progress
 from attnet.recipe import learning_rate
 from attnet.result import Result
+from attnet.splits import Split
 from attnet.step import TrainStep
 from attnet.weights import find_weights, load_weights
 
@@ -101,20 +103,20 @@ class Trainer:
             self.save(STEP, self.seconds + spent)
         return self.stopped_by is not None
 
-    def test(self) -> Evaluation:
-        """Evaluate on the test images, each card its share."""
-        precision = self.train_step.precision
+    def test(self, split: Split | None = None) -> Evaluation:
+        """Evaluate on the test images, or on another split, each card its share."""
+        world, precision = self.world, self.train_step.precision
+        batches = self.test_batches if split is None else self.plan.test_batches(world.rank, world.size, split)
         mine = evaluate(
             self.train_step.for_testing(),
-            self.test_batches,
+            batches,
             self.plan.dataset.classes,
             autocast=precision.autocast,
             input_dtype=precision.input_dtype,
             mirror=self.config.test_flip,
         )
-        whole = self.test_batches.whole
-        parts = zip(*self.world.gather((mine.logits, mine.labels, mine.mirrored)), strict=True)
-        logits, labels, mirrored = (whole(rows) if rows[0] is not None else None for rows in parts)
+        parts = zip(*world.gather((mine.logits, mine.labels, mine.mirrored)), strict=True)
+        logits, labels, mirrored = (batches.whole(rows) if rows[0] is not None else None for rows in parts)
         return Evaluation(logits, labels, mine.classes, mirrored)
 
     # -- the run -------------------------------------------------------------------------------------------------
@@ -206,6 +208,7 @@ class Trainer:
             test_loss=evaluation.loss,
             per_class=evaluation.per_class,
             confusion=evaluation.confusion.tolist(),
+            memorisation=memorisation(self.plan.dataset.train, lambda split: self.test(split).predictions),
             peak_memory=max(self.world.gather(self.device.memory().peak)),
             skipped_steps=int(self.train_step.precision.skipped.item()),
             environment=device.environment(self.device),

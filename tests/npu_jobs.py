@@ -132,7 +132,7 @@ def rng(index: int) -> list[bool]:
     return [torch.equal(first, again), torch.equal(first, seeded), torch.equal(first, second)]
 
 
-def looks(model: torch.nn.Module, data: attnet.data.Dataset) -> dict[str, object]:
+def looks(model: torch.nn.Module, data: attnet.splits.Dataset) -> dict[str, object]:
     """Everything there is to see in a network, by name: tensors, and dataclasses of numbers."""
     split = data.test.subset(6)
     images, few = split.images, split.images[:2]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from attnet.batches import Augmentation, Batch, Colour, TestBatches, TrainBatches
-from attnet.data import Split
 from attnet.errors import ConfigError
+from attnet.splits import Split
 
 CPU = torch.device("cpu")
 PLAIN = Augmentation(flip="off", crop_padding=0)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from attnet.benchmark import epoch, plain, worker
 from attnet.benchmark.loops import REFERENCE_CLASS
-from attnet.data import Dataset, Split
 from attnet.errors import AttnetError, ConfigError
 from attnet.plan import make_plan
+from attnet.splits import Dataset, Split
 
 
 @pytest.fixture(autouse=True)

@@ -64,7 +64,7 @@ def test_a_network_that_sees_the_object_wins(seeing, split):
 
 def test_only_known_objects_can_be_found(split):
     with pytest.raises(ConfigError, match="pixels are not known"):
-        compare_localisation(attnet.build_model("attention56_tiny"), attnet.data.Split(split.images, split.labels))
+        compare_localisation(attnet.build_model("attention56_tiny"), attnet.splits.Split(split.images, split.labels))
 
 
 def test_deletion_by_every_method_explains_the_predicted_class(seeing, split):

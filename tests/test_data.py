@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnet.data import Split, find_dataset, load_dataset
+from attnet.data import find_dataset, load_dataset
 from attnet.errors import DataError
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -190,11 +190,11 @@ def test_pickles_written_by_python3(altered: Callable[..., Path], protocol: int)
 
 
 def test_cifar100(tmp_path: Path) -> None:
-    names = [f"class {i}" for i in range(100)]
-    contents: dict[str, dict[str, object]] = {"meta": {"fine_label_names": names, "coarse_label_names": ["x"]}}
+    names, coarse = [f"class {i}" for i in range(100)], [f"superclass {i}" for i in range(20)]
+    contents: dict[str, dict[str, object]] = {"meta": {"fine_label_names": names, "coarse_label_names": coarse}}
     for file, rows in (("train", 50_000), ("test", 10_000)):
-        labels = [i % 100 for i in range(rows)]
-        contents[file] = {"data": pixels(3, rows), "fine_labels": labels, "coarse_labels": [0] * rows}
+        labels = {"fine_labels": [i % 100 for i in range(rows)], "coarse_labels": [i % 100 // 5 for i in range(rows)]}
+        contents[file] = {"data": pixels(3, rows)} | labels
     with tarfile.open(tmp_path / "cifar-100-python.tar.gz", "w:gz", compresslevel=1) as tar:
         for file, content in contents.items():
             blob = pickle.dumps(content, 4)
@@ -206,6 +206,10 @@ def test_cifar100(tmp_path: Path) -> None:
     assert data.train.images.shape == (50_000, 3, 32, 32) and data.test.images.shape == (10_000, 3, 32, 32)
     assert torch.equal(data.train.labels, torch.arange(50_000) % 100)
     assert data.train.images[49_999, 0, 0, :2].tolist() == [49_999 % 256, 49_999 // 256]
+    supers = load_dataset(tmp_path / FOLDER, "cifar100_coarse")  # the default data_path, in the same folder
+    assert supers.name == "cifar100_coarse" and supers.classes == tuple(coarse) and supers.source == data.source
+    assert torch.equal(supers.train.labels, data.train.labels // 5)
+    assert torch.equal(supers.test.labels, data.test.labels // 5)
 
 
 def test_other_md5_warns_once(cifar10: Path) -> None:
@@ -229,56 +233,18 @@ def test_real_cifar10() -> None:
 
 
 def test_shapes_needs_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = pytest.importorskip("attnet.shapes")
     drawn = object()
-    monkeypatch.setattr(shapes, "make_shapes", lambda: drawn)
+    monkeypatch.setattr("attnet.data.make_shapes", lambda: drawn)
     assert load_dataset(None, "shapes") is drawn
-
-
-# Subsets
-
-
-def split(labels: list[int]) -> Split:
-    n = len(labels)
-    images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 3, 32, 32)
-    return Split(images, torch.tensor(labels), images[:, 0] % 2 == 0)
-
-
-def test_subset_is_balanced_and_keeps_images_labels_and_masks_together() -> None:
-    whole = split([i // 20 for i in range(200)])  # sorted by class: a plain head would hold one class only
-    part = whole.subset(53)
-    counts = part.labels.bincount(minlength=10)
-    assert len(part) == 53 and counts.min() == 5 and counts.max() == 6
-    chosen = part.images[:, 0, 0, 0].long()
-    assert (chosen.diff() > 0).all()  # each image once, in the original order
-    assert torch.equal(whole.labels[chosen], part.labels)
-    assert torch.equal(part.masks[:, 0, 0], chosen % 2 == 0)
-    assert Split(whole.images, whole.labels).subset(5).masks is None
-
-
-def test_subset_fills_up_where_a_class_is_short() -> None:
-    assert split([0] * 2 + [1] * 30 + [2] * 30).subset(42).labels.bincount().tolist() == [2, 20, 20]
-
-
-def test_subset_depends_on_seed_alone_and_is_nested() -> None:
-    whole = split([i % 10 for i in range(200)])
-    first, again, other = (whole.subset(40, seed=s).images[:, 0, 0, 0].tolist() for s in (1, 1, 2))
-    assert first == again != other
-    assert set(whole.subset(25, seed=1).images[:, 0, 0, 0].tolist()) < set(first)
-    assert torch.equal(whole.subset(200).labels, whole.labels)
-
-
-@pytest.mark.parametrize("n", [201, 0, -1, 2.5, True, "many"])
-def test_subset_of_an_impossible_size(n: object) -> None:
-    with pytest.raises(DataError, match=f"n: {n!r}; give a whole number from 1 to 200"):
-        split([0] * 200).subset(n)
 
 
 # Bad input: nothing there, or something else
 
 
 def test_unknown_name() -> None:
-    refused("name: 'mnist' is not a data set", "cifar10, cifar100 and shapes", data_path=".", name="mnist")
+    refused(
+        "name: 'mnist' is not a data set", "cifar10, cifar100, cifar100_coarse and shapes", data_path=".", name="mnist"
+    )
 
 
 def test_no_path() -> None:
@@ -289,13 +255,15 @@ def test_absent_path(tmp_path: Path) -> None:
     refused(f"{tmp_path / 'no'} does not exist", ARCHIVE, "attnet.download cifar10", data_path=tmp_path / "no")
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["cifar100", "cifar100_coarse"])
+def test_empty_folder(tmp_path: Path, name: str) -> None:
     refused(
         "is an empty folder",
         "the folder cifar-100-python",
-        "attnet.download cifar100",
+        "or cifar-100-python.tar.gz",
+        "`python -m attnet.download cifar100`",
         data_path=tmp_path,
-        name="cifar100",
+        name=name,
     )
 
 

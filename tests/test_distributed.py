@@ -48,12 +48,13 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 def test_two_ranks_equal_accumulate_2(tmp_path):
     """Twelve steps at lr 0.01: every weight, momentum and batch-norm statistic, to 1e-6."""
-    one = train(1, tmp_path / "one", accumulate=2, lr=0.01)
-    two = train(2, tmp_path / "two", lr=0.01)
+    one = train(1, tmp_path / "one", accumulate=2, lr=0.01, label_noise=0.3)
+    two = train(2, tmp_path / "two", lr=0.01, label_noise=0.3)
     assert distance(weights(one.output_dir), weights(two.output_dir)) <= 1e-6
     start = attnet.build_model("attention56_tiny").state_dict()
     assert distance(weights(one.output_dir), start) > 0.1, "something was learned"
     assert two.device == "cpu_2p" and two.history[0]["train_loss"] == pytest.approx(one.history[0]["train_loss"])
+    assert one.memorisation == two.memorisation and one.memorisation["images"] == 29
     assert len(two.history[0]["rank_fps"]) == 2
     assert two.fps == pytest.approx(2 * min(two.history[0]["rank_fps"]))
 

@@ -229,7 +229,7 @@ def test_relative_folders_mean_the_repository_root(tmp_path: Path, monkeypatch: 
 
 
 def test_names_agree_with_the_reader() -> None:
-    assert {name: layout.archive for name, layout in data._LAYOUTS.items()} == download._FILES
+    assert {layout.original: layout.archive for layout in data._LAYOUTS.values()} == download._FILES
 
 
 def test_progress_without_a_terminal(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

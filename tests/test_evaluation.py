@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import attnet
 from attnet.batches import TestBatches
-from attnet.data import Split
 from attnet.evaluation import Evaluation, evaluate
+from attnet.splits import Split
 
 CLASSES = ("cat", "dog", "frog")
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import attnet
 from attnet import apex
 from attnet import plan as planning
 from attnet.config import TrainConfig
@@ -29,6 +31,19 @@ def cifar(tmp_path_factory) -> Path:
     for name in ("data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
         os.link(folder / "data_batch_1", folder / name)
     (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [f"class {i}" for i in range(10)]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cifar100(tmp_path_factory) -> Path:
+    """A CIFAR-100 folder of full size: 100 classes in turn, five in a row to a superclass."""
+    folder = tmp_path_factory.mktemp("data") / "cifar-100-python"
+    folder.mkdir()
+    for name, rows in (("train", 50_000), ("test", 10_000)):
+        labels = {b"fine_labels": [i % 100 for i in range(rows)], b"coarse_labels": [i % 100 // 5 for i in range(rows)]}
+        (folder / name).write_bytes(pickle.dumps({b"data": np.full((rows, 3072), 7, np.uint8)} | labels))
+    fine, coarse = [f"fine_{i}" for i in range(100)], [f"coarse_{i}" for i in range(20)]
+    (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": fine, b"coarse_label_names": coarse}))
     return folder
 
 
@@ -116,7 +131,73 @@ def test_a_plan_of_a_plan_is_the_same():
     assert again.colour is not None and len(again.dataset.train) == 64
 
 
+# ---- parts of a data set ----
+
+
+@pytest.mark.parametrize(("name", "count"), [("cifar100", 100), ("cifar100_coarse", 20)])
+def test_cifar100_by_its_classes_and_by_its_superclasses(cifar100, name, count):
+    plan = make_plan(TrainConfig(device_type="CPU", dataset=name, data_path=cifar100.parent / "cifar-10-batches-py"))
+    assert chosen(plan, "mode", "dataset", "num_classes", "classes") == ("rehearsal", name, count, "")
+    assert plan.dataset.train.labels.bincount().tolist() == [2000 // count] * count
+    assert plan.dataset_label == f"{name}, 2,000 of 50,000 images"
+
+
+def test_a_run_on_classes_of_cifar100(cifar100, tmp_path):
+    """Trained, opened and evaluated on two classes of a hundred, by their names, with noise."""
+    asked = {"device_type": "CPU", "data_path": str(cifar100), "test_images": 40}
+    config = TrainConfig(
+        **asked, dataset="cifar100", classes="fine_70, fine_3", label_noise=0.25, train_images=64, train_batch_size=16,
+        total_epochs=1, progress="none", output_dir=tmp_path / "run",
+    )  # fmt: skip
+    result = attnet.fit(config)
+    assert result.dataset == "cifar100 (fine_70, fine_3), 64 of 1,000 images, label noise 25 %"
+    assert list(result.per_class) == ["fine_70", "fine_3"] and result.memorisation["images"] == 16
+    opened, data = attnet.open_pretrained(result.output_dir, cifar100)
+    assert (opened.classes, opened.dataset, opened.model.num_classes) == (("fine_70", "fine_3"), "cifar100", 2)
+    assert data.classes == opened.classes and (len(data.train), len(data.test)) == (1000, 200)
+    plan = attnet.plan_evaluation(TrainConfig(**asked, pretrained=str(result.output_dir)))
+    assert chosen(plan, "dataset", "classes", "num_classes") == ("cifar100", "fine_70,fine_3", 2)
+    assert plan.dataset_label == "cifar100 (fine_70, fine_3), 40 test images"
+    assert attnet.evaluate_weights(plan, plan.config.pretrained).top1 == result.top1
+
+
+def test_classes_go_with_subsets(cifar):
+    asked = {"device_type": "CPU", "data_path": cifar, "classes": "class 3,0"}
+    plan = make_plan(TrainConfig(**asked, train_images=100, test_images=0))
+    assert chosen(plan, "classes", "num_classes") == ("class 3,class 0", 2)
+    train = plan.dataset.train
+    assert train.labels.bincount().tolist() == [50, 50]
+    assert torch.equal(train.places % 10, torch.tensor([3, 0])[train.labels])
+    assert len(plan.dataset.test) == 2000
+    assert plan.dataset_label == "cifar10 (class 3, class 0), 100 of 10,000 images"
+    many = make_plan(TrainConfig(**asked | {"classes": "5,4,3,2,1"}))
+    assert many.dataset_label == "cifar10 (5 classes), 2,000 of 25,000 images"
+    assert make_plan(many.config).config == many.config
+
+
 # ---- refusals ----
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "known"),
+    [
+        ("ring,disc", "1,0", ""),
+        ("ring,disc", "0,1", "ring,disc"),
+        ("", "ring,disc", "all classes of shapes"),
+    ],
+    ids=["the same", "another order", "all"],
+)
+def test_weights_are_evaluated_on_their_own_classes(tmp_path, trained, asked, known):
+    count = len(trained.split(",")) if trained else 10
+    config = {"dataset": "shapes", "model": "attention56_tiny", "num_classes": count, "classes": trained}
+    state = attnet.build_model("attention56_tiny", count).state_dict()
+    torch.save({"model": state, "config": config}, tmp_path / "w.pt")
+    weights = TrainConfig(device_type="CPU", pretrained=tmp_path / "w.pt", classes=asked)
+    if not known:
+        assert attnet.plan_evaluation(weights).dataset.classes == ("ring", "disc")
+        return
+    with pytest.raises(ConfigError, match=f"classes={asked!r}: these weights tell apart {known}; leave classes empty"):
+        attnet.plan_evaluation(weights)
 
 
 @pytest.mark.parametrize("parameters", [{}, {"mode": "full"}, {"mode": "rehearsal"}, {"dataset": "cifar10"}])
@@ -140,6 +221,9 @@ def test_full_mode_needs_data(no_data):
         ({"train_images": 2001}, DataError, ["train_images=2001", "2000"]),
         ({"test_images": 501}, DataError, ["test_images=501", "500"]),
         ({"num_classes": 9}, ConfigError, ["num_classes=9", "10 classes"]),
+        ({"classes": "dics,ring"}, DataError, ["classes='dics,ring'", "did you mean 'disc'?"]),
+        ({"classes": "disc,ring,moon", "num_classes": 2}, ConfigError, ["num_classes=2", "shapes", "3 classes"]),
+        ({"classes": "disc,ring", "train_images": 401}, DataError, ["train_images=401", "400"]),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changes, kind, words):

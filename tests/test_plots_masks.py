@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 import attnet
 from attnet import plots
-from attnet.data import Split
 from attnet.errors import ConfigError, WeightsError
 from attnet.evaluation import Evaluation
 from attnet.masks import attention_maps, capture
 from attnet.model import evaluating
 from attnet.plots.figure import GREEN, RED
 from attnet.plots.sheet import BOTH_SIGNS, ONE_SIGN
+from attnet.splits import Split
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "aquarium_fish")
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from attnet import plots
-from attnet.data import Split
 from attnet.evaluation import Evaluation
 from attnet.plots import figure as colours
+from attnet.splits import Split
 
 # CIFAR-100's longest name is 13 letters.
 NAMES = tuple(f"{'aquarium_fish'[: 4 + i % 10]}{i:02d}"[-13:] for i in range(100))

@@ -27,11 +27,11 @@ from attnet.benchmark.grid import Setting
 from attnet.benchmark.operators import operator_seconds
 from attnet.benchmark.worker import Worker, answer_parent
 from attnet.config import TrainConfig
-from attnet.data import Split
 from attnet.device import Device
 from attnet.errors import AttnetError, ConfigError
 from attnet.model import variants
 from attnet.plan import Plan, make_plan
+from attnet.splits import Split
 from attnet.trainer import Trainer
 
 REFERENCE_CLASS = "ResidualAttentionModel_92_32input_update"

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 
 from attnet import device as devices
 from attnet.benchmark.loops import reference_network
-from attnet.data import Split
 from attnet.device import Device
 from attnet.model import build_model
 from attnet.plan import Plan
+from attnet.splits import Split
 
 PADDING, TEST_BATCH, SHOWN = 4, 20, 100  # the reference's: zero pixels, images a test step, steps between its losses
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from attnet.data import Split
 from attnet.errors import ConfigError
 from attnet.evaluation import Evaluation
 from attnet.masks import attention_maps, attention_network
@@ -37,6 +36,7 @@ from attnet.plots.sheet import (
     size_words,
     title_room,
 )
+from attnet.splits import Split
 from attnet.weights import load_weights
 
 

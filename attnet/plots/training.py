@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from attnet.data import Split
 from attnet.evaluation import Evaluation
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, grid, nothing, show
+from attnet.splits import Split
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
