@@ -184,7 +184,7 @@ def make_plan(config: TrainConfig) -> Plan:
         )
     label = f"{_name(config)}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "")
     label += " images" + (
-        f", label noise {100 * config.label_noise:g} %" if config.label_noise and config.is_train else ""
+        f" (label noise {100 * config.label_noise:g} %)" if config.label_noise and config.is_train else ""
     )
     return Plan(config, device, dataset, label, colour, tuple(choices))
 

@@ -86,7 +86,7 @@ def test_the_plan_spoils_training_labels_alone():
     assert torch.equal(noisy.dataset.test.labels, clean.dataset.test.labels)
     assert noisy.dataset.test.true_labels is None and clean.dataset.train.true_labels is None
     assert "label noise 30 %: 19 of 64 training labels are wrong, seed 0" in noisy.describe().splitlines()
-    assert noisy.dataset_label == "shapes, 64 of 2,000 images, label noise 30 %"
+    assert noisy.dataset_label == "shapes, 64 of 2,000 images (label noise 30 %)"
     assert "noise" not in clean.describe()
     other = make_plan(TrainConfig(**SMALL, label_noise=0.3, noise_seed=1))
     assert not torch.equal(other.dataset.train.labels, noisy.dataset.train.labels)
@@ -99,7 +99,7 @@ def test_noise_stays_among_the_chosen_classes():
     assert (len(train), int(wrong(train).sum())) == (64, 32)
     assert train.labels.unique().tolist() == [0, 1, 2]
     assert train.true_labels.bincount().tolist() in ([21, 21, 22], [21, 22, 21], [22, 21, 21])
-    assert plan.dataset_label == "shapes (ring, disc, moon), 64 of 600 images, label noise 50 %"
+    assert plan.dataset_label == "shapes (ring, disc, moon), 64 of 600 images (label noise 50 %)"
 
 
 @pytest.mark.parametrize("share", [1.5, -0.1, 30, "some"])

@@ -150,7 +150,7 @@ def test_a_run_on_classes_of_cifar100(cifar100, tmp_path):
         total_epochs=1, progress="none", output_dir=tmp_path / "run",
     )  # fmt: skip
     result = attnet.fit(config)
-    assert result.dataset == "cifar100 (fine_70, fine_3), 64 of 1,000 images, label noise 25 %"
+    assert result.dataset == "cifar100 (fine_70, fine_3), 64 of 1,000 images (label noise 25 %)"
     assert list(result.per_class) == ["fine_70", "fine_3"] and result.memorisation["images"] == 16
     opened, data = attnet.open_pretrained(result.output_dir, cifar100)
     assert (opened.classes, opened.dataset, opened.model.num_classes) == (("fine_70", "fine_3"), "cifar100", 2)
