@@ -68,9 +68,8 @@ def __getattr__(name: str) -> object:
     try:
         module = importlib.import_module(f"attnet.{home}")
     except (ImportError, RuntimeError, OSError) as error:  # what a broken torch or torch_npu raises
-        if _HINT in str(error):
-            raise
-        raise ImportError(f"attnet.{name}: {error}\n{_HINT}") from error
+        cause = str(error).removesuffix(f"\n{_HINT}")  # of a name that this one's module asked for
+        raise ImportError(f"attnet.{name}: {cause}\n{_HINT}") from error
     value = getattr(module, name) if name in _HOME_OF else module
     globals()[name] = value
     return value
