@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from attnet.data import load_dataset
     from attnet.engine import fit
     from attnet.evaluation import Evaluation, evaluate, evaluate_weights
+    from attnet.export import export_onnx, export_safetensors
     from attnet.launcher import launch
     from attnet.masks import capture, capture_masks
     from attnet.model import build_model, variants
@@ -30,6 +31,7 @@ _HOMES = {
     "data": ("load_dataset",),
     "engine": ("fit",),
     "evaluation": ("Evaluation", "evaluate", "evaluate_weights"),
+    "export": ("export_onnx", "export_safetensors"),
     "launcher": ("launch",),
     "masks": ("capture", "capture_masks"),
     "model": ("build_model", "variants"),
@@ -49,6 +51,8 @@ __all__ = [
     "capture_masks",
     "evaluate",
     "evaluate_weights",
+    "export_onnx",
+    "export_safetensors",
     "fit",
     "launch",
     "load_dataset",

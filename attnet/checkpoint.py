@@ -69,8 +69,13 @@ def load_newest(folder: Path, names: Sequence[str] = (STEP, LAST, PREVIOUS)) -> 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a small file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file atomically."""
     fresh = path.with_name(path.name + ".tmp")
-    fresh.write_text(text)
+    fresh.write_bytes(content)
     os.replace(fresh, path)
 
 

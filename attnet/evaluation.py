@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from attnet.batches import TestBatches
 from attnet.errors import AttnetError
 from attnet.folding import folded
+from attnet.formats import OnnxNetwork
 from attnet.model import build_model, evaluating, memory_format
 from attnet.plan import Plan
-from attnet.weights import load_weights
+from attnet.weights import is_onnx, load_weights
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,17 @@ def evaluate(
 def evaluate_weights(plan: Plan, weights: str | Path | Mapping[str, Tensor]) -> Evaluation:
     """Evaluate weights (ours or a reference checkpoint, file or state dict) on the plan's test images, in float32.
 
+    An .onnx file of `attnet.export` is run by onnxruntime on the CPU.
+
     Raises:
         WeightsError: weights that do not fit the plan's network.
     """
+    classes, mirror = plan.dataset.classes, plan.config.test_flip
+    if isinstance(weights, str | Path) and is_onnx(weights):
+        plain = dataclasses.replace(plan, colour=None)  # the graph standardises them itself
+        return evaluate(OnnxNetwork(weights), plain.test_batches(), classes, mirror=mirror)
     model = build_model(plan.config.model, plan.config.num_classes)
     load_weights(model, weights)
     layout = torch.channels_last if plan.config.channels_last else torch.contiguous_format
     model.to(plan.device.torch_device, memory_format=layout)
-    return evaluate(folded(model), plan.test_batches(), plan.dataset.classes, mirror=plan.config.test_flip)
+    return evaluate(folded(model), plan.test_batches(), classes, mirror=mirror)

@@ -20,7 +20,7 @@ from attnet.noise import noise_lines, with_label_noise
 from attnet.paths import resolve_path
 from attnet.presets import COUNTED_IN_EPOCHS, LENGTHS, MODES, RECIPES
 from attnet.splits import Dataset, Split
-from attnet.weights import find_weights, recorded_config
+from attnet.weights import find_weights, is_onnx, recorded_config
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,8 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
     """The plan for looking at weights: what their checkpoint records is taken for what `config` leaves open.
 
     Args:
-        config: `pretrained` is a weights file, a run folder (its best.pt), or "" for the newest finished run's.
+        config: `pretrained` is a weights file (an .onnx file as well), a run folder (its best.pt), or "" for the
+            newest finished run's.
         split: "test" or "train"; the plan's test batches are of this split, whole unless test_images is given. Its
             labels are the true ones, whatever noise the network was trained with.
 
@@ -226,6 +227,10 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
         raise ConfigError(f"split={split!r}: choose test or train")
     path = find_weights(config.pretrained)
     recorded = recorded_config(path)
+    if is_onnx(path):
+        if config.device_type not in ("auto", "CPU"):
+            raise ConfigError(f"device_type={config.device_type}: {path.name} is run on the CPU; leave it at auto")
+        config = config.replace(device_type="CPU")
     fields = parameter_fields()
     inherited = {
         name: recorded[name]

@@ -39,8 +39,9 @@ class Pretrained:
     """A trained network, ready to be looked into.
 
     `model` is in evaluation mode and float32, and takes images in [0, 1] (or uint8 through this package's functions)
-    whatever it was trained on: a standardisation of the colours happens inside. `weights` is what `load_pretrained`
-    was called with, `top1` the per cent its record claims on the test images of `dataset`; both may be unknown.
+    whatever it was trained on: a standardisation of the colours, `colour`, happens inside. `weights` is what
+    `load_pretrained` was called with, `top1` the per cent its record claims on the test images of `dataset`; both may
+    be unknown.
     """
 
     model: ResidualAttentionNetwork
@@ -50,6 +51,7 @@ class Pretrained:
     top1: float | None = None
     epoch: int | None = None
     config: Mapping[str, object] = field(default_factory=dict)
+    colour: Colour | None = None
 
     @property
     def size(self) -> int:
@@ -77,9 +79,9 @@ def load_pretrained(
     """Open weights.
 
     Args:
-        weights: a name of `shipped_weights()`, a weights file (ours, or a checkpoint of the reference's classes), a
-            run folder (its best.pt), or "" for the run that finished last. Relative paths start at the repository
-            root.
+        weights: a name of `shipped_weights()`, a weights file (ours, also as .safetensors, or a checkpoint of the
+            reference's classes), a run folder (its best.pt), or "" for the run that finished last. Relative paths
+            start at the repository root.
         model: a name of `variants()`; None: what the file records, else the variant that its tensors fit.
         classes: class names; None: what the file records, else "class 0", "class 1" ...
         device_type, device_id: where the network is to be, as in `TrainConfig`; images follow it by themselves.
@@ -99,13 +101,15 @@ def load_pretrained(
         raise WeightsError(f"weights {path}: they fit no network of attnet.variants(); give its name as model=...")
     network = build_model(name, outputs or 10)
     load_weights(network, state)
+    colour = None
     if config.get("normalize"):
         if not isinstance(content.get("colour"), Mapping):
             raise WeightsError(
                 f"weights {path}: trained on standardised colours that the file does not record; evaluate them with "
                 "notebooks/evaluate.ipynb, or train with this version, which records them"
             )
-        _standardise(network, Colour(**content["colour"]))
+        colour = Colour(**content["colour"])
+        _standardise(network, colour)
     dataset = str(config.get("dataset", ""))
     return Pretrained(
         model=network.eval().to(device.torch_device, memory_format=device.memory_format),
@@ -115,6 +119,7 @@ def load_pretrained(
         top1=content.get("top1"),
         epoch=content.get("epoch"),
         config=config,
+        colour=colour,
     )
 
 

@@ -1,6 +1,7 @@
 """Reading weights into a network: our own checkpoints, plain state dicts, and the reference's five classes.
 
-Files are read by `torch.load(weights_only=True)`, which rebuilds tensors and refuses to run code.
+Files are read by `torch.load(weights_only=True)`, which rebuilds tensors and refuses to run code; .safetensors and
+.onnx files hold no code.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from attnet.errors import WeightsError
+from attnet.formats import ONNX, SAFETENSORS, OnnxNetwork, read_safetensors
 from attnet.model import ResidualAttentionNetwork, build_model, unwrap, variants
 from attnet.paths import resolve_path
 
@@ -38,14 +40,23 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a file, on the CPU, whatever checkpoint it is wrapped in.
 
     Raises:
-        WeightsError: no such file, not a PyTorch file, or one that holds anything but plain data.
+        WeightsError: no such file, not a PyTorch or safetensors file, or one that holds anything but plain data.
     """
+    if is_onnx(path):
+        raise WeightsError(
+            f"weights {path}: an ONNX graph has no modules, hence no masks, and cannot be trained; notebooks/"
+            "evaluate.ipynb takes it, anything else the checkpoint or the .safetensors file of the same network"
+        )
     return unwrap_state(_read(Path(path)), str(path))
 
 
 def _read(path: Path) -> object:
     if not path.is_file():
         raise WeightsError(f"weights {path}: no such file")
+    if path.suffix == SAFETENSORS:
+        return read_safetensors(path)
+    if is_onnx(path):
+        return OnnxNetwork(path).checkpoint
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -57,6 +68,11 @@ def _read(path: Path) -> object:
         ) from None
     except Exception as error:  # torch raises many types for a damaged or foreign file
         raise WeightsError(f"weights {path}: not a readable PyTorch file ({_first_line(error)})") from None
+
+
+def is_onnx(path: str | Path) -> bool:
+    """Whether a weights file is a graph of `attnet.export`, which is run as it is."""
+    return Path(path).suffix == ONNX
 
 
 def find_weights(path: str | Path = "") -> Path:
@@ -88,7 +104,7 @@ def recorded_config(path: str | Path) -> dict[str, object]:
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, object]:
-    """A checkpoint with all that was saved beside the weights; WeightsError as `read_weights`."""
+    """A checkpoint with all that was saved beside the weights (of an ONNX file that alone); as `read_weights`."""
     checkpoint = _read(Path(path))
     return checkpoint if isinstance(checkpoint, Mapping) else {}
 
@@ -124,8 +140,8 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
 
     Args:
         model: the network; its own dtype and device are kept.
-        path_or_state_dict: our checkpoint (`last.pt`, `best.pt`), a plain state dict, or a checkpoint of the
-            reference's `ResidualAttentionModel_…` classes, with or without "module." before the names. The
+        path_or_state_dict: our checkpoint (`last.pt`, `best.pt`, .safetensors), a plain state dict, or a checkpoint
+            of the reference's `ResidualAttentionModel_…` classes, with or without "module." before the names. The
             reference stores 1x1 shortcuts that its forward pass never uses; they are dropped.
 
     Returns:
