@@ -142,10 +142,11 @@ def test_safetensors_is_read_as_the_checkpoint_is(run, tmp_path):
 
 def test_evaluation_is_the_same_from_every_file(run, tmp_path, monkeypatch):
     monkeypatch.setattr(attnet.plan, "load_dataset", functools.cache(attnet.load_dataset))
-    files = [run, export_safetensors(run, tmp_path / "n.safetensors"), export_onnx(run, tmp_path / "n.onnx")]
+    weights, graph = export_safetensors(run, tmp_path / "n.safetensors"), export_onnx(run, tmp_path / "n.onnx")
     found = []
-    for file in files:
-        plan = attnet.plan_evaluation(attnet.TrainConfig(pretrained=str(file), test_images=200, device_type="CPU"))
+    for file, normalize in ((run, None), (weights, None), (graph, None), (graph, True)):
+        config = attnet.TrainConfig(pretrained=str(file), normalize=normalize, test_images=200, device_type="CPU")
+        plan = attnet.plan_evaluation(config)
         assert (plan.config.model, plan.config.dataset, plan.device.kind) == ("attention56_tiny", "shapes", "CPU")
         found.append(attnet.evaluate_weights(plan, plan.config.pretrained))
     for other in found[1:]:
