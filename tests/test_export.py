@@ -145,7 +145,7 @@ def test_evaluation_is_the_same_from_every_file(run, tmp_path, monkeypatch):
     weights, graph = export_safetensors(run, tmp_path / "n.safetensors"), export_onnx(run, tmp_path / "n.onnx")
     found = []
     for file, normalize in ((run, None), (weights, None), (graph, None), (graph, True)):
-        config = attnet.TrainConfig(pretrained=str(file), normalize=normalize, test_images=200, device_type="CPU")
+        config = attnet.TrainConfig(pretrained=str(file), normalize=normalize, test_images=100, device_type="CPU")
         plan = attnet.plan_evaluation(config)
         assert (plan.config.model, plan.config.dataset, plan.device.kind) == ("attention56_tiny", "shapes", "CPU")
         found.append(attnet.evaluate_weights(plan, plan.config.pretrained))
