@@ -54,8 +54,8 @@ def export_onnx(
 
     Batch norms that follow a convolution are folded into it; up-sampling is `Resize` by the constant 2 with
     align_corners, so that no shape is computed in the graph. The file's metadata hold `network`, `classes` (JSON),
-    `dataset`, `weights` (where they came from) and `attnet` (its version). Where onnxruntime is installed, the graph
-    is run there on random images before it is written.
+    `config` (JSON, what it was trained with), `weights` (where they came from) and `attnet` (its version). Where
+    onnxruntime is installed, the graph is run there on random images before it is written.
 
     Args:
         network: an opened network, or weights as `load_pretrained` takes them.
@@ -95,7 +95,7 @@ def export_safetensors(network: Pretrained | str | Path, file: str | Path) -> Pa
     """Write a network's weights (float32) and their record as a safetensors file, atomically.
 
     `load_weights`, `load_pretrained` and every parameter `pretrained` read it. The metadata are those of
-    `export_onnx`, and `config`, `colour`, `top1` (per cent), `epoch` as JSON.
+    `export_onnx`, and `colour`, `top1` (per cent), `epoch` as JSON.
 
     Args:
         network: an opened network, or weights as `load_pretrained` takes them.
@@ -112,8 +112,7 @@ def export_safetensors(network: Pretrained | str | Path, file: str | Path) -> Pa
     safetensors = package("safetensors.torch", path)
     network = network if isinstance(network, Pretrained) else load_pretrained(network)
     state = {name: value.cpu().contiguous() for name, value in network.model.state_dict().items()}
-    known = {"model": network.model.variant.name, "num_classes": network.model.num_classes}
-    record = _record(network) | {"config": {**network.config, **known}, "top1": network.top1, "epoch": network.epoch}
+    record = _record(network) | {"top1": network.top1, "epoch": network.epoch}
     record |= {"colour": asdict(network.colour)} if network.colour else {}
     write_bytes(path, safetensors.save(state, as_strings(record)))
     return path
@@ -141,12 +140,13 @@ def _place(file: str | Path, suffix: str) -> Path:
 
 
 def _record(network: Pretrained) -> dict[str, object]:
+    known = {"model": network.model.variant.name, "num_classes": network.model.num_classes}
     return {
         "attnet": attnet.__version__,
         "network": network.model.variant.name,
         "classes": list(network.classes),
-        "dataset": network.dataset,
         "weights": network.weights,
+        "config": {**network.config, **known},
     }
 
 

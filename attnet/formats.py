@@ -75,18 +75,16 @@ class OnnxNetwork(nn.Module):
         except Exception as error:  # onnxruntime has a type for each thing that can be wrong
             raise WeightsError(f"{name}: not a readable ONNX file ({str(error).splitlines()[0][:200]})") from None
         self.record = self.session.get_modelmeta().custom_metadata_map
-        if not {"network", "classes"} <= set(self.record):
-            raise WeightsError(f"{name}: not written by attnet.export (no network and classes in its metadata)")
+        if not {"classes", "config"} <= set(self.record):
+            raise WeightsError(f"{name}: not written by attnet.export (no classes and config in its metadata)")
         self.classes = tuple(json.loads(self.record["classes"]))
         (images,) = self.session.get_inputs()
         self.batch_size = images.shape[0] if isinstance(images.shape[0], int) else None
 
     @property
     def checkpoint(self) -> dict[str, object]:
-        """What a checkpoint would record of it. Colours are standardised inside, so that is left out."""
-        config = {"model": self.record["network"], "num_classes": len(self.classes)}
-        config |= {"dataset": self.record["dataset"]} if self.record.get("dataset") else {}
-        return {"config": config, "classes": list(self.classes)}
+        """What a checkpoint would record of it; images are to come as they are, since colours are its own affair."""
+        return {"config": json.loads(self.record["config"]) | {"normalize": False}, "classes": list(self.classes)}
 
     def forward(self, images: Tensor) -> Tensor:
         parts = [self._run(part) for part in images.cpu().split(self.batch_size or max(len(images), 1))]

@@ -56,6 +56,7 @@ def run(tmp_path_factory) -> Path:
         train_batch_size=16,
         total_epochs=1,
         normalize=True,
+        classes="disc,ring,square,cross",
         device_type="CPU",
         progress="none",
         output_dir=str(tmp_path_factory.mktemp("export") / "run"),
@@ -118,9 +119,9 @@ def test_colours_are_standardised_in_the_graph_and_the_record_is_there(run, tmp_
     assert agree(run_onnx(file, images), expected)
     record = onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
     assert json.loads(record.pop("classes"))[:2] == ["disc", "ring"]
+    assert json.loads(record.pop("config")) == network.config
     assert record == {
         "network": "attention56_tiny",
-        "dataset": "shapes",
         "weights": str(run / "best.pt"),
         "attnet": attnet.__version__,
     }
@@ -136,7 +137,7 @@ def test_safetensors_is_read_as_the_checkpoint_is(run, tmp_path):
     images = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(ours.model(images), theirs.model(images))
-    bare = attnet.build_model("attention56_tiny")
+    bare = attnet.build_model("attention56_tiny", num_classes=4)
     assert attnet.load_weights(bare, file).layout == "attnet"
 
 
