@@ -18,9 +18,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnet.errors import ConfigError
-from attnet.layers import ResidualUnit
 from attnet.masks import attention_network, mask_levels
 from attnet.model import ResidualAttentionNetwork, build_model, variants
+from attnet.units import ResidualUnit
 
 Shape = tuple[int, int, int]
 
@@ -34,6 +34,14 @@ PAPER_PARAMETERS = {
 }
 # What it calls FLOPs of an image are multiply-adds, each counted once: half of what `parts` gives.
 PAPER_MULTIPLY_ADDS = {"attention56_224": 6.2e9, "attention92_224": 10.4e9}
+# The paper's ImageNet networks -> ours, its count, and the count of the authors' own prototxt where they published one
+# (fwang91/residual-attention-network), both with 1,000 classes.
+PAPER_NETWORKS = {
+    "Attention-56": ("attention56_224", "preact", 31.9e6, 31_810_728),
+    "Attention-92": ("attention92_224", "preact", 51.3e6, 52_466_344),
+    "AttentionNeXt-56": ("attention56_224", "resnext", 31.9e6, 31_318_824),
+    "AttentionInception-56": ("attention56_224", "inception", 31.9e6, None),
+}
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,16 @@ def _trace(model: nn.Module, size: int | None) -> tuple[ResidualAttentionNetwork
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.forward = lambda x: x  # keeps shapes, is not counted, and would take most of the time here
-        module.register_forward_hook(lambda _m, _i, out, name=name: shapes.update({name: (*out.shape[1:], 1, 1)[:3]}))
+        module.register_forward_hook(lambda _m, _i, out, name=name: shapes.update(_shape(name, out)))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, 3, size, size, device="meta"))
     counts, root = counter.get_flop_counts(), type(network).__name__
     return network, shapes, {name: sum(counts.get(f"{root}.{name}", {}).values()) for name in shapes}
+
+
+def _shape(name: str, out: object) -> dict[str, Shape]:
+    """(C, H, W), or nothing for a layer within a unit of the user's that gives no tensor."""
+    return {name: (*out.shape[1:], 1, 1)[:3]} if isinstance(out, torch.Tensor) else {}
 
 
 def _places(network: ResidualAttentionNetwork) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -144,7 +157,8 @@ def unused_shortcuts(model: nn.Module) -> int:
     """Parameters that the reference implementation stores for this network and never uses.
 
     It builds a 1x1 convolution, without bias, as the shortcut of every residual unit; its forward pass applies it
-    only where width or resolution change. Ours exist only there, so this counts c_in · c_out for every other unit.
+    only where width or resolution change. Ours exist only there, so this counts c_in · c_out for every other unit;
+    0 with another kind of unit, which the reference does not have.
     """
     units = (module for module in attention_network(model).modules() if isinstance(module, ResidualUnit))
     return sum(unit.conv1.in_channels * unit.conv3.out_channels for unit in units if unit.shortcut is None)
@@ -229,3 +243,21 @@ def variant_table() -> str:
         cells.append(row)
     header = ("network", "input", "modules · poolings", "parameters", "GFLOPs", "% in masks (parameters / FLOPs)")
     return table((*header, "M parameters: paper / ours", "G multiply-adds: paper / ours"), cells)
+
+
+def paper_table() -> str:
+    """The paper's four ImageNet networks with 1,000 classes: parameters by paper, authors' prototxt and us (Markdown).
+
+    Layer by layer, the prototxts of Attention-56 and -92 and ours hold the same convolutions and batch norms (counted
+    by shape, stride and groups). Those of AttentionNeXt-56 and -92 lack batch norms that ours keep for every unit: the
+    first of each mask's head and the last one, since their units end in a ReLU. That is 2·C each: 7,680 parameters for
+    -56, 12,800 for -92 (52,102,952 in the prototxt). The paper does not lay out its Inception unit, so ours is only of
+    the same size. Its own 51.3 million for Attention-92 are not those of the authors' prototxt either.
+    """
+    cells = []
+    for network, (name, unit, paper, prototxt) in PAPER_NETWORKS.items():
+        ours = totals(name, 1000, unit=unit).parameters
+        gap = "–" if prototxt is None else f"{ours - prototxt:+,}" if ours != prototxt else "0"
+        theirs = "–" if prototxt is None else f"{prototxt:,}"
+        cells.append((network, f"`{name}`, {unit}", f"{paper / 1e6:.1f} M", theirs, f"{ours:,}", gap))
+    return table(("network", "ours", "paper", "authors' prototxt", "parameters of ours", "above the prototxt"), cells)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from attnet.errors import ConfigError
 from attnet.presets import MODES, RECIPES
+from attnet.values import checked
 
 
 def _parameter(
@@ -27,9 +28,10 @@ def _parameter(
     true: str = "",
     low: float | None = None,
     high: float | None = None,
+    counts: bool = False,
 ) -> typing.Any:
-    """A field. `true` names the choice that True means; False then means "off"."""
-    metadata = {"help": help, "choices": tuple(choices), "true": true, "low": low, "high": high}
+    """A field. `true` names the choice that True means; False then means "off". `counts`: text as "1,2,3"."""
+    metadata = {"help": help, "choices": tuple(choices), "true": true, "low": low, "high": high, "counts": counts}
     return field(default=default, metadata=metadata)
 
 
@@ -84,6 +86,17 @@ class TrainConfig:
     # Network
     model: str | None = _parameter(None, "a name of attnet.variants()")
     num_classes: int | None = _parameter(None, "outputs of the network; None: as many as the data set has", low=1)
+    attention: str | None = _parameter(
+        None, "how masks are normalised; None: the model's own", choices=("mixed", "channel", "spatial", "none")
+    )
+    combine: str | None = _parameter(
+        None, "mask on trunk: (1 + M)·T or M·T; None: the model's own", choices=("residual", "naive")
+    )
+    unit: str | None = _parameter(None, "preact, resnext, inception, or yours as package.module:name; None: preact")
+    p: int | None = _parameter(None, "units before a module's branches, and after; None: the model's own", low=1)
+    t: int | None = _parameter(None, "units of a trunk branch; None: the model's own", low=1)
+    r: int | None = _parameter(None, "units between two poolings of a mask branch; None: the model's own", low=1)
+    modules: str | None = _parameter(None, "attention modules a stage, as 1,2,3; None: the model's own", counts=True)
     # How long, how large
     total_epochs: int | None = _parameter(None, "epochs", low=1)
     train_batch_size: int | None = _parameter(None, "images a step and card", low=1)
@@ -183,7 +196,7 @@ class TrainConfig:
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
                 raise ConfigError(f"unknown parameter {name!r}: {hint}")
         for name, spec in known.items():
-            value = _checked(spec, parameters[name]) if name in parameters else spec.default
+            value = checked(spec, field_types(spec), parameters[name]) if name in parameters else spec.default
             object.__setattr__(self, name, value)
         self._check_together()
 
@@ -232,54 +245,3 @@ def field_types(spec: dataclasses.Field) -> tuple[type, ...]:
     hint = typing.get_type_hints(TrainConfig)[spec.name]
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return tuple(t for t in options if t is not type(None))
-
-
-def _checked(spec: dataclasses.Field, value: object) -> object:
-    """The value in the parameter's type, or a ConfigError that says what is needed."""
-    kinds, rules = field_types(spec), spec.metadata
-    if value is None and spec.default is None:
-        return None
-    if rules["true"] and (switch := _converted(value, bool)) is not None:
-        return rules["true"] if switch else "off"
-    converted = next((c for c in (_converted(value, kind) for kind in kinds) if c is not None), None)
-    low, high = rules["low"], rules["high"]
-    number = isinstance(converted, int | float) and not isinstance(converted, bool)
-    if converted is None or (float in kinds and isinstance(converted, str) and converted != "dynamic"):
-        raise ConfigError(f"{spec.name}={value!r}: {_rule(kinds, rules)} is needed ({rules['help']})")
-    if number and not ((low is None or converted >= low) and (high is None or converted <= high)):
-        raise ConfigError(f"{spec.name}={value!r}: {_rule(kinds, rules)} is needed ({rules['help']})")
-    if rules["choices"]:
-        match = next((c for c in rules["choices"] if c.lower() == str(converted).lower()), None)
-        if match is None:
-            raise ConfigError(f"{spec.name}={value!r}: choose one of {', '.join(rules['choices'])}")
-        return match
-    return converted
-
-
-def _converted(value: object, kind: type) -> object | None:
-    """`value` as `kind` when nothing is lost by it: "3" and 3 are whole numbers, 3.5 and True are not."""
-    text = str(value).strip()
-    if kind is bool:
-        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower())
-    if isinstance(value, bool):
-        return None
-    if kind is str:
-        return str(value) if isinstance(value, str | Path) else None
-    try:
-        number = float(text)
-        if kind is float:
-            return number if number == number and abs(number) != float("inf") else None
-        if number != int(number):
-            return None
-        return int(number) if "." in text or "e" in text.lower() else int(text)  # a float holds 53 bits only
-    except (ValueError, OverflowError):
-        return None
-
-
-def _rule(kinds: tuple[type, ...], rules: Mapping[str, object]) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    low, high = rules["low"], rules["high"]
-    bounds = [f"at least {low}"] if low is not None else []
-    bounds += [f"at most {high}"] if high is not None else []
-    other = ' or "dynamic"' if float in kinds and str in kinds else ""
-    return " ".join([names[kinds[0]], *([" and ".join(bounds)] if bounds else [])]) + other

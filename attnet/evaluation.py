@@ -16,7 +16,7 @@ from attnet.batches import TestBatches
 from attnet.errors import AttnetError
 from attnet.folding import folded
 from attnet.formats import OnnxNetwork
-from attnet.model import build_model, evaluating, memory_format
+from attnet.model import build_model, evaluating, memory_format, study_options
 from attnet.plan import Plan
 from attnet.weights import is_onnx, load_weights
 
@@ -113,12 +113,13 @@ def evaluate_weights(plan: Plan, weights: str | Path | Mapping[str, Tensor]) -> 
     Raises:
         WeightsError: weights that do not fit the plan's network.
     """
-    classes, mirror = plan.dataset.classes, plan.config.test_flip
+    config = plan.config
+    classes, mirror = plan.dataset.classes, config.test_flip
     if isinstance(weights, str | Path) and is_onnx(weights):
         plain = dataclasses.replace(plan, colour=None)  # the graph standardises them itself
         return evaluate(OnnxNetwork(weights), plain.test_batches(), classes, mirror=mirror)
-    model = build_model(plan.config.model, plan.config.num_classes)
+    model = build_model(config.model, config.num_classes, **study_options(config.to_dict()))
     load_weights(model, weights)
-    layout = torch.channels_last if plan.config.channels_last else torch.contiguous_format
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model.to(plan.device.torch_device, memory_format=layout)
     return evaluate(folded(model), plan.test_batches(), classes, mirror=mirror)

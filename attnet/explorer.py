@@ -138,7 +138,7 @@ class Explorer(widgets.VBox):
         return [(label, part) for part, label in (_PARTS | scales).items() if part in there] + [(GRAD_CAM, GRAD_CAM)]
 
     def _channels(self) -> int:
-        return next(self.modules[self.module.value].trunk.parameters()).shape[0]
+        return self.modules[self.module.value].channels
 
     @property
     def view(self) -> View:

@@ -3,7 +3,7 @@
 Batch norm with fixed statistics is an affine map of each channel, so that a convolution can do it with its own weight
 and a bias (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", CVPR 2018, section 3.2): one pass over memory less. In a pre-activation unit this holds for all norms
-but the first, before which a sum stands.
+but the first, before which a sum stands; in a ResNeXt unit for all.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from attnet.anatomy import copy_network
 from attnet.errors import ConfigError
-from attnet.layers import MaskHead, ResidualUnit
+from attnet.layers import MaskHead
 from attnet.model import ResidualAttentionNetwork, unwrap
+from attnet.units import Chain, ResidualUnit, ResNeXtUnit
 from attnet.weights import load_weights
 
-# These run their children in the order in which they were assigned.
-_IN_ORDER = (nn.Sequential, ResidualUnit, MaskHead)
+# These run their children in the order in which they were assigned. A unit of the user's may not, not even where it
+# is made of such classes or keeps its layers in an nn.Sequential: it stays as it is.
+_IN_ORDER = (Chain, ResidualUnit, ResNeXtUnit, MaskHead)
 
 
 def folded(
     model: nn.Module, dtype: torch.dtype = torch.float32, state: Mapping[str, Tensor] | None = None
 ) -> ResidualAttentionNetwork:
-    """A copy of the network for inference, without the batch norms that follow a convolution.
+    """A copy of the network for inference, without the batch norms that follow a convolution, but in units of yours.
 
     Args:
         model: a network from `build_model`, in any floating-point type; DDP- or compile-wrapped is fine. It stays
             as it is.
-        dtype: of images, convolutions and logits. Batch norms that stay keep float32 statistics and weights when
+        dtype: of images, weights and logits. Batch norms that stay keep float32 statistics and weights when
             this is a half-precision type, as at O2; folding itself is done in float32 (float64 for such a network).
         state: weights to take in place of the model's own, such as master weights or an average: a whole state
             dict of the network.
@@ -56,15 +58,18 @@ def folded(
     network.to(torch.promote_types(next(network.parameters()).dtype, torch.float32))
     if state is not None:
         load_weights(network, state)
+    _fold_children(network.stem)
     for module in list(network.modules()):
-        if isinstance(module, _IN_ORDER):
+        if type(module) in _IN_ORDER:
             _fold_children(module)
-        if isinstance(module, ResidualUnit):
+        if type(module) is ResidualUnit:
             module.inplace = True
     network.to(torch.promote_types(dtype, torch.float32))
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.to(dtype)
+        norm_stays = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for tensor in () if norm_stays else (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
     return network.eval()
 
 

@@ -1,4 +1,4 @@
-"""Building blocks of the Residual Attention Network: one residual unit and one recursive attention module.
+"""The attention module of the Residual Attention Network, its mask branch written recursively.
 
 Source: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017 (sections in brackets).
 Shapes are written [N, C, H, W].
@@ -11,43 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from attnet.units import ResidualUnit, UnitFactory
+
 ATTENTION_TYPES = ("mixed", "channel", "spatial", "none")
 COMBINE_TYPES = ("residual", "naive")
 
 
-class ResidualUnit(nn.Module):
-    """Pre-activation bottleneck (He et al., 2016): BN-ReLU-1x1, BN-ReLU-3x3 (stride), BN-ReLU-1x1.
-
-    [N, c_in, H, W] -> [N, c_out, H/stride, W/stride]. The shortcut is the input itself when that fits, else a
-    1x1 convolution of the first BN-ReLU's output; it exists only then, so every parameter gets a gradient.
-    `inplace`: add the shortcut into conv3's output, which is quicker, but a hook on conv3 then sees the sum.
-    """
-
-    inplace = False
-
-    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
-        super().__init__()
-        c_mid = c_out // 4
-        self.norm1 = nn.BatchNorm2d(c_in)
-        self.conv1 = nn.Conv2d(c_in, c_mid, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(c_mid)
-        self.conv2 = nn.Conv2d(c_mid, c_mid, 3, stride, padding=1, bias=False)
-        self.norm3 = nn.BatchNorm2d(c_mid)
-        self.conv3 = nn.Conv2d(c_mid, c_out, 1, bias=False)
-        fits = c_in == c_out and stride == 1
-        self.shortcut = None if fits else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.norm1(x), inplace=True)
-        out = self.conv1(active)
-        out = self.conv2(F.relu(self.norm2(out), inplace=True))
-        out = self.conv3(F.relu(self.norm3(out), inplace=True))
-        shortcut = x if self.shortcut is None else self.shortcut(active)
-        return out.add_(shortcut) if self.inplace else out + shortcut
-
-
-def _units(count: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualUnit(channels, channels) for _ in range(count)))
+def _units(unit: UnitFactory, count: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(*(unit(channels, channels, 1) for _ in range(count)))
 
 
 def _pool(x: Tensor) -> Tensor:
@@ -65,13 +36,13 @@ class MaskLevel(nn.Module):
     pooled level below it, a one-unit skip connection, and r units on the sum of the three on the way up.
     """
 
-    def __init__(self, channels: int, poolings: int, r: int) -> None:
+    def __init__(self, channels: int, poolings: int, r: int, unit: UnitFactory) -> None:
         super().__init__()
         coarsest = poolings == 0
-        self.units = _units(2 * r if coarsest else r, channels)
-        self.skip = None if coarsest else ResidualUnit(channels, channels)
-        self.below = None if coarsest else MaskLevel(channels, poolings - 1, r)
-        self.up = None if coarsest else _units(r, channels)
+        self.units = _units(unit, 2 * r if coarsest else r, channels)
+        self.skip = None if coarsest else unit(channels, channels, 1)
+        self.below = None if coarsest else MaskLevel(channels, poolings - 1, r, unit)
+        self.up = None if coarsest else _units(unit, r, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         here = self.units(x)
@@ -112,10 +83,10 @@ class MaskBranch(nn.Module):
     Without poolings it sees x alone; with them, the up-sampled coarse path is added to the trunk's output.
     """
 
-    def __init__(self, channels: int, depth: int, r: int, attention: str) -> None:
+    def __init__(self, channels: int, depth: int, r: int, attention: str, unit: UnitFactory = ResidualUnit) -> None:
         super().__init__()
         self.depth = depth
-        self.levels = MaskLevel(channels, max(depth - 1, 0), r)
+        self.levels = MaskLevel(channels, max(depth - 1, 0), r, unit)
         self.head = MaskHead(channels, attention)
 
     def forward(self, x: Tensor, trunk: Tensor) -> Tensor:
@@ -155,13 +126,14 @@ class AttentionModule(nn.Module):
         r: int = 1,
         attention: str = "mixed",
         combine: str = "residual",
+        unit: UnitFactory = ResidualUnit,
     ) -> None:
         super().__init__()
-        self.combine = combine
-        self.pre = _units(p, channels)
-        self.trunk = _units(t, channels)
-        self.mask = None if attention == "none" else MaskBranch(channels, depth, r, attention)
-        self.post = _units(p, channels)
+        self.channels, self.combine = channels, combine
+        self.pre = _units(unit, p, channels)
+        self.trunk = _units(unit, t, channels)
+        self.mask = None if attention == "none" else MaskBranch(channels, depth, r, attention, unit)
+        self.post = _units(unit, p, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pre(x)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.errors import ConfigError
-from attnet.layers import ATTENTION_TYPES, COMBINE_TYPES, AttentionModule, ResidualUnit
+from attnet.layers import ATTENTION_TYPES, COMBINE_TYPES, AttentionModule
+from attnet.units import UnitFactory, check_unit, option_text, unit_factory
 
 # What `build_model` lets a study change.
-OPTIONS = ("attention", "combine", "p", "t", "r")
+OPTIONS = ("attention", "combine", "unit", "p", "t", "r", "modules")
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,22 @@ class Variant:
     r: int = 1
     attention: str = "mixed"
     combine: str = "residual"
+    unit: str | UnitFactory = "preact"
     source: str = ""
 
     @property
     def study(self) -> dict[str, object]:
         """The options of its attention modules."""
-        return {name: getattr(self, name) for name in OPTIONS}
+        options = {name: getattr(self, name) for name in OPTIONS if name != "modules"}
+        return options | {"unit": unit_factory(self.unit)}
+
+    @property
+    def label(self) -> str:
+        """Its name, and the options in which it differs from the row of the table: "attention92 with t=3"."""
+        row = variants().get(self.name, self)
+        changed = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) != getattr(row, name)}
+        texts = [f"{name}={option_text(value)}" for name, value in changed.items()]
+        return self.name + (" with " if texts else "") + ", ".join(texts)
 
     @property
     def parameters(self) -> int:
@@ -75,7 +86,7 @@ class Stage(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, stride: int, modules: int, depth: int, variant: Variant) -> None:
         super().__init__()
-        self.entry = ResidualUnit(c_in, c_out, stride)
+        self.entry = unit_factory(variant.unit)(c_in, c_out, stride)
         self.attention = nn.Sequential(*(AttentionModule(c_out, depth, **variant.study) for _ in range(modules)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,10 +118,9 @@ class ResidualAttentionNetwork(nn.Module):
             stage = Stage(channels, width, 1 if index == 0 else 2, modules, depth, variant)
             self.stages.add_module(f"stage{index + 1}", stage)
             channels = width
+        unit, width = unit_factory(variant.unit), variant.tail_width
         self.tail = nn.Sequential(
-            ResidualUnit(channels, variant.tail_width, variant.tail_stride),
-            ResidualUnit(variant.tail_width, variant.tail_width),
-            ResidualUnit(variant.tail_width, variant.tail_width),
+            unit(channels, width, variant.tail_stride), unit(width, width, 1), unit(width, width, 1)
         )
         self.norm = nn.BatchNorm2d(variant.tail_width)
         self.fc = nn.Linear(variant.tail_width, num_classes)
@@ -186,12 +196,7 @@ def _table() -> tuple[Variant, ...]:
     row = dataclasses.replace
     return (
         row(cifar, source="ResidualAttentionModel_92_32input_update"),
-        row(
-            cifar,
-            name="attention92_pooled",
-            stem=Stem(32, 5, 1, 2),
-            source="ResidualAttentionModel_92_32input",
-        ),
+        row(cifar, name="attention92_pooled", stem=Stem(32, 5, 1, 2), source="ResidualAttentionModel_92_32input"),
         row(large, source="ResidualAttentionModel_92"),
         row(large, name="attention56_224", modules=(1, 1, 1), source="ResidualAttentionModel_56"),
         row(
@@ -222,17 +227,51 @@ def _count_parameters(variant: Variant) -> int:
         return sum(p.numel() for p in ResidualAttentionNetwork(variant).parameters())
 
 
-def _check_options(variant: Variant, num_classes: int) -> None:
-    if type(num_classes) is not int or num_classes < 1:
-        raise ConfigError(f"num_classes={num_classes!r}: a whole number, at least 1, is needed")
-    if variant.attention not in ATTENTION_TYPES:
-        raise ConfigError(f"attention={variant.attention!r}: choose one of {', '.join(ATTENTION_TYPES)}")
-    if variant.combine not in COMBINE_TYPES:
-        raise ConfigError(f"combine={variant.combine!r}: choose one of {', '.join(COMBINE_TYPES)}")
+def _check_options(variant: Variant) -> None:
+    for name, known in (("attention", ATTENTION_TYPES), ("combine", COMBINE_TYPES)):
+        if getattr(variant, name) not in known:
+            raise ConfigError(f"{name}={getattr(variant, name)!r}: choose one of {', '.join(known)}")
     for name in ("p", "t", "r"):
         value = getattr(variant, name)
         if type(value) is not int or value < 1:
-            raise ConfigError(f"{name}={value!r}: a whole number of residual units, at least 1, is needed")
+            raise ConfigError(f"{name}={value!r}: a whole number of units, at least 1, is needed")
+    counts, stages = variant.modules, len(variant.depths)
+    if len(counts) != stages or any(type(count) is not int or count < 1 for count in counts):
+        raise ConfigError(
+            f"modules={counts!r}: {variant.name} has {stages} stages, so {stages} whole numbers of attention modules, "
+            "each at least 1, are needed"
+        )
+    widths, tail = variant.widths, variant.tail_width
+    strides = (1, *(2,) * (stages - 1), variant.tail_stride)
+    changing = zip((variant.stem.channels, *widths), (*widths, tail), strides, strict=True)
+    for shape in dict.fromkeys((*changing, *((width, width, 1) for width in (*widths, tail)))):
+        check_unit(variant.unit, *shape)
+
+
+def choose_variant(name: str, **options: object) -> Variant:
+    """A row of the table with options changed; arguments and errors as `build_model`."""
+    table = variants()
+    if name not in table:
+        raise ConfigError(f"model={name!r} is unknown: choose one of {', '.join(table)}")
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise ConfigError(f"unknown model option {unknown[0]!r}: choose from {', '.join(OPTIONS)}")
+    if "modules" in options:
+        options["modules"] = _counts(options["modules"])
+    variant = dataclasses.replace(table[name], **options)
+    _check_options(variant)
+    return variant
+
+
+def _counts(value: object) -> tuple[object, ...]:
+    """Numbers a stage from a sequence, or from text as "1,2,3"; what is none stays, for the check to name."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, tuple | list) else (value,)
+    return tuple(int(part) if isinstance(part, str) and part.strip().isdecimal() else part for part in parts)
+
+
+def study_options(config: Mapping[str, object]) -> dict[str, object]:
+    """The options for `build_model` among parameters of a run; None, or missing as in old runs: the network's own."""
+    return {name: config[name] for name in OPTIONS if config.get(name) is not None}
 
 
 def build_model(name: str, num_classes: int = 10, **options: object) -> ResidualAttentionNetwork:
@@ -241,21 +280,19 @@ def build_model(name: str, num_classes: int = 10, **options: object) -> Residual
     Args:
         name: a key of `variants()`.
         num_classes: width of the last layer.
-        **options: for study, `attention` (mixed, channel, spatial, none), `combine` (residual, naive) and the
-            paper's `p`, `t`, `r`; the variant's own value where not given.
+        **options: for study, the variant's own value where not given. `attention`: mixed, channel, spatial, none.
+            `combine`: residual, naive. `unit`: preact, resnext, inception, or a factory of your own, which is a
+            callable (c_in, c_out, stride) -> nn.Module or "package.module:name" to import one; its units map
+            [N, c_in, H, W] to [N, c_out, H/stride, W/stride]. `p`, `t`, `r`: the paper's numbers of units.
+            `modules`: attention modules of each stage, as (1, 2, 3) or "1,2,3".
 
     Returns:
         The network in training mode, float32, on the default device.
 
     Raises:
-        ConfigError: an unknown name or option, or a value out of range.
+        ConfigError: an unknown name or option, a value out of range, or a unit that cannot be used.
     """
-    table = variants()
-    if name not in table:
-        raise ConfigError(f"model={name!r} is unknown: choose one of {', '.join(table)}")
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise ConfigError(f"unknown model option {unknown[0]!r}: choose from {', '.join(OPTIONS)}")
-    variant = dataclasses.replace(table[name], **options)
-    _check_options(variant, num_classes)
+    variant = choose_variant(name, **options)
+    if type(num_classes) is not int or num_classes < 1:
+        raise ConfigError(f"num_classes={num_classes!r}: a whole number, at least 1, is needed")
     return ResidualAttentionNetwork(variant, num_classes)

@@ -15,17 +15,18 @@ from attnet.config import TrainConfig, parameter_fields
 from attnet.data import ON_DISK, find_dataset, load_dataset
 from attnet.device import Device
 from attnet.errors import ConfigError, DataError
-from attnet.model import variants
+from attnet.model import choose_variant, study_options
 from attnet.noise import noise_lines, with_label_noise
 from attnet.paths import resolve_path
 from attnet.presets import COUNTED_IN_EPOCHS, LENGTHS, MODES, RECIPES
 from attnet.splits import Dataset, Split
-from attnet.weights import find_weights, is_onnx, recorded_config
+from attnet.weights import find_weights, is_onnx, recorded_config, recorded_options
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before training starts. `config` has no None and no "auto" left in it.
+    """Everything decided before training starts. `config` has no None and no "auto" left in it, but for the options
+    of the network, where None is its own.
 
     `choices` are sentences that say what was chosen and why.
     """
@@ -76,7 +77,7 @@ class Plan:
     def describe(self) -> str:
         """The plan in plain lines, for logs and notebooks."""
         config = self.config
-        network = variants()[config.model]
+        network = choose_variant(config.model, **study_options(config.to_dict()))
         steps = len(self.dataset.train) // (config.train_batch_size * config.accumulate * config.device_num)
         training = (
             f"training: recipe {config.recipe}, {config.total_epochs} epochs of {steps} steps, "
@@ -91,7 +92,7 @@ class Plan:
                 + (f"; torch.compile {config.compile}, the first step takes minutes" * (config.compile != "off")),
                 f"data: {self.dataset_label} from {self.dataset.source}",
                 *noise_lines(self.dataset.train, config.label_noise, config.noise_seed),
-                f"network: {config.model}, {network.parameters:,} parameters with 10 classes",
+                f"network: {network.label}, {network.parameters:,} parameters with 10 classes",
                 *([training] if config.is_train else []),
                 *([f"weights: {config.pretrained}"] if config.is_pretrain or not config.is_train else []),
             ]
@@ -154,8 +155,7 @@ def make_plan(config: TrainConfig) -> Plan:
             f"warmup_epochs={config.warmup_epochs:g}: fewer than total_epochs={config.total_epochs} are needed, or lr "
             "never gets to its full value"
         )
-    if config.model not in variants():
-        raise ConfigError(f"model={config.model!r} is unknown: choose one of {', '.join(variants())}")
+    choose_variant(config.model, **study_options(config.to_dict()))  # raises where there is no such network
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same sentences are among the choices
         dataset = load_dataset(data_path, name)
@@ -237,6 +237,8 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
         for name in _INHERITED
         if name in recorded and getattr(config, name) == fields[name].default
     }
+    is_same = config.model in (None, recorded.get("model"))
+    inherited |= recorded_options(recorded if is_same else {}, config.to_dict(), path)
     everything = {"train_images": 0, "test_images": 0, "is_train": False, "is_pretrain": False}
     mode = "full" if config.mode == "auto" else config.mode
     plan = make_plan(config.replace(**inherited, **everything, pretrained=str(path), mode=mode))

@@ -26,6 +26,7 @@ from attnet.weights import (
     load_weights,
     read_checkpoint,
     read_weights,
+    recorded_options,
     shipped_weights,
 )
 
@@ -60,7 +61,7 @@ class Pretrained:
 
     def describe(self) -> str:
         """One line: which network, from where, how good."""
-        parts = [f"{self.model.variant.name} from {self.weights}"]
+        parts = [f"{self.model.variant.label} from {self.weights}"]
         parts += [f"trained on {self.dataset}"] if self.dataset else []
         earlier = " after earlier ones" if self.config.get("is_pretrain") else ""
         parts += [f"{self.epoch} epochs{earlier}"] if self.epoch else []
@@ -75,6 +76,7 @@ def load_pretrained(
     classes: Sequence[str] | None = None,
     device_type: str = "CPU",
     device_id: int = 0,
+    **options: object,
 ) -> Pretrained:
     """Open weights.
 
@@ -85,10 +87,12 @@ def load_pretrained(
         model: a name of `variants()`; None: what the file records, else the variant that its tensors fit.
         classes: class names; None: what the file records, else "class 0", "class 1" ...
         device_type, device_id: where the network is to be, as in `TrainConfig`; images follow it by themselves.
+        **options: of the network, as `build_model`; what is not given is as the file records.
 
     Raises:
-        WeightsError: no such file, weights that fit no network, or colours that are not recorded.
-        ConfigError: a device that is not here.
+        WeightsError: no such file, weights that fit no network, colours that are not recorded, or a unit that is
+            no part of this package: its code is not run unless you give it as unit=...
+        ConfigError: a device that is not here, or options that do not exist.
     """
     device = choose(device_type, device_id)
     path = find_weights(weights)
@@ -99,7 +103,8 @@ def load_pretrained(
     name = model or config.get("model") or (fits[0] if fits else None)
     if name is None:
         raise WeightsError(f"weights {path}: they fit no network of attnet.variants(); give its name as model=...")
-    network = build_model(name, outputs or 10)
+    chosen = recorded_options(config if name == config.get("model") else {}, options, path)
+    network = build_model(name, outputs or 10, **options | chosen)
     load_weights(network, state)
     colour = None
     if config.get("normalize"):

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.errors import ConfigError
-from attnet.layers import AttentionModule, ResidualUnit
+from attnet.layers import AttentionModule
 from attnet.masks import attention_network, mask_levels
 from attnet.model import ResidualAttentionNetwork
+from attnet.units import Chain, InceptionUnit, ResidualUnit, ResNeXtUnit
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,28 @@ _POOL = nn.MaxPool2d(3, stride=2, padding=1)  # layers._pool as a module: a func
 
 def _through(module: nn.Module, reach: Tensor) -> Tensor:
     """The reach behind a module, by its own kernels, strides and paddings."""
-    if isinstance(module, nn.Sequential):
+    kind = type(module)  # a subclass may compute something else
+    if kind in (nn.Sequential, Chain):
         return functools.reduce(lambda so_far, child: _through(child, so_far), module, reach)
-    if isinstance(module, ResidualUnit):  # the shortcut sees nothing that its convolutions do not see
+    # The shortcut of a unit sees nothing that its convolutions do not see.
+    if kind in (ResidualUnit, ResNeXtUnit):
         return functools.reduce(lambda r, conv: _through(conv, r), (module.conv1, module.conv2, module.conv3), reach)
-    if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+    if kind is InceptionUnit:
+        return torch.stack([_through(branch, reach) for branch in module.branches]).amax(dim=0)
+    if kind in (nn.Conv2d, nn.MaxPool2d) and _is_square(module):
         window = (module.kernel_size, module.stride, module.padding)
         return F.max_pool1d(reach, *(value if isinstance(value, int) else value[0] for value in window))
-    if isinstance(module, nn.BatchNorm2d | nn.ReLU):
+    if kind in (nn.BatchNorm2d, nn.ReLU):
         return reach
-    raise ConfigError(f"receptive_field: no rule for a {type(module).__name__}; add one to attnet.reach._through")
+    raise ConfigError(
+        f"receptive_field: no rule for a {kind.__name__}, which may be a unit of yours; attnet.reach knows the units "
+        "of attnet.units, and convolutions and pools with square kernels without dilation"
+    )
+
+
+def _is_square(module: nn.Conv2d | nn.MaxPool2d) -> bool:
+    pairs = (module.kernel_size, module.stride, module.padding)
+    return module.dilation in (1, (1, 1)) and all(isinstance(v, int) or v == (v[0], v[0]) for v in pairs)
 
 
 def _upsampled(coarse: Tensor, like: Tensor) -> Tensor:

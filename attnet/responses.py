@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attnet.anatomy import copy_network
+from attnet.errors import ConfigError
 from attnet.masks import as_input, attention_network, capture
 from attnet.model import build_model
 
@@ -108,8 +109,16 @@ def signal(model: nn.Module, images: Tensor) -> dict[str, Signal]:
     Returns:
         "stage1.0" ... -> Signal. The identity path of a module is what its units' shortcuts carry: x times
         (1 + M), M or 1. A stage begins anew, since its entry's shortcut is a convolution.
+
+    Raises:
+        ConfigError: a network of other units than preact and inception.
     """
     network = copy_network(model, meta=False).train()
+    if network.variant.unit not in ("preact", "inception"):
+        raise ConfigError(
+            f"signal: {network.variant.label} has units whose shortcut may not carry their input unchanged, as "
+            "ReLU-ended ones do not; it is measured for unit=preact and unit=inception"
+        )
     path: dict[str, Tensor] = {}
     found: dict[str, Signal] = {}
 

@@ -16,7 +16,7 @@ from attnet.distributed import Requests, World
 from attnet.errors import AttnetError
 from attnet.evaluation import Evaluation, evaluate
 from attnet.interrupt import STOPPED, StopSignal, TrainingInterrupted
-from attnet.model import build_model
+from attnet.model import build_model, study_options
 from attnet.noise import memorisation
 from attnet.plan import Plan
 from attnet.progress import Progress
@@ -44,7 +44,7 @@ class Trainer:
         self.plan, self.config, self.world = plan, config, world or World()
         self.device = plan.device
         device.seed_everything(config.seed)
-        self.model = build_model(config.model, config.num_classes)
+        self.model = build_model(config.model, config.num_classes, **study_options(config.to_dict()))
         if config.pretrained and (config.is_pretrain or not config.is_train):
             load_weights(self.model, find_weights(config.pretrained))
         self.train_step = TrainStep(self.model, config, self.device, self.world)
@@ -201,7 +201,7 @@ class Trainer:
             amp=config.amp,
             device=f"{self.device.label}_{config.device_num}p",
             batch_size=config.train_batch_size,
-            model=config.model,
+            model=self.model.variant.label,
             dataset=self.plan.dataset_label,
             last_top1=evaluation.top1,
             top1_flip=None if evaluation.mirrored is None else evaluation.top1_flip,

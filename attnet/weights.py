@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from attnet.errors import WeightsError
 from attnet.formats import ONNX, SAFETENSORS, OnnxNetwork, read_safetensors
-from attnet.model import ResidualAttentionNetwork, build_model, unwrap, variants
+from attnet.model import ResidualAttentionNetwork, build_model, study_options, unwrap, variants
 from attnet.paths import resolve_path
+from attnet.units import is_own_code
 
 # Wrappers that DistributedDataParallel and torch.compile put in front of every name.
 _PREFIXES = ("module.", "_orig_mod.")
@@ -101,6 +102,24 @@ def recorded_config(path: str | Path) -> dict[str, object]:
     """The parameters a checkpoint of ours was trained with; {} for any other weights file."""
     config = read_checkpoint(path).get("config")
     return dict(config) if isinstance(config, Mapping) else {}
+
+
+def recorded_options(
+    recorded: Mapping[str, object], given: Mapping[str, object], path: str | Path
+) -> dict[str, object]:
+    """The options for `build_model` of a checkpoint: those given, else those among its `recorded` parameters.
+
+    Raises:
+        WeightsError: the file names a unit outside this package, which would run code; it must be given.
+    """
+    options = study_options(recorded) | study_options(given)
+    unit = options.get("unit", "preact")
+    if is_own_code(unit) and given.get("unit") is None:
+        raise WeightsError(
+            f"weights {path}: trained with unit={unit!r}, which is no part of attnet, and code is not run because a "
+            f"weights file names it; if you trust it, give unit={unit!r} yourself"
+        )
+    return options
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, object]:
@@ -194,7 +213,7 @@ def _differences(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) 
 
 def _describe(model: nn.Module) -> str:
     if isinstance(model, ResidualAttentionNetwork):
-        return f"{model.variant.name} with num_classes={model.num_classes}"
+        return f"{model.variant.label}, num_classes={model.num_classes}"
     return type(model).__name__
 
 

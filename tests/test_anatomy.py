@@ -13,9 +13,10 @@ from torch import nn
 import attnet
 from attnet import anatomy, reach
 from attnet.errors import ConfigError
-from attnet.layers import AttentionModule, ResidualUnit
+from attnet.layers import AttentionModule
 from attnet.masks import capture
 from attnet.model import ResidualAttentionNetwork, Variant, variants
+from attnet.units import ResidualUnit
 
 TABLE = variants()
 
@@ -115,6 +116,34 @@ def test_no_choice_of_poolings_gives_all_of_the_papers_counts_on_cifar():
     assert [count for count, _ in found[2, 1, 0]] == [1.83, 4.80, 9.36]
     assert found[2, 2, 0] == [(1.93, True), (5.12, True), (10.11, False)]
     assert max(sum(fits for _, fits in rows) for rows in found.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "prototxt"),
+    [
+        ("attention56_224", {}, 31_810_728),
+        ("attention92_224", {}, 52_466_344),
+        ("attention56_224", {"unit": "resnext"}, 31_318_824),
+        ("attention92_224", {"unit": "resnext"}, 52_102_952),
+    ],
+    ids=["Attention-56", "Attention-92", "AttentionNeXt-56", "AttentionNeXt-92"],
+)
+def test_counts_are_those_of_the_authors_prototxts(name, options, prototxt):
+    """Summed over their Convolution, BN and InnerProduct layers. The ResNeXt ones lack two kinds of batch norm."""
+    with torch.device("meta"):
+        model = attnet.build_model(name, 1000, **options)
+    norms = [module.mask.head.norm1 for module in model.attention_modules().values()] + [model.norm]
+    extra = sum(p.numel() for norm in norms for p in norm.parameters()) if options else 0
+    assert sum(p.numel() for p in model.parameters()) - extra == prototxt
+
+
+def test_the_papers_networks_are_within_three_percent():
+    rows = cells(anatomy.paper_table())
+    assert [row[0] for row in rows[2:]] == list(anatomy.PAPER_NETWORKS)
+    for row in rows[2:]:
+        ours, paper = int(row[4].replace(",", "")), float(row[2].removesuffix(" M"))
+        assert ours / 1e6 == pytest.approx(paper, rel=0.03)
+    assert [row[5] for row in rows[2:]] == ["0", "0", "+7,680", "–"]
 
 
 @pytest.mark.parametrize("reference", REFERENCE)

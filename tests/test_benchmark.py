@@ -24,9 +24,9 @@ from attnet.benchmark.tables import result_table
 from attnet.benchmark.worker import Worker
 from attnet.device import Device, choose, environment
 from attnet.errors import AttnetError, ConfigError
-from attnet.layers import ResidualUnit
 from attnet.model import build_model
 from attnet.plan import make_plan
+from attnet.units import ResidualUnit
 
 CPU = Device("CPU")
 TINY = "attention56_tiny"

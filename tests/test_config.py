@@ -12,6 +12,7 @@ import pytest
 from attnet.config import TrainConfig, field_types, parameter_fields
 from attnet.errors import ConfigError
 from attnet.flags import default_text, parse_arguments
+from attnet.model import OPTIONS
 from attnet.paths import resolve_path
 from attnet.presets import LENGTHS, MODES, RECIPES
 
@@ -23,6 +24,8 @@ def another_value(name: str) -> object:
     """A valid value of a parameter that is not its default."""
     spec = FIELDS[name]
     kinds = field_types(spec)
+    if spec.metadata["counts"]:
+        return "1,2,3"
     if spec.metadata["choices"]:
         return next((c for c in spec.metadata["choices"] if c != spec.default), spec.default)
     if bool in kinds:
@@ -43,7 +46,7 @@ def test_every_parameter_is_explained(name):
     assert kinds and set(kinds) <= {int, float, bool, str}
     if spec.default is not None:
         assert getattr(TrainConfig(**{"pretrained": "", name: spec.default}), name) == spec.default
-    elif name not in ("num_classes", "channels_last"):  # which the data set and the device decide
+    elif name not in ("num_classes", "channels_last", *OPTIONS):  # which data set, device and model decide
         assert all(name in table for table in MODES.values()) or all(name in table for table in RECIPES.values())
         assert default_text(spec) != "None"
 

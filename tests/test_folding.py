@@ -12,9 +12,10 @@ import attnet
 from attnet.device import Device
 from attnet.errors import ConfigError, WeightsError
 from attnet.folding import folded
-from attnet.layers import ATTENTION_TYPES, COMBINE_TYPES, MaskHead, ResidualUnit
+from attnet.layers import ATTENTION_TYPES, COMBINE_TYPES, MaskHead
 from attnet.model import ResidualAttentionNetwork, evaluating
 from attnet.precision import Precision
+from attnet.units import ResidualUnit
 
 TABLE = attnet.variants()
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnet.layers import COMBINE_TYPES, AttentionModule, MaskBranch, MaskHead, ResidualUnit
+from attnet.layers import COMBINE_TYPES, AttentionModule, MaskBranch, MaskHead
+from attnet.units import ResidualUnit
 
 
 def settled(module: nn.Module) -> nn.Module:

@@ -26,7 +26,7 @@ import attnet
 from attnet import anatomy
 from attnet.anatomy import Part
 from attnet.errors import ConfigError
-from attnet.layers import ATTENTION_TYPES, ResidualUnit
+from attnet.layers import ATTENTION_TYPES
 from attnet.model import ResidualAttentionNetwork, variants
 from attnet.plots import anatomy as charts
 from attnet.plots import (
@@ -41,6 +41,7 @@ from attnet.plots import (
 from attnet.plots.figure import ORANGE, RED, SCREEN_DPI
 from attnet.reach import receptive_field
 from attnet.responses import Signal
+from attnet.units import ResidualUnit
 
 TABLE = variants()
 DRAWN: weakref.WeakKeyDictionary[Figure, dict[Text, Bbox]] = weakref.WeakKeyDictionary()

@@ -52,6 +52,8 @@ def probe(model: ResidualAttentionNetwork, side: int) -> dict[tuple[str, str], T
     ("model", "side"),
     [
         (lambda: tiny(), 64),
+        (lambda: tiny(unit="resnext"), 64),
+        (lambda: tiny(unit="inception"), 64),
         (lambda: small((2, 1, 0)), 96),
         (lambda: small((2, 1), p=2, t=3, r=2, attention="channel", combine="naive"), 64),
         (lambda: small((2, 1, 0), attention="none"), 64),
@@ -101,5 +103,5 @@ def test_spatial_attention_sees_all_of_any_image():
 def test_a_layer_without_a_rule_is_refused():
     model = tiny()
     model.stages.stage2.attention[0].trunk[1] = nn.ConvTranspose2d(64, 64, 1)
-    with pytest.raises(ConfigError, match=r"no rule for a ConvTranspose2d; add one to attnet\.reach\._through"):
+    with pytest.raises(ConfigError, match=r"no rule for a ConvTranspose2d, which may be a unit of yours"):
         receptive_field(model)

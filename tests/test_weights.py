@@ -85,7 +85,7 @@ def test_weights_of_another_network_name_the_right_one():
     with pytest.raises(WeightsError) as error:
         attnet.load_weights(attnet.build_model("attention56_cifar"), state)
     message = str(error.value)
-    assert "attention56_cifar with num_classes=10" in message
+    assert "attention56_cifar, num_classes=10" in message
     assert "stem.0.weight (8, 3, 3, 3) where (16, 3, 3, 3) is needed" in message
     assert "they fit model=attention56_tiny with num_classes=7" in message
 

@@ -13,11 +13,13 @@ from matplotlib.patches import Polygon, Rectangle
 from torch import nn
 
 from attnet.anatomy import activations, parts, shape_text
-from attnet.layers import AttentionModule, MaskLevel, ResidualUnit
+from attnet.errors import ConfigError
+from attnet.layers import AttentionModule, MaskLevel
 from attnet.masks import attention_network, choose_modules
 from attnet.model import unwrap
 from attnet.plots.drawing import TALL, UNIT, Drawing, tint
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED
+from attnet.units import ResidualUnit
 
 # What each attention type does to the second convolution's output, and the range that gives.
 HEADS = {
@@ -44,7 +46,7 @@ def plot_residual_unit(unit_or_model: nn.Module) -> Figure:
             one) and the first that keeps it are drawn.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: anything else, also a network of other units.
     """
     found = unwrap(unit_or_model)
     if isinstance(found, ResidualUnit):
@@ -52,6 +54,11 @@ def plot_residual_unit(unit_or_model: nn.Module) -> Figure:
     else:
         named = attention_network(found).named_modules()
         units = [(name, unit) for name, unit in named if isinstance(unit, ResidualUnit)]
+        if not units:
+            raise ConfigError(
+                f"plot_residual_unit: draws the pre-activation unit, and {attention_network(found).variant.label} "
+                "has none; its units are described in attnet.units, or by you"
+            )
         changing = max((row for row in units if row[1].shortcut is not None), key=lambda row: row[1].conv2.stride)
         rows = [next(row for row in units if row[1].shortcut is None), changing]
     sheet = Drawing(9.8, 1.75 * len(rows))
