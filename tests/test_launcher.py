@@ -26,7 +26,7 @@ from attnet.launcher import launch, torchrun_arguments
 from attnet.paths import repository_root
 from attnet.progress import Progress
 
-EPOCHS = 6
+EPOCHS = 4
 TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},
     **{"train_images": 192, "test_images": 20, "train_batch_size": 8, "total_epochs": EPOCHS, "progress": "lines"},
@@ -161,7 +161,7 @@ def test_more_cards_than_there_are(monkeypatch, tmp_path):
 
 
 def test_a_rank_that_dies_is_brought_back_to_the_same_weights(undisturbed, tmp_path):
-    process = start(tmp_path / "run", checkpoint_seconds=0.3)
+    process = start(tmp_path / "run", checkpoint_seconds=2)
     try:
         wait_until(lambda: (tmp_path / "run" / "last.pt").exists(), process)
         ranks_of(process)[1].kill()
