@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from attnet.apex import choose, find
 from attnet.device import Device
 from attnet.errors import ConfigError
-from attnet.precision import Precision
+from attnet.precision import Precision, decay_groups, load_momentum
 
 # How both torch.amp.GradScaler and apex move a dynamic scale unless told otherwise.
 _DYNAMIC = {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
@@ -68,20 +68,13 @@ class ApexPrecision(Precision):
         self.dtype = device.half_dtype
         self.input_dtype = self.dtype if level == "O2" else torch.float32
         self.is_dynamic = loss_scale == "dynamic"
-        params = [p for p in model.parameters() if p.requires_grad]
-        decaying = [p for p in params if p.ndim > 1 or not no_bias_decay]
-        others = [p for p in params if p.ndim <= 1 and no_bias_decay]
+        groups = decay_groups([p for p in model.parameters() if p.requires_grad], no_bias_decay)
+        weights = [weight for group in groups for weight in group["params"]]
         if find().kind == "ascend":
             sgd = optimizers.NpuFusedSGD if level == "O2" else torch.optim.SGD
         else:
             sgd = optimizers.FusedSGD
-        self.optimizer = sgd(
-            [{"params": decaying}, *([{"params": others, "weight_decay": 0.0}] if others else [])],
-            lr=0.0,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            nesterov=momentum > 0,
-        )
+        self.optimizer = sgd(groups, lr=0.0, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
         options: dict[str, object] = {"opt_level": level, "loss_scale": loss_scale, "verbosity": 0}
         if "combine_grad" in inspect.signature(amp.initialize).parameters:
             options["combine_grad"] = True
@@ -89,7 +82,7 @@ class ApexPrecision(Precision):
         self._casts(False)
         # amp would make its masters at the first backward; checkpoints and averages want them before.
         self.optimizer._amp_lazy_init()
-        pairs = zip([*decaying, *others], amp.master_params(self.optimizer), strict=True)
+        pairs = zip(weights, amp.master_params(self.optimizer), strict=True)
         self.halves = [(weight, master) for weight, master in pairs if weight is not master]
         # Ascend's apex moves weights into memory that the optimiser alone keeps.
         weakref.finalize(model, id, self.optimizer).atexit = False
@@ -131,8 +124,7 @@ class ApexPrecision(Precision):
         }
 
     def load_state(self, state: Mapping[str, object]) -> None:
-        options = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": options})
+        load_momentum(self.optimizer, state["optimizer"])
         if self.is_dynamic:
             scale, steps = state["scaler"]["scale"], state["scaler"]["_growth_tracker"]
             self.amp.load_state_dict({"loss_scaler0": {"loss_scale": scale, "unskipped": steps}})

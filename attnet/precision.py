@@ -8,7 +8,7 @@ in half precision. "Half" is the device's: float16, or bfloat16 on a CPU without
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,20 @@ from attnet.device import Device
 
 # Where a dynamic loss scale begins, as apex's does.
 FIRST_SCALE = 2.0**16
+
+
+def decay_groups(weights: Sequence[Tensor], no_bias_decay: bool) -> list[dict[str, object]]:
+    """Parameter groups for SGD: all weights, or biases and norms apart, which then are not decayed."""
+    # Biases and norms have one dimension, weights have two or four.
+    decaying = [weight for weight in weights if weight.ndim > 1 or not no_bias_decay]
+    others = [weight for weight in weights if weight.ndim <= 1 and no_bias_decay]
+    return [{"params": decaying}, *([{"params": others, "weight_decay": 0.0}] if others else [])]
+
+
+def load_momentum(optimizer: Optimizer, state: Mapping[str, object]) -> None:
+    """Take what SGD has gathered from a state dict, whose options may be another device type's or apex's."""
+    options = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": options})
 
 
 class Precision:
@@ -62,12 +76,12 @@ class Precision:
         # The optimiser's own copy, float32, of every half-precision weight at O2; the weight itself otherwise.
         self.masters = [self._master(p) if level == "O2" else p for p in self.params]
         self.halves = [(p, m) for p, m in zip(self.params, self.masters, strict=True) if p is not m]
-        # Biases and norms have one dimension, weights have two or four.
-        decaying = [m for m in self.masters if m.ndim > 1 or not no_bias_decay]
-        others = [m for m in self.masters if m.ndim <= 1 and no_bias_decay]
-        groups = [{"params": decaying}, *([{"params": others, "weight_decay": 0.0}] if others else [])]
         self.optimizer = self._make_optimizer(
-            groups, lr=0.0, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0
+            decay_groups(self.masters, no_bias_decay),
+            lr=0.0,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            nesterov=momentum > 0,
         )
         self.static_scale = None if loss_scale == "dynamic" else float(loss_scale)
         self.scaler = device.grad_scaler(self.static_scale or FIRST_SCALE, enabled=level in ("O1", "O2"))
@@ -148,8 +162,7 @@ class Precision:
 
     def load_state(self, state: Mapping[str, object]) -> None:
         """The inverse of `state`, also of one that another device type or apex wrote: options stay this optimiser's."""
-        options = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": options})
+        load_momentum(self.optimizer, state["optimizer"])
         # torch_npu's scaler has one entry more; what others wrote is dynamic, as `step` drives it.
         self.scaler.load_state_dict({"dynamic": True, **state["scaler"]} if state["scaler"] else {})
         self.skipped.copy_(state["skipped"])
