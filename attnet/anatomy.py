@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnet.errors import ConfigError
+from attnet.markdown import NONE, table
 from attnet.masks import attention_network, mask_levels
 from attnet.model import ResidualAttentionNetwork, build_model, variants
 from attnet.units import ResidualUnit
@@ -192,12 +193,6 @@ def activations(model: nn.Module, size: int | None = None) -> list[tuple[str, st
 # -- tables ------------------------------------------------------------------------------------------------------
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; columns of figures (all but the first) stand to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 def shape_text(shape: Shape) -> str:
     """ "128×32×32"."""
     return "×".join(map(str, shape))
@@ -239,7 +234,7 @@ def variant_table() -> str:
             (PAPER_PARAMETERS.get(name), paper.parameters, 1e6),
             (PAPER_MULTIPLY_ADDS.get(name), paper.flops / 2, 1e9),
         ):
-            row.append("–" if published is None else f"{published / unit:.1f} / {count / unit:.2f}")
+            row.append(NONE if published is None else f"{published / unit:.1f} / {count / unit:.2f}")
         cells.append(row)
     header = ("network", "input", "modules · poolings", "parameters", "GFLOPs", "% in masks (parameters / FLOPs)")
     return table((*header, "M parameters: paper / ours", "G multiply-adds: paper / ours"), cells)
@@ -257,7 +252,7 @@ def paper_table() -> str:
     cells = []
     for network, (name, unit, paper, prototxt) in PAPER_NETWORKS.items():
         ours = totals(name, 1000, unit=unit).parameters
-        gap = "–" if prototxt is None else f"{ours - prototxt:+,}" if ours != prototxt else "0"
-        theirs = "–" if prototxt is None else f"{prototxt:,}"
+        gap = NONE if prototxt is None else f"{ours - prototxt:+,}" if ours != prototxt else "0"
+        theirs = NONE if prototxt is None else f"{prototxt:,}"
         cells.append((network, f"`{name}`, {unit}", f"{paper / 1e6:.1f} M", theirs, f"{ours:,}", gap))
     return table(("network", "ours", "paper", "authors' prototxt", "parameters of ours", "above the prototxt"), cells)

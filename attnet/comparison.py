@@ -22,6 +22,7 @@ from attnet.errors import AttnetError, ConfigError
 from attnet.intervals import Interval
 from attnet.interventions import effects
 from attnet.localisation import centre_prior, localise, random_maps
+from attnet.markdown import table
 from attnet.masks import REDUCTIONS, attention_maps, capture
 from attnet.paths import resolve_path
 from attnet.pretrained import Pretrained, open_pretrained
@@ -127,27 +128,27 @@ def _maps(
 def localisation_table(rows: Sequence[Finding]) -> str:
     """A Markdown table: a row a method, each score with its 95 % confidence interval, the best in bold."""
     best = {score: max(row.scores[score].mean for row in rows) for score in SCORES}
-    lines = ["| map | pointing game | AUROC | IoU | energy inside |", "|---|---|---|---|---|"]
+    lines = []
     for row in rows:
         cells = [
             f"**{row.scores[score]}**" if row.scores[score].mean == best[score] else str(row.scores[score])
             for score in SCORES
         ]
-        lines.append(f"| {row.method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([row.method, *cells])
+    return table(("map", "pointing game", "AUROC", "IoU", "energy inside"), lines)
 
 
 def deletion_table(curves: Mapping[str, Curves]) -> str:
     """A Markdown table: the area under each method's two curves, with 95 % confidence intervals, the best in bold."""
     low = min(curve.deletion_area.mean for curve in curves.values())
     high = max(curve.insertion_area.mean for curve in curves.values())
-    lines = ["| order of the pixels | deletion (less is better) | insertion (more is better) |", "|---|---|---|"]
+    lines = []
     for method, curve in curves.items():
         deletion, insertion = curve.deletion_area, curve.insertion_area
         cells = [f"**{deletion}**" if deletion.mean == low else str(deletion)]
         cells += [f"**{insertion}**" if insertion.mean == high else str(insertion)]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([method, *cells])
+    return table(("order of the pixels", "deletion (less is better)", "insertion (more is better)"), lines)
 
 
 def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_images: int = 100) -> dict[str, object]:
@@ -159,6 +160,8 @@ def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_i
     few = dataset.test.subset(min(deletion_images, len(dataset.test)))
     statistics = mask_statistics(network.model, split.images)
     record: dict[str, object] = {
+        "kind": "masks",
+        "what": "the masks of a network: statistics, interventions, deletion and insertion, localisation",
         "network": network.describe(),
         "data": f"{dataset.name}, {len(split)} test images ({len(few)} for deletion and insertion)",
         "statistics": [vars(row) | {"counts": row.counts.tolist()} for row in statistics],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from attnet.errors import ConfigError
 from attnet.intervals import Interval, confidence_interval
 from attnet.layers import MaskBranch
+from attnet.markdown import table
 from attnet.masks import as_input, attention_network, choose_modules
 from attnet.model import evaluating, uncompiled
 
@@ -201,14 +202,12 @@ def _check_labels(labels: Tensor, count: int, num_classes: int) -> Tensor:
 
 def effects_table(rows: Sequence[Effect]) -> str:
     """A Markdown table: a row an intervention, with 95 % confidence intervals."""
-    lines = [
-        "| module | mask is | Top-1 (%) | change (points) | true class's logit | predictions changed (%) |",
-        "|---|---|---|---|---|---|",
-    ]
+    header = ("module", "mask is", "Top-1 (%)", "change (points)", "true class's logit", "predictions changed (%)")
+    lines = []
     for row in rows:
         change, logit = (f"{i.mean:+.2f} ({i.low:+.2f} to {i.high:+.2f})" for i in (row.change, row.logit_change))
         untouched = row.module == "none"
         cells = ("", "its own") if untouched else (row.module, row.intervention)
         measured = ("", "", "") if untouched else (change, logit, f"{row.flipped:.1f}")
-        lines.append(f"| {' | '.join((*cells, f'{row.top1:.1f}', *measured))} |")
-    return "\n".join(lines)
+        lines.append((*cells, f"{row.top1:.1f}", *measured))
+    return table(header, lines, words=(0, 1))

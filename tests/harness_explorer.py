@@ -48,6 +48,8 @@ def main() -> None:
         del seconds[0]
         report[name] = {"median_ms": 1000 * statistics.median(seconds), "slowest_ms": 1000 * max(seconds)}
     record = {
+        "kind": "explorer",
+        "what": "milliseconds from a move of a control of the explorer to its picture, nothing remembered",
         "command": f"python tests/harness_explorer.py --model {words.model} --rounds {words.rounds}",
         "date": datetime.date.today().isoformat(),
         "model": words.model,

@@ -205,6 +205,7 @@ def main() -> int:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     result = {
+        "kind": "durability",
         "what": "jobs of two ranks disturbed at a random moment and resumed; final weights against an undisturbed run",
         "disturbed": len(rows),
         "struck": sum(row["struck"] for row in rows),

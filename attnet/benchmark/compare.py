@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from attnet.benchmark.grid import Setting
-from attnet.benchmark.tables import NONE, aligned, curves, number
+from attnet.benchmark.tables import curves, number
 from attnet.device import DECISIVE
 from attnet.errors import ConfigError
+from attnet.markdown import NONE, table
 
 Result = Mapping[str, Any]
 
@@ -68,15 +69,15 @@ def _only(names: Mapping[str, Sequence[object]]) -> list[str]:
 
 def _steps(a: Result, b: Result) -> list[str]:
     mine, theirs = ({Setting.of(row): row for row in result["rows"]} for result in (a, b))
-    table = []
+    cells = []
     for setting in (setting for setting in mine if setting in theirs):
         rows = (mine[setting], theirs[setting])
         speeds, memories = ([row.get(name) for row in rows] for name in ("images_per_second", "peak_memory_bytes"))
         shown = ["failed" if "error" in row else number(speed) for row, speed in zip(rows, speeds, strict=True)]
-        table.append([str(setting), *shown, _ratio(*speeds), _ratio(*memories)])
+        cells.append([str(setting), *shown, _ratio(*speeds), _ratio(*memories)])
     header = ["configuration", "A images/s", "B images/s", "B / A", "memory B / A"]
     only = {"A": [s for s in mine if s not in theirs], "B": [s for s in theirs if s not in mine]}
-    return [aligned(header, table), *_only(only)]
+    return [table(header, cells), *_only(only)]
 
 
 def _epoch(a: Result, b: Result) -> list[str]:
@@ -85,21 +86,21 @@ def _epoch(a: Result, b: Result) -> list[str]:
         for name in ("model", "batch_size", "amp", "memory_format", "compile", "train_images", "test_images", "workers")
         if a.get(name) != b.get(name)
     ]
-    table = []
+    cells = []
     for kind in ("ours", "plain"):
         for unit, place in (("s", "seconds"), ("s training", "train"), ("s testing", "test"), ("Top-1, %", "top1")):
             values = [result["parts"][kind][place] if place in ("train", "test") else result[place][kind]
                       for result in (a, b)]  # fmt: skip
             medians = [statistics.median(value) for value in values]
-            table.append([f"{kind}, {unit}", *map(number, medians), _ratio(*medians)])
+            cells.append([f"{kind}, {unit}", *map(number, medians), _ratio(*medians)])
     ratios = [result["ratio"]["median"] for result in (a, b)]
-    table.append(["plain / ours", *map(number, ratios), _ratio(*ratios)])
-    return [*lines, aligned(["median", "A", "B", "B / A"], table)]
+    cells.append(["plain / ours", *map(number, ratios), _ratio(*ratios)])
+    return [*lines, table(["median", "A", "B", "B / A"], cells)]
 
 
 def _growth(a: Result, b: Result) -> list[str]:
     mine, theirs = curves(a), curves(b)
-    table, lines = [], []
+    cells, lines = [], []
     for name in (name for name in mine if name in theirs):
         here, there = mine[name], theirs[name]
         if differing := [
@@ -110,12 +111,12 @@ def _growth(a: Result, b: Result) -> list[str]:
         points = [dict(zip(curve["x"], curve["median"], strict=True)) for curve in (here, there)]
         for x in (x for x in points[0] if x in points[1]):
             values = [of[x] for of in points]
-            table.append([f"{name}, x = {x:,}", *map(number, values), _ratio(*values)])
+            cells.append([f"{name}, x = {x:,}", *map(number, values), _ratio(*values)])
         if here.get("fit") and there.get("fit"):
             slopes = [curve["fit"]["slope"] for curve in (here, there)]
-            table.append([f"{name}, slope", *(f"{slope:.3g}" for slope in slopes), _ratio(*slopes)])
+            cells.append([f"{name}, slope", *(f"{slope:.3g}" for slope in slopes), _ratio(*slopes)])
     only = {"A": [name for name in mine if name not in theirs], "B": [name for name in theirs if name not in mine]}
-    return [*lines, aligned(["curve", "A", "B", "B / A"], table), *_only(only)]
+    return [*lines, table(["curve", "A", "B", "B / A"], cells), *_only(only)]
 
 
 _COMPARED = {"steps": _steps, "epoch": _epoch, "growth": _growth}

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from attnet.benchmark.grid import Setting
 from attnet.benchmark.loops import PARTS
+from attnet.markdown import NONE, table
 
 Result = Mapping[str, Any]
-NONE = "–"
 
 
 def result_table(result: Result) -> str:
     """The figures of a result for people: tables, and what was measured on which device."""
     head = f"{result['what']}\n{result['environment']['device']}, torch {result['environment']['torch']}"
     return f"{head}\n\n{_TABLES[result['kind']](result)}"
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with padded columns, the first to the left, figures to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-
-    def padded(line: Sequence[str]) -> str:
-        cells = [
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return "| " + " | ".join(cells) + " |"
-
-    rule = "|" + "|".join("-" * (width + 1) + ("-:"[i > 0]) for i, width in enumerate(widths)) + "|"
-    return "\n".join([padded(header), rule, *map(padded, rows)])
 
 
 def number(value: float | None) -> str:
@@ -71,7 +55,7 @@ def _steps(result: Result) -> str:
     ceilings = result["ceilings"]
     products = [f"{name} {speed / 1e12:.3g}" for name, speed in ceilings["matmul_flops_per_second"].items()]
     roofs = f"ceilings: copy {ceilings['copy_bytes_per_second'] / 1e9:.3g} GB/s; matrix product, TFLOP/s: "
-    return "\n".join([aligned(header, rows), *failed, "", roofs + ", ".join(products)])
+    return "\n".join([table(header, rows), *failed, "", roofs + ", ".join(products)])
 
 
 def _versus(result: Result) -> str:
@@ -82,7 +66,7 @@ def _versus(result: Result) -> str:
     ]  # fmt: skip
     imports = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["import_seconds"].items())
     ratio = f"reference / ours, step by step: {_spread(result['ratio'])}"
-    return "\n".join([aligned(["steps of", "images/s", "step ms", "peak GB"], rows), "", ratio, f"import: {imports}"])
+    return "\n".join([table(["steps of", "images/s", "step ms", "peak GB"], rows), "", ratio, f"import: {imports}"])
 
 
 def _profile(result: Result) -> str:
@@ -94,7 +78,7 @@ def _profile(result: Result) -> str:
         for name in names
     ]
     rows.append(["all", *(cell for side in sides for cell in _time_and_share(whole[side], whole[side]))])
-    return aligned(["operators", *(head for side in sides for head in (f"{side}, ms", "%"))], rows)
+    return table(["operators", *(head for side in sides for head in (f"{side}, ms", "%"))], rows)
 
 
 def _time_and_share(seconds: float, whole: float) -> tuple[str, str]:
@@ -108,14 +92,14 @@ def _losses(result: Result) -> str:
         for i, values in enumerate(zip(*losses.values(), strict=True), 1)
     ]
     differences = [f"{pair}: at most {x:.1e} apart" for pair, x in result["largest_relative_difference"].items()]
-    return "\n".join([aligned(["step", *losses], rows), "", *differences])
+    return "\n".join([table(["step", *losses], rows), "", *differences])
 
 
 def _ranks(result: Result) -> str:
     rows = [[name, number(statistics.median(fps)), f"{number(min(fps))}–{number(max(fps))}"]
             for name, fps in result["fps"].items()]  # fmt: skip
     efficiency = f"many / one, run by run: {_spread(result['efficiency'])}"
-    return "\n".join([aligned(["", "images/s", "low–high"], rows), "", efficiency])
+    return "\n".join([table(["", "images/s", "low–high"], rows), "", efficiency])
 
 
 def _epoch(result: Result) -> str:
@@ -123,7 +107,7 @@ def _epoch(result: Result) -> str:
     parts |= {name: {kind: of[name] for kind, of in result["parts"].items()} for name in ("train", "test")}
     rows = [[name, *(number(statistics.median(of[kind])) for kind in ("ours", "plain"))] for name, of in parts.items()]
     ratio = f"plain / ours, round by round: {_spread(result['ratio'])}"
-    return "\n".join([aligned(["median seconds", "ours", "plain"], rows), "", ratio])
+    return "\n".join([table(["median seconds", "ours", "plain"], rows), "", ratio])
 
 
 def _growth(result: Result) -> str:
@@ -137,7 +121,7 @@ def _growth(result: Result) -> str:
             if fit
             else "no line: less than three points"
         )
-        texts.append(f"{aligned([name, 'median', 'low–high'], rows)}\n{line}")
+        texts.append(f"{table([name, 'median', 'low–high'], rows)}\n{line}")
     return "\n\n".join(texts)
 
 
