@@ -12,6 +12,7 @@ from attnet.plots.masks import overlay, plot_channels, plot_figure1, plot_module
 from attnet.plots.measures import plot_deletion_insertion, plot_effects, plot_localisation, plot_mask_statistics
 from attnet.plots.performance import plot_ablation, plot_epoch, plot_growth, plot_step_shares
 from attnet.plots.roofline import plot_roofline
+from attnet.plots.runs import plot_runs, plot_top1
 from attnet.plots.training import (
     plot_batch,
     plot_confusion,
@@ -51,6 +52,8 @@ __all__ = [
     "plot_residual_unit",
     "plot_right_and_wrong",
     "plot_roofline",
+    "plot_runs",
     "plot_signal",
     "plot_step_shares",
+    "plot_top1",
 ]
