@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _DOCUMENT = "the document (3d_attention_net for PyTorch, table 2)"
-_REFERENCE = "tengshaofeng/ResidualAttentionNetwork-pytorch, README"
-_GLUON = "PistonY/ResidualAttentionNetwork (Gluon), README"
+_REFERENCE = "ResidualAttentionNetwork-pytorch by tengshaofeng, README"
+_GLUON = "ResidualAttentionNetwork by PistonY (Gluon), README"
 _PAPER = "Wang et al., CVPR 2017"
 
 

@@ -37,6 +37,11 @@ OWN = {
     "compiles",
     "rounds",
     "epoch_images",
+    "runs",
+    "results",
+    "where",
+    "network",
+    "output",
 }
 TINY = {
     "mode": "rehearsal",
@@ -115,7 +120,7 @@ def test_train_1p(trained):
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 5
     [table] = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
-    assert f"{result.top1:.2f}" in table and "shapes" in table and "85.48" in table
+    assert f"| rehearsal | {result.top1:9.2f} |" in table and "shapes" in table and "85.48" in table
 
 
 def test_evaluate_a_run_folder(trained, tmp_path):
@@ -124,6 +129,20 @@ def test_evaluate_a_run_folder(trained, tmp_path):
     outputs = outputs_of(tmp_path / "out.ipynb")
     assert "shapes, 500 test images" in text_of(outputs, "stdout")
     assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 4
+
+
+def test_results(trained, tmp_path):
+    wanted = {"runs": trained, "network": "attention92_cifar", "output": tmp_path / "all.csv"}
+    done = papermill("results.ipynb", tmp_path / "out.ipynb", wanted, ROOT / "notebooks")
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = outputs_of(tmp_path / "out.ipynb")
+    assert text_of(outputs, "stderr") == "" and str(tmp_path / "all.csv") in text_of(outputs, "stdout")
+    whole, one, others = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    assert str(trained / "run") in whole and "record attention56_cifar" in whole and "85.48" in whole
+    assert "label noise 70 %" in one and "attention56" not in one
+    assert "kill_harness" in others
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 2
+    assert f"rehearsal,run,{attnet.Result.load(trained / 'run').top1}" in (tmp_path / "all.csv").read_text()
 
 
 def test_architecture(tmp_path):

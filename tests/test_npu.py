@@ -14,6 +14,9 @@ import pytest
 import torch
 from npu_runs import ROOT, SIMULATED, assert_equal_weights, flags, on_cpu, run, weights
 
+from attnet.report import Row
+from attnet.result import Result
+
 pytest_plugins = "harness_npu"
 
 RECIPES = {
@@ -54,6 +57,7 @@ def test_float32_training_equals_the_cpu(npu, tmp_path, recipe):
     assert (there["losses"], there["top1"]) == (here["losses"], here["top1"])
     assert_equal_weights(here["folder"], there["folder"])
     assert (there["device"], there["card"], here["device"]) == ("npu_1p", SIMULATED, "cpu_1p")
+    assert Row.of(Result.load(there["folder"])).source.startswith(f"simulated ({SIMULATED}; ")
     assert 2**20 < there["memory"] < 2**30  # of the card alone: torch itself takes more of the process
 
 

@@ -84,8 +84,8 @@ def _training(content: Content, file: Path) -> list[Row]:
     asked = asked_by(content["command"])
     notes = [f"{len(before)} + {content['epochs']} epochs"] if before else []
     asked |= {"is_pretrain": False} if before else {}
-    where, day = relative_to_root(file), content["date"]
-    return [Row.of(Result(**fields), name=file.stem, where=where, asked=asked, day=day, notes=notes)]
+    day = content["date"]
+    return [Row.of(Result(**fields), name=file.stem, where=f"record {file.stem}", asked=asked, day=day, notes=notes)]
 
 
 def asked_by(command: str) -> dict[str, str]:
@@ -126,7 +126,7 @@ def _speed(content: Content, file: Path, setting: Setting, speed: float) -> Row:
     return Row(
         kind,
         file.stem,
-        relative_to_root(file),
+        f"record {file.stem}",
         setting.model,
         "",
         fps=speed,
@@ -164,7 +164,7 @@ def _mean(content: Content, file: Path, asked: Content, row: Content) -> Row:
     return Row(
         kind,
         f"{file.stem}: {row['name']}",
-        f"{relative_to_root(file)}, {row['name']}",
+        f"record {file.stem}, {row['name']}",
         choose_variant(asked["model"], **study_options(asked)).label,
         dataset,
         **{"top1": row["mean"], "low": row.get("low"), "high": row.get("high"), "seeds": seeds},

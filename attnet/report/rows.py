@@ -23,7 +23,7 @@ class Row:
 
     `top1` is in per cent: of a training the best epoch's, of several seeds the mean of their last epochs' with its
     95 % interval `low` to `high`. `fps` is in images/s of all cards together, `batch_size` a card. `where` is the
-    folder, the file or the publication; `notes` say why the row is of its `kind`, and what else its figures need to
+    folder, the record or the publication; `notes` say why the row is of its `kind`, and what else its figures need to
     be read right. `history` holds an object an epoch, as metrics.jsonl.
     """
 

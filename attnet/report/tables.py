@@ -17,7 +17,7 @@ from attnet.report.rows import Row, in_order, published_rows
 from attnet.report.selection import Report
 from attnet.result import Result
 
-COLUMNS = ("Kind", "Top-1 (%)", "FPS (images/s)", "Epochs", "AMP", "Device", "Bs", "Network", "Data", "Source")
+COLUMNS = ("Kind", "Top-1 (%)", "FPS", "Epochs", "AMP", "Device", "Bs", "Network", "Data", "Source")
 _WORDS = (0, 4, 5, 7, 8, 9)
 # A field of `Row` each; `source` last, as in the table.
 FIELDS = ("kind", "name", "top1", "low", "high", "seeds", "fps", "epochs", "amp", "device", "batch_size", "model",
@@ -27,7 +27,10 @@ MARKERS = ("<!-- results: python -m attnet.report --readme -->", "<!-- end of re
 
 
 def result_table(results: Sequence[Result | Published | Row]) -> str:
-    """A Markdown table, readable as plain text, of runs, published figures and rows in the order given."""
+    """A Markdown table, readable as plain text, of runs, published figures and rows in the order given.
+
+    Top-1 in per cent, with ± half of its 95 % interval where there is one; FPS in images/s; Bs is the batch of a card.
+    """
     return table(COLUMNS, [_cells(_row(result)) for result in results], words=_WORDS)
 
 
@@ -40,7 +43,7 @@ def _row(result: Result | Published | Row) -> Row:
 def _cells(row: Row) -> tuple[str | None, ...]:
     """The row as text, None where there is no figure."""
     top1 = None if row.top1 is None else f"{row.top1:.2f}"
-    top1 = top1 if row.low is None else f"{top1} ({row.low:.2f} to {row.high:.2f})"
+    top1 = top1 if row.low is None else f"{top1} ± {(row.high - row.low) / 2:.2f}"
     fps = None if row.fps is None else f"{row.fps:,.0f}"
     rest = (row.epochs, row.amp, row.device, row.batch_size, row.model, row.dataset, row.source)
     return (row.kind, top1, fps, *(None if value == "" else value for value in rest))
