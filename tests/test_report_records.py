@@ -111,6 +111,18 @@ def test_means_over_seeds_are_rows_with_their_number_and_interval(tmp_path):
     assert (other.epochs, other.batch_size) == (5, 32)
 
 
+def test_means_of_a_sweep_are_told_of_by_its_runs(tmp_path):
+    run = {"model": "attention92 with t=3", "dataset": "cifar10, 50,000 images", "epochs": 9, "batch_size": 8}
+    runs = [{"name": "t=3", **dict.fromkeys(run)}, {"name": "t=3", "amp": "O2", "device": "gpu_2p", **run}]
+    row = {"name": "t=3", "changed": {"t": 3}, "top1": [None, 80.0], "mean": 80.0, "low": None, "high": None}
+    content = {"kind": "sweep", "rows": [row], "runs": runs, **COMMON}
+    content["command"] = "python -m attnet.sweep --grid t=3 --mode rehearsal"
+    [found] = read_records(write(tmp_path, "sweep", content)).rows
+    assert (found.model, found.dataset, found.epochs, found.batch_size) == tuple(run.values())
+    assert (found.amp, found.device, found.seeds) == ("O2", "gpu_2p", 1)
+    assert found.source == "rehearsal (mode rehearsal; mean of 1 seed, last epoch): record sweep, t=3"
+
+
 def test_what_is_unknown_is_named_and_what_is_damaged_warned_of(tmp_path):
     write(tmp_path, "new", {"kind": "of tomorrow", "what": "a | bar", "date": "2026-01-02"})
     write(tmp_path, "bare", {})

@@ -146,33 +146,39 @@ def _type_of(environment: Content) -> str:
 
 
 def _means(content: Content, file: Path) -> list[Row]:
-    """Rows with means over seeds (a sweep, an ablation), where the record says on what budget they were trained."""
-    shared = {**content.get("base", {}), **content.get("budget", {})}
+    """Rows with means over seeds (an ablation, a sweep), where the record says what was trained, and on which data."""
     lines = [row for row in (content.get("baseline"), *content.get("rows", ())) if row and row.get("mean") is not None]
-    if not lines or not {"model", "dataset"} <= shared.keys():
-        return []
-    return [_mean(content, file, shared | row["changed"], row) for row in lines]
+    rows = [_mean(content, file, row) for row in lines]
+    return [row for row in rows if row is not None]
 
 
-def _mean(content: Content, file: Path, asked: Content, row: Content) -> Row:
-    environment, dataset = content["environment"], asked["dataset"]
+def _mean(content: Content, file: Path, row: Content) -> Row | None:
+    """What a row of a record was trained with is told by its `budget`, by its own `changed` parameters and `dataset`,
+    and by its first run, where `runs` are listed."""
+    asked = {**content.get("budget", {}), **row["changed"]}
+    run = next((run for run in content.get("runs", ()) if run["name"] == row["name"] and run["model"]), {})
+    dataset = run.get("dataset") or row.get("dataset") or asked.get("dataset")
+    if not dataset or not ("model" in run or "model" in asked):
+        return None
     if asked.get("label_noise") and "label noise" not in dataset:
         dataset += f" (label noise {100 * asked['label_noise']:g} %)"
-    device = str(asked.get("device", ""))
-    kind, why = kind_of(dataset, device, environment, asked)
+    environment = content["environment"]
+    asked_for = asked_by(content["command"]) | asked
+    device = run.get("device") or asked.get("device") or f"{_type_of(environment)}_{asked_for.get('device_num', 1)}p"
+    kind, why = kind_of(dataset, device, environment, asked_for)
     seeds = len([value for value in row["top1"] if value is not None])
     return Row(
         kind,
         f"{file.stem}: {row['name']}",
         f"record {file.stem}, {row['name']}",
-        choose_variant(asked["model"], **study_options(asked)).label,
+        run.get("model") or choose_variant(asked["model"], **study_options(asked)).label,
         dataset,
         **{"top1": row["mean"], "low": row.get("low"), "high": row.get("high"), "seeds": seeds},
         fps=row.get("fps"),
-        epochs=asked.get("total_epochs"),
-        amp=str(asked.get("amp", "")),
+        epochs=run.get("epochs") or asked.get("total_epochs"),
+        amp=run.get("amp") or asked.get("amp", ""),
         device=device,
-        batch_size=asked.get("train_batch_size"),
+        batch_size=run.get("batch_size") or asked.get("train_batch_size"),
         card=environment["device"],
         torch=environment["torch"],
         date=content["date"],
