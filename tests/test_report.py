@@ -117,6 +117,15 @@ def test_where_chooses_rows(runs, where, tops):
     assert [row.top1 for row in rows] == tops
 
 
+def test_a_network_is_asked_for_with_or_without_its_options():
+    def models(where: str) -> set[str]:
+        return {row.model for row in collect([], results="", published="all", where=where).rows}
+
+    naive = "attention56_cifar with combine=naive"
+    assert {"attention56_cifar", naive} < models("model=attention56_cifar")
+    assert models("'model=attention56_cifar with combine=naive'") == {naive}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
