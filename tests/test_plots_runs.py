@@ -44,6 +44,24 @@ def test_runs_of_very_different_lengths_share_a_logarithmic_axis():
     assert {"1", "10", "100"} <= {text.get_text() for text in words(figure)}
 
 
+def test_one_bad_epoch_does_not_hide_the_others():
+    bad = run(0)
+    bad.history[1]["test_loss"], bad.history[2]["test_loss"] = 83.0, float("inf")
+    figure = plots.plot_runs([bad, run(1)])
+    check_words(figure)
+    low, high = figure.axes[1].get_ylim()
+    assert figure.axes[1].get_yscale() == "log" and low < 0.45 and 83 < high < 200
+
+
+def test_losses_that_hardly_change_still_have_numbers():
+    flat = run(0)
+    for epoch in flat.history:
+        epoch["test_loss"] = 0.9 - 0.05 * epoch["epoch"]
+    figure = plots.plot_runs([flat])
+    check_words(figure)
+    assert {"0.7", "0.8"} <= {text.get_text() for text in words(figure)}
+
+
 def test_a_record_from_before_the_test_loss_was_kept_is_drawn():
     old = Row("measured", "old", "old", "attention92", "cifar10", history=[{"epoch": 1, "top1": 50.0}])
     assert list(plots.plot_runs([old]).axes[0].lines[0].get_ydata()) == [50.0]

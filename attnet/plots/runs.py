@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, nothing
 from attnet.plots.performance import bare
@@ -28,7 +29,7 @@ _NAME = 44  # letters of a name in the legend
 
 def plot_runs(rows: Sequence[Row]) -> Figure:
     """Test Top-1 and test loss over the epochs of several runs, a line each: solid where measured, dashed where a
-    rehearsal, dotted where simulated.
+    rehearsal, dotted where simulated. Losses are on a logarithmic axis.
 
     Rows without epochs (published ones, means over seeds) are left out. Beyond the first 14 runs only their number
     is told. Where some runs are more than ten times as long as others, epochs are on a logarithmic axis.
@@ -53,8 +54,10 @@ def plot_runs(rows: Sequence[Row]) -> Figure:
         lines += left.plot(epochs, [epoch["top1"] for epoch in row.history], **style)
         right.plot(epochs, [epoch.get("test_loss") for epoch in row.history], **style)
     left.set(ylabel="test Top-1 (%)", ylim=(0, 102))
-    right.update_datalim([(1, 0)])
-    right.set(ylabel="test loss (nats)", ylim=(0, None))
+    right.set(ylabel="test loss (nats)", yscale="log")  # one bad epoch may be fifty times as high as all others
+    low, high = right.get_ylim()
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 8 * low else range(1, 10)))
+    _plain_numbers(right.yaxis)
     lengths = [row.history[-1]["epoch"] for row in shown]
     for ax in (left, right):
         bare(ax, "both")
@@ -70,12 +73,17 @@ def _epoch_axis(ax: Axes, lengths: Sequence[int]) -> None:
     ax.set_xlabel("epoch")
     if max(lengths) > 10 * min(lengths):
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        _plain_numbers(ax.xaxis)
         return
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if max(lengths) == 1:
         ax.set_xlim(0, 2)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """1, 10, 100 on a logarithmic axis, and nothing between."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plot_top1(rows: Sequence[Row]) -> Figure:
