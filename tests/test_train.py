@@ -54,7 +54,7 @@ def test_it_prints_the_plan_a_line_an_epoch_and_the_result(run):
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch ")] == ["epoch 1/2", "epoch 2/2"]
     row = [cell.strip() for cell in lines[-2].strip("|").split("|")]
     result = attnet.Result.load(folder)
-    assert row[0] == f"{result.top1:.2f}" and row[2:8] == [
+    assert row[:2] == ["rehearsal", f"{result.top1:.2f}"] and row[3:9] == [
         "2", "O0", "cpu_1p", "16", "attention56_tiny", "shapes, 64 of 2,000 images",
     ]  # fmt: skip
     assert lines[-1] == f"run folder: {folder}"
