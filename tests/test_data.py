@@ -281,7 +281,7 @@ def test_folder_of_something_else(tmp_path: Path) -> None:
 
 
 def test_folder_of_the_other_set(cifar10: Path) -> None:
-    refused("is cifar10: ask for it by that name", data_path=cifar10, name="cifar100")
+    refused("is cifar10: ask for it as dataset=cifar10", data_path=cifar10, name="cifar100")
 
 
 def test_file_of_something_else(tmp_path: Path, cifar10: Path) -> None:
