@@ -243,7 +243,10 @@ def test_shapes_needs_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_name() -> None:
     refused(
-        "name: 'mnist' is not a data set", "cifar10, cifar100, cifar100_coarse and shapes", data_path=".", name="mnist"
+        "name: 'mnist' is not a data set",
+        "cifar10, cifar100, cifar100_coarse, folder and shapes",
+        data_path=".",
+        name="mnist",
     )
 
 
