@@ -177,6 +177,7 @@ def _what_is_at(data_path: str | Path | None, layout: _Layout) -> str:
         entries = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
         more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
         found = f"holds {', '.join(entries[:8])}{more}" if entries else "is an empty folder"
+        expected += ", or, with dataset=folder, your own pictures in one folder a class"
     return f"data_path: {data_path} {found}; expected at that path, or in it: {expected}"
 
 

@@ -32,7 +32,8 @@ def load_folder(path: str | Path, size: int) -> Dataset:
     """Read an image folder (see `scan_folder` for how it must lie).
 
     Every picture comes as uint8 [3, size, size] (see `read_picture`): upright, on white where it is transparent, its
-    middle square resized. Classes are numbered in the order of their names.
+    middle square resized. Classes are numbered in the order of their names; a split begins with the first picture of
+    every class, then comes the second …, so that its beginning shows them all.
 
     Args:
         path: the folder; a relative one starts at the repository root.
@@ -45,7 +46,7 @@ def load_folder(path: str | Path, size: int) -> Dataset:
 
 
 def _load(scan: FolderScan, size: int) -> Dataset:
-    parts = [[(label, file) for label, of in enumerate(part.values()) for file in of] for part in scan.parts]
+    parts = [_in_turn(list(part.values())) for part in scan.parts]
     files = [file for part in parts for _, file in part]
     images, errors = read_pictures(files, size, [scan.name(file) for file in files])
     if errors:
@@ -57,6 +58,12 @@ def _load(scan: FolderScan, size: int) -> Dataset:
     train, test = (torch.tensor([label for label, _ in part]) for part in parts)
     splits = Split(images[: len(train)], train), Split(images[len(train) :], test)
     return Dataset(*splits, tuple(scan.train), "folder", str(scan.path), scan.notes)
+
+
+def _in_turn(classes: list[list[Path]]) -> list[tuple[int, Path]]:
+    """Pictures with their labels."""
+    turns = [(turn, label, file) for label, files in enumerate(classes) for turn, file in enumerate(files)]
+    return [(label, file) for _, label, file in sorted(turns)]
 
 
 def recorded_folder(recorded: Mapping[str, object], weights: str | Path) -> str:
