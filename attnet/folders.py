@@ -19,6 +19,7 @@ from PIL import Image
 
 from attnet.errors import AttnetError, DataError
 from attnet.folder_scan import FolderScan, is_image_folder, scan_folder
+from attnet.host import process_memory
 from attnet.markdown import table
 from attnet.paths import relative_to_root, resolve_path
 from attnet.pictures import picture_size, read_pictures
@@ -48,6 +49,12 @@ def load_folder(path: str | Path, size: int) -> Dataset:
 def _load(scan: FolderScan, size: int) -> Dataset:
     parts = [_in_turn(list(part.values())) for part in scan.parts]
     files = [file for part in parts for _, file in part]
+    needed, there = 3 * size * size * len(files), process_memory().total
+    if needed > there > 0:
+        raise DataError(
+            f"data_path: {scan.path}: {len(files):,} pictures of {size} x {size} pixels take {needed / 2**30:.0f} GiB "
+            f"of memory, and this machine has {there / 2**30:.0f}; take some away, or a network for smaller ones"
+        )
     images, errors = read_pictures(files, size, [scan.name(file) for file in files])
     if errors:
         more = f" … and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""

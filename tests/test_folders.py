@@ -14,6 +14,7 @@ import attnet
 from attnet import folders
 from attnet.errors import ConfigError, DataError
 from attnet.folders import load_folder, write_example
+from attnet.host import Memory
 from attnet.pictures import read_picture
 from attnet.shapes import KINDS, make_shapes
 
@@ -92,6 +93,13 @@ def test_a_picture_too_large_to_unpack_is_refused_by_every_thread(mine, monkeypa
     with pytest.raises(DataError, match=r"4 of 4 pictures cannot be read: .*too large to unpack safely"):
         load_folder(mine, 32)
     assert not recwarn.list
+
+
+def test_more_pictures_than_memory_are_refused_before_they_are_read(mine, monkeypatch):
+    monkeypatch.setattr(folders, "process_memory", lambda: Memory(0, 0, 4 * 3 * 32 * 32 - 1))
+    with pytest.raises(DataError, match=r"4 pictures of 32 x 32 pixels take 0 GiB"):
+        load_folder(mine, 32)
+    assert len(load_folder(mine, 31).train) == 2
 
 
 # ---- the example ----
