@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import types
 import typing
@@ -242,6 +243,11 @@ def parameter_fields() -> dict[str, dataclasses.Field]:
 
 def field_types(spec: dataclasses.Field) -> tuple[type, ...]:
     """The types a parameter may have, without None: `int | None` -> (int,)."""
-    hint = typing.get_type_hints(TrainConfig)[spec.name]
+    hint = _type_hints()[spec.name]
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return tuple(t for t in options if t is not type(None))
+
+
+@functools.cache
+def _type_hints() -> dict[str, object]:
+    return typing.get_type_hints(TrainConfig)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from attnet.device import Device
+from attnet.sgd import SGD
 
 # Where a dynamic loss scale begins, as apex's does.
 FIRST_SCALE = 2.0**16
@@ -89,7 +90,7 @@ class Precision:
 
     def _make_optimizer(self, groups: list[dict[str, object]], **options: float) -> Optimizer:
         fused = all(self.device.has_fused_optimizer(weight.dtype) for weight in self.masters)
-        return torch.optim.SGD(groups, **options, fused=fused or None)
+        return SGD(groups, **options, fused=fused or None)
 
     @staticmethod
     def _master(parameter: nn.Parameter) -> Tensor:

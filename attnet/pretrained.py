@@ -22,6 +22,7 @@ from attnet.paths import relative_to_root, resolve_path
 from attnet.shapes import KINDS
 from attnet.splits import Dataset
 from attnet.weights import (
+    count_classes,
     find_weights,
     fitting_variants,
     load_weights,
@@ -100,12 +101,11 @@ def load_pretrained(
     content, state = read_checkpoint(path), read_weights(path)
     config = content.get("config")
     config = config if isinstance(config, Mapping) else {}
-    fits, outputs = fitting_variants(state)
-    name = model or config.get("model") or (fits[0] if fits else None)
+    name = model or config.get("model") or next(iter(fitting_variants(state)), None)
     if name is None:
         raise WeightsError(f"weights {path}: they fit no network of attnet.variants(); give its name as model=...")
     chosen = recorded_options(config if name == config.get("model") else {}, options, path)
-    network = build_model(name, outputs or 10, **options | chosen)
+    network = build_model(name, count_classes(state) or 10, **options | chosen)
     load_weights(network, state)
     colour = None
     if config.get("normalize"):

@@ -6,6 +6,7 @@ Files are read by `torch.load(weights_only=True)`, which rebuilds tensors and re
 
 from __future__ import annotations
 
+import functools
 import pickle
 import re
 from collections.abc import Mapping
@@ -128,13 +129,18 @@ def read_checkpoint(path: str | Path) -> Mapping[str, object]:
     return checkpoint if isinstance(checkpoint, Mapping) else {}
 
 
-def fitting_variants(state: Mapping[str, Tensor]) -> tuple[list[str], int]:
-    """The names of `variants()` that a state dict (ours or the reference's) fits, and its number of classes."""
+def fitting_variants(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of `variants()` that a state dict (ours or the reference's) fits."""
     state = unwrap_state(state)
     if any(name.startswith("residual_block") for name in state):
         state, _ = _from_reference(state)
-    head = state.get("fc.weight")
-    return [name for name in variants() if _fits(name, state)], 0 if head is None else head.shape[0]
+    return [name for name in variants() if _fits(name, state)]
+
+
+def count_classes(state: Mapping[str, Tensor]) -> int:
+    """The outputs of the network that a state dict (ours or the reference's) is of; 0 without a last layer."""
+    head = unwrap_state(state).get("fc.weight")
+    return 0 if head is None else head.shape[0]
 
 
 def unwrap_state(checkpoint: object, origin: str = "state dict") -> dict[str, Tensor]:
@@ -186,9 +192,8 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     problems = _differences(wanted, own)
     if problems:
         lines = [f"{origin}: these weights do not fit {_describe(model)}:", *problems]
-        fits, classes = fitting_variants(own)
-        if fits:
-            lines.append(f"they fit model={' or '.join(fits)} with num_classes={classes}")
+        if fits := fitting_variants(own):
+            lines.append(f"they fit model={' or '.join(fits)} with num_classes={count_classes(own)}")
         raise WeightsError("\n  ".join(lines))
     model.load_state_dict(own)
     return LoadReport(layout, len(own), dropped)
@@ -221,9 +226,16 @@ def _fits(name: str, state: Mapping[str, Tensor]) -> bool:
     head = state.get("fc.weight")
     if head is None or head.ndim != 2:
         return False
+    shapes = _shapes(name)
+    ends = {end: torch.Size([len(head), *shapes[end][1:]]) for end in ("fc.weight", "fc.bias")}
+    return not _differences(shapes | ends, state)
+
+
+@functools.cache
+def _shapes(name: str) -> dict[str, torch.Size]:
+    """The shapes of a network's weights, found without any memory for them."""
     with torch.device("meta"):
-        wanted = build_model(name, head.shape[0]).state_dict()
-    return not _differences({key: value.shape for key, value in wanted.items()}, state)
+        return {key: value.shape for key, value in build_model(name).state_dict().items()}
 
 
 def _first_line(error: Exception) -> str:

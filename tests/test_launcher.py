@@ -188,39 +188,39 @@ def test_a_rank_that_dies_for_good_is_named_with_its_last_lines(tmp_path):
         end(process, [])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
-def test_interrupting_or_killing_the_notebook(undisturbed, tmp_path, number):
-    """Ctrl-C in the cell, or the kernel killed: every process ends, and going on gives the undisturbed weights."""
+def test_a_notebook_that_is_interrupted_then_killed_loses_nothing(undisturbed, tmp_path):
+    """Nobody else gets its folder; then Ctrl-C in the cell, later the kernel killed: every process ends each time.
+
+    Going on gives the undisturbed weights.
+    """
     folder = tmp_path / "run"
-    process = start(folder)
-    try:
-        wait_until(lambda: (folder / "metrics.jsonl").exists(), process)
-        family = process.children(recursive=True)
-        assert len(family) >= 3
-        os.kill(process.pid, number)
-        process.wait(timeout=90)
-        assert not psutil.wait_procs(family, timeout=60)[1], "no process left behind"
-        if number == signal.SIGINT:
-            assert "INTERRUPTED stopped; everything is saved" in process.stdout.read().decode()
-        assert not (folder / "result.json").exists() and (folder / "step.pt").exists()
-    finally:
-        end(process, family)
+
+    def epochs() -> int:
+        metrics = folder / "metrics.jsonl"
+        return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+    for number, changes in ((signal.SIGINT, {}), (signal.SIGKILL, {"resume": str(folder)})):
+        before = epochs()
+        process = start(folder, **changes)
+        family = []
+        try:
+            wait_until(lambda before=before: epochs() > before, process)
+            family = process.children(recursive=True)
+            assert len(family) >= 3
+            if number == signal.SIGINT:
+                with pytest.raises(ConfigError, match=rf"in use by process {ranks_of(process)[0].pid} on "):
+                    attnet.fit(TrainConfig(**{**TINY, "device_num": 1, "accumulate": 2}, resume=str(folder)))
+            os.kill(process.pid, number)
+            process.wait(timeout=90)
+            assert not psutil.wait_procs(family, timeout=60)[1], "no process left behind"
+            if number == signal.SIGINT:
+                assert "INTERRUPTED stopped; everything is saved" in process.stdout.read().decode()
+            assert not (folder / "result.json").exists() and (folder / "step.pt").exists()
+        finally:
+            end(process, family)
     result = launch(TrainConfig(**TINY, resume=str(folder)))
     assert result.output_dir == folder and result.epochs == EPOCHS
     assert_same_weights(undisturbed, folder)
-
-
-def test_a_folder_in_use_is_refused(tmp_path):
-    process = start(tmp_path / "run")
-    try:
-        wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
-        family = process.children(recursive=True)
-        with pytest.raises(ConfigError, match=rf"in use by process {ranks_of(process)[0].pid} on "):
-            attnet.fit(TrainConfig(**{**TINY, "device_num": 1, "accumulate": 2}, resume=str(tmp_path / "run")))
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=90)
-    finally:
-        end(process, family)
 
 
 def test_another_number_of_cards_goes_on_from_an_epochs_end(tmp_path, monkeypatch, capfd):
