@@ -13,6 +13,7 @@ from PIL import Image
 import attnet
 from attnet import folders
 from attnet.errors import ConfigError, DataError
+from attnet.explorer import Explorer
 from attnet.folders import load_folder, write_example
 from attnet.host import Memory
 from attnet.pictures import read_picture
@@ -138,13 +139,14 @@ def test_the_example_is_the_same_again_and_never_overwrites(example, tmp_path):
         write_example(tmp_path / "small", 1)
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(folders, "write_example", lambda path: write_example(path, 6))
     folders.main([str(tmp_path / "example"), "--example"])
     printed = capsys.readouterr().out
-    assert "| arrow    |    48 |   12 |" in printed and "| all      |   528 |  132 |" in printed
+    assert "| arrow    |     5 |    1 |" in printed and "| all      |    55 |   11 |" in printed
     assert "set aside" in printed and f"--dataset folder --data_path {tmp_path / 'example'}" in printed
     (tmp_path / "example/star/star_000.png").write_bytes(b"")
-    with pytest.raises(SystemExit, match=r"^error: .*1 of 660 pictures cannot be read: .*star_000\.png"):
+    with pytest.raises(SystemExit, match=r"^error: .*1 of 66 pictures cannot be read: .*star_000\.png"):
         folders.main([str(tmp_path / "example")])
 
 
@@ -183,6 +185,7 @@ def test_from_a_folder_to_a_run_to_its_masks(example, tmp_path):
     network, data = attnet.open_pretrained(tmp_path / "run")
     assert network.classes == data.classes and data.source == str(folder)
     assert attnet.capture_masks(network.model, data.test.images)["stage1.0"].shape[0] == 11
+    assert f"load_dataset({str(folder)!r}, 'folder', 32)" in Explorer(network, data).code()
 
     moved = folder.rename(tmp_path / "moved")
     for gone in (lambda: attnet.plan_evaluation(asked), lambda: attnet.open_pretrained(tmp_path / "run")):
@@ -192,6 +195,7 @@ def test_from_a_folder_to_a_run_to_its_masks(example, tmp_path):
     (moved / "disc").rename(moved / "circle")
     with pytest.raises(DataError, match=r"only here: circle; only there: disc"):
         attnet.plan_evaluation(asked.replace(data_path=moved))
+    (moved / "circle").rename(moved / "disc")
     shutil.copytree(moved / "star", moved / "zebra")
-    with pytest.raises((DataError, ConfigError)):
+    with pytest.raises(ConfigError, match="num_classes=11: folder has 12 classes"):
         attnet.plan_evaluation(asked.replace(data_path=moved))
