@@ -68,7 +68,7 @@ class TrainConfig:
     # Data
     data_path: str = _parameter(
         "./data/cifar-10-batches-py",
-        "CIFAR (folder, parent or .tar.gz) or image folder; from the repository root",
+        "CIFAR folder, parent or .tar.gz; image folder; from the repository root",
     )
     dataset: str = _parameter(
         "auto",
