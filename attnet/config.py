@@ -68,12 +68,12 @@ class TrainConfig:
     # Data
     data_path: str = _parameter(
         "./data/cifar-10-batches-py",
-        "CIFAR folder, its parent, or the .tar.gz; from the repository root",
+        "CIFAR folder, parent or .tar.gz; image folder; from the repository root",
     )
     dataset: str = _parameter(
         "auto",
-        "cifar10, cifar100[_coarse], shapes; auto: cifar10 if at data_path, else shapes (rehearsal only)",
-        choices=("auto", "cifar10", "cifar100", "cifar100_coarse", "shapes"),
+        "cifar10, cifar100[_coarse], shapes, folder; auto: what is at data_path, else shapes (rehearsal)",
+        choices=("auto", "cifar10", "cifar100", "cifar100_coarse", "shapes", "folder"),
     )
     classes: str = _parameter(
         "", "train and test on these classes alone, names or numbers, renumbered in this order: cat,dog; empty: all"

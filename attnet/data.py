@@ -1,6 +1,6 @@
-"""CIFAR-10 and CIFAR-100, read and checked.
+"""Data sets by name: CIFAR-10 and CIFAR-100, read and checked here, `shapes` and image folders.
 
-Both sets (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009) are Python pickles, and
+Both CIFAR sets (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009) are Python pickles, and
 those run code when read carelessly. Here they go through an unpickler that knows numpy arrays and nothing
 else, and every count, shape and label is checked. An archive is read as it is: nothing is unpacked to disk.
 """
@@ -21,6 +21,8 @@ import numpy as np
 import torch
 
 from attnet.errors import DataError
+from attnet.folder_scan import is_image_folder
+from attnet.folders import load_folder
 from attnet.shapes import make_shapes
 from attnet.splits import Dataset, Split
 
@@ -73,18 +75,24 @@ _LAYOUTS = {
         "cifar100_coarse", 20, "cifar-100-python", "coarse_labels", "coarse_label_names", _MD5_100
     ),
 }
-ON_DISK = tuple(_LAYOUTS)  # the names that `load_dataset` reads from files
+FOLDER = "folder"
+ON_DISK = (*_LAYOUTS, FOLDER)  # the names that `load_dataset` reads from files
 
 
-def load_dataset(data_path: str | Path | None, name: str = "cifar10") -> Dataset:
+def load_dataset(data_path: str | Path | None, name: str = "cifar10", size: int = 32) -> Dataset:
     """Read one of `ON_DISK` at `data_path` (see `find_dataset`), or draw `shapes`, which needs none.
 
+    An image folder gives uint8 [N, 3, size, size] (see `attnet.folders.load_folder`); only there `size` matters.
     CIFAR gives 50,000 training and 10,000 test images, uint8 [N, 3, 32, 32] in RGB, with int64 labels [N].
     Raises DataError for anything missing, damaged, unsafe or of the wrong shape. Files that differ from the
     originals only warn (UserWarning, and `Dataset.warnings`), because preprocessed copies are legitimate.
     """
     if name == "shapes":
         return make_shapes()
+    if name == FOLDER:
+        if data_path is None:
+            raise DataError("data_path: None, but an image folder is read from disk: give its path")
+        return load_folder(data_path, size)
     layout = _layout(name)
     try:
         if (source := find_dataset(data_path, name)) is None:
@@ -130,10 +138,12 @@ def find_dataset(data_path: str | Path | None, name: str = "cifar10") -> Path | 
     `data_path` may be the set's folder (under any name), the folder that holds it or its `.tar.gz`, or a
     `.tar.gz`. The path of a set's folder also finds what lies beside it, so one path serves packed and unpacked,
     CIFAR-10 and CIFAR-100. A folder that lacks files gives way to an archive: an interrupted unpacking may have
-    left it.
+    left it. An image folder is there when two folders in it or more hold pictures, whatever else may be wrong.
     """
     if name == "shapes" or data_path is None:
         return None
+    if name == FOLDER:
+        return Path(data_path).expanduser() if is_image_folder(data_path) else None
     layout, path = _layout(name), Path(data_path).expanduser()
     if path.is_file():
         return path if path.name.endswith((".tar.gz", ".tgz")) else None
@@ -149,7 +159,7 @@ def find_dataset(data_path: str | Path | None, name: str = "cifar10") -> Path | 
 
 def _layout(name: str) -> _Layout:
     if name not in _LAYOUTS:
-        raise DataError(f"name: {name!r} is not a data set; known are {', '.join(_LAYOUTS)} and shapes")
+        raise DataError(f"name: {name!r} is not a data set; known are {', '.join(ON_DISK)} and shapes")
     return _LAYOUTS[name]
 
 
@@ -161,12 +171,13 @@ def _what_is_at(data_path: str | Path | None, layout: _Layout) -> str:
     path = Path(data_path).expanduser()
     if not path.is_dir():
         found = "is a file, and no .tar.gz" if path.exists() else "does not exist"
-    elif other := next((o for o in _LAYOUTS if find_dataset(path, o)), None):
-        found = f"is {other}: ask for it by that name"
+    elif other := next((o for o in ON_DISK if find_dataset(path, o)), None):
+        found = f"is {'an image folder' if other == FOLDER else other}: ask for it as dataset={other}"
     else:
         entries = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
         more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
         found = f"holds {', '.join(entries[:8])}{more}" if entries else "is an empty folder"
+        expected += ", or, with dataset=folder, your own pictures in one folder a class"
     return f"data_path: {data_path} {found}; expected at that path, or in it: {expected}"
 
 

@@ -253,7 +253,8 @@ class Explorer(widgets.VBox):
         else:
             reading = ""
             path = None if self.dataset.name == "shapes" else self.dataset.source
-            source = f"dataset = attnet.load_dataset({path!r}, {self.dataset.name!r})\n"
+            size = f", {self.network.size}" if self.dataset.name == "folder" else ""
+            source = f"dataset = attnet.load_dataset({path!r}, {self.dataset.name!r}{size})\n"
             source += f"image = dataset.test.images[{self.number.value}]"
         label = f", label={self.label!r}" if self.label else ""
         return (

@@ -74,6 +74,11 @@ def process_memory() -> Memory:
     return Memory(used, peak, total)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @functools.cache
 def processor_name() -> str:
     try:

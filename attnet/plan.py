@@ -12,15 +12,16 @@ from attnet import apex
 from attnet import device as devices
 from attnet.batches import Augmentation, Colour, TestBatches, TrainBatches
 from attnet.config import TrainConfig, parameter_fields
-from attnet.data import ON_DISK, find_dataset, load_dataset
+from attnet.data import FOLDER, ON_DISK, find_dataset, load_dataset
 from attnet.device import Device
 from attnet.errors import ConfigError, DataError
+from attnet.folders import check_classes, recorded_folder
 from attnet.model import choose_variant, study_options
 from attnet.noise import noise_lines, with_label_noise
 from attnet.paths import resolve_path
 from attnet.presets import COUNTED_IN_EPOCHS, LENGTHS, MODES, RECIPES
 from attnet.splits import Dataset, Split
-from attnet.weights import find_weights, is_onnx, recorded_config, recorded_options
+from attnet.weights import find_weights, is_onnx, read_checkpoint, recorded_config, recorded_options
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def make_plan(config: TrainConfig) -> Plan:
     given = config.data_path != parameter_fields()["data_path"].default
     wanted = config.dataset if config.dataset in ON_DISK else "cifar10"
     found = find_dataset(data_path, wanted)
+    if config.dataset == "auto" and given and found is None and (found := find_dataset(data_path, FOLDER)):
+        wanted = FOLDER
+        choices.append(f"data set folder, since {data_path} holds folders of images: one a class")
     if config.dataset == "auto" and given and found is None:
         load_dataset(data_path, wanted)  # raises, and says what is at data_path and what is needed
 
@@ -155,10 +159,10 @@ def make_plan(config: TrainConfig) -> Plan:
             f"warmup_epochs={config.warmup_epochs:g}: fewer than total_epochs={config.total_epochs} are needed, or lr "
             "never gets to its full value"
         )
-    choose_variant(config.model, **study_options(config.to_dict()))  # raises where there is no such network
+    network = choose_variant(config.model, **study_options(config.to_dict()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same sentences are among the choices
-        dataset = load_dataset(data_path, name)
+        dataset = load_dataset(data_path, name, network.input_size)
     choices += dataset.warnings
     # Of the whole training set, so that weights trained on a subset are tested as they were trained.
     colour = Colour.of(dataset.train.images) if config.normalize else None
@@ -237,6 +241,8 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
         for name in _INHERITED
         if name in recorded and getattr(config, name) == fields[name].default
     }
+    if inherited.get("dataset") == FOLDER and config.data_path == fields["data_path"].default:
+        inherited["data_path"] = recorded_folder(recorded, path)
     is_same = config.model in (None, recorded.get("model"))
     inherited |= recorded_options(recorded if is_same else {}, config.to_dict(), path)
     everything = {"train_images": 0, "test_images": 0, "is_train": False, "is_pretrain": False}
@@ -245,6 +251,8 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
     if config.classes and recorded.get("classes", "") != plan.config.classes:
         trained = recorded.get("classes") or f"all classes of {recorded.get('dataset')}"
         raise ConfigError(f"classes={config.classes!r}: these weights tell apart {trained}; leave classes empty")
+    if plan.config.dataset == FOLDER and (names := read_checkpoint(path).get("classes")):
+        check_classes(plan.dataset, names, path)
     images = plan.dataset.test if split == "test" else plan.dataset.train
     images = _subset(images, "test_images", config.test_images or 0, plan.config.mode, [])
     return dataclasses.replace(
@@ -255,10 +263,11 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
 
 
 def _name(config: TrainConfig) -> str:
-    """The data set, and which classes of it: few by their names."""
+    """The data set (an image folder by its name), and which classes of it: few by their names."""
+    name = f"{FOLDER} {resolve_path(config.data_path).name}" if config.dataset == FOLDER else config.dataset
     classes = config.classes.split(",")
     shown = ", ".join(classes) if len(classes) <= 4 else f"{len(classes)} classes"
-    return f"{config.dataset} ({shown})" if config.classes else config.dataset
+    return f"{name} ({shown})" if config.classes else name
 
 
 def _subset(split: Split, parameter: str, wanted: int, mode: str, choices: list[str]) -> Split:

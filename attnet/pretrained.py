@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from attnet.batches import Colour
 from attnet.config import TrainConfig
-from attnet.data import find_dataset, load_dataset
+from attnet.data import FOLDER, find_dataset, load_dataset
 from attnet.device import choose
 from attnet.engine import fit
 from attnet.errors import WeightsError
+from attnet.folders import check_classes, recorded_folder
 from attnet.model import ResidualAttentionNetwork, build_model
 from attnet.paths import relative_to_root, resolve_path
 from attnet.shapes import KINDS
@@ -136,7 +137,8 @@ def open_pretrained(
     Args:
         weights: as `load_pretrained`; "" for the shipped ones that were trained on CIFAR-10 when that is at
             `data_path`, else for those trained on shapes; "train" trains on shapes first, in about a minute.
-        data_path: as in TrainConfig; a relative path starts at the repository root.
+        data_path: as in TrainConfig; a relative path starts at the repository root. Weights trained on an image
+            folder look for it where it was then, unless this is one.
         device_type, device_id: as `load_pretrained`.
 
     Returns:
@@ -144,7 +146,7 @@ def open_pretrained(
         there, else shapes, and a warning: such images are strange to the network.
 
     Raises:
-        WeightsError: as `load_pretrained`. DataError: a damaged data set.
+        WeightsError: as `load_pretrained`. DataError: a damaged data set, or an image folder that is gone.
     """
     place = None if data_path is None else resolve_path(data_path)
     here = "cifar10" if find_dataset(place, "cifar10") else "shapes"
@@ -153,6 +155,8 @@ def open_pretrained(
         weights = fit(config).output_dir
     network = load_pretrained(weights or SHIPPED[here], device_type=device_type, device_id=device_id)
     name = network.dataset or here
+    if name == FOLDER and not find_dataset(place, FOLDER):
+        place = resolve_path(recorded_folder(network.config, network.weights))
     if name != "shapes" and not find_dataset(place, name):
         warnings.warn(
             f"{network.weights} was trained on {name}, which is not at {data_path}: {here} instead", stacklevel=2
@@ -160,9 +164,11 @@ def open_pretrained(
         name = here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a preprocessed copy is as good to look at
-        dataset = load_dataset(place, name)
+        dataset = load_dataset(place, name, network.size)
     if name == network.dataset and network.config.get("classes"):
         dataset = dataset.of_classes(network.config["classes"])
+    if name == FOLDER:
+        check_classes(dataset, network.classes, network.weights)
     if network.classes[:1] == ("class 0",) and len(network.classes) == len(dataset.classes):
         network = dataclasses.replace(network, classes=dataset.classes)  # a checkpoint of the reference has no names
     return network, dataset

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from torch import Tensor
 
 # Seconds between signs of life within one epoch, and between refreshes of the bar's loss (each waits for the device).
 HEARTBEAT, REFRESH = 120.0, 1.0
+READING = 15.0  # seconds between lines while files are read
+_T = TypeVar("_T")
 
 
 def in_notebook() -> bool:
@@ -35,6 +38,21 @@ def _kernel() -> object | None:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None)
+
+
+def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
+    """Hand `items` on, with a bar for somebody who looks, else a line on stderr where it takes long."""
+    if somebody_looks():
+        from tqdm.auto import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit="", dynamic_ncols=True, leave=False)
+        return
+    shown = time.perf_counter()
+    for done, item in enumerate(items, 1):
+        yield item
+        if (now := time.perf_counter()) - shown >= READING:
+            shown = now
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
 
 
 def epoch_line(row: dict, epochs: int) -> str:

@@ -11,7 +11,7 @@ from PCG64, whose stream numpy guarantees, and the drawing uses only operations 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ TILT = 4  # of objects, at most, either way, in 64ths of a turn
 STROKES = 9  # pieces of clutter in an image
 GRAIN = 0.1  # peak to peak, of the full range of brightness
 WORDS = 128  # random numbers that an image may use besides its grain
-CHUNK = 100  # images drawn at a time, to stay in the cache: any multiple of 10 gives the same images
+CHUNK = 100  # images drawn at a time, about, to stay in the cache: any number gives the same images
 
 Field = np.ndarray  # [n, 32, 32] float32: a number for each pixel
 Column = np.ndarray  # [n, 1, 1] float32: a number for each image
@@ -70,6 +70,12 @@ def _star(u: Field, v: Field, r: Column) -> Field:
     pentagon = ((0, 1), (0.951, 0.309), (0.588, -0.809), (-0.588, -0.809), (-0.951, 0.309))
     second = np.sort(_sides(u, v, pentagon, 0.36 * r), axis=0)[-2]
     return np.maximum(second, _disc(u, v, r))  # blunts the tips, which a pixel could not show anyway
+
+
+def _arrow(u: Field, v: Field, r: Column) -> Field:
+    """A head with its tip at 0.95 r, before a shaft."""
+    head = np.maximum(-0.05 * r - u, 0.8 * (np.abs(v) - 0.75 * (0.95 * r - u)))
+    return np.minimum(head, _box(u + 0.45 * r, v, 0.5 * r, 0.24 * r))
 
 
 # Textures: how much of the object's second colour shows, in [0, 1]. `grain` is in [0, 1) too.
@@ -121,6 +127,7 @@ KINDS = (
     Kind("bow", "checks", (9.5, 13.0), _bow),
     Kind("twins", "speckle", (9.0, 13.0), lambda u, v, r: _disc(np.abs(u) - 0.53 * r, v, 0.46 * r)),
 )
+ARROW = Kind("arrow", "hatch", (9.5, 13.5), _arrow)  # not in the set: something new for a network that knows it
 
 _Y, _X = np.indices((SIZE, SIZE), dtype=np.float32)
 # A turn in 64 steps, rounded to 1/4096, since the last digits of a cosine differ from machine to machine.
@@ -172,15 +179,15 @@ def _background(draws: _Draws, count: int) -> Image:
     return canvas
 
 
-def _draw(labels: np.ndarray, draws: _Draws, grain: Image) -> tuple[np.ndarray, np.ndarray]:
+def _draw(labels: np.ndarray, draws: _Draws, grain: Image, kinds: Sequence[Kind]) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [n, 3, 32, 32] and their objects' pixels bool [n, 32, 32]; `grain` has 4 planes."""
     canvas = _background(draws, len(labels))
-    low, high = np.array([kind.reach for kind in KINDS], np.float32)[labels].T[..., None, None]
+    low, high = np.array([kind.reach for kind in kinds], np.float32)[labels].T[..., None, None]
     reach = draws.column(low, high)
     u, v = draws.axes(reach + 1, SIZE - 2 - reach, TILT)  # a whole pixel from the frame on every side
     shift_u, shift_v = draws.column(0, 12), draws.column(0, 12)
     distance, second = np.empty_like(u), np.empty_like(u)
-    for label, kind in enumerate(KINDS):
+    for label, kind in enumerate(kinds):
         i = labels == label
         distance[i] = kind.form(u[i], v[i], reach[i])
         second[i] = TEXTURES[kind.texture](u[i] + shift_u[i], v[i] + shift_v[i], grain[i, 3])
@@ -191,19 +198,23 @@ def _draw(labels: np.ndarray, draws: _Draws, grain: Image) -> tuple[np.ndarray, 
     return np.clip(np.floor(canvas * 255 + 0.5), 0, 255).astype(np.uint8), distance <= 0
 
 
-def _draw_split(count: int, seed: int, stream: int) -> Split:
-    """The first `count` images of a stream; every ten in a row show each kind once, in random order."""
+def draw_split(count: int, seed: int, stream: int, kinds: Sequence[Kind] = KINDS) -> Split:
+    """The first `count` images of a stream; every len(kinds) in a row show each kind once, in random order.
+
+    Streams of one seed share no image; `make_shapes` has 0 and 1.
+    """
     words = np.random.PCG64(np.random.SeedSequence((seed, stream)))
+    chunk = max(1, CHUNK // len(kinds)) * len(kinds)
     images = np.empty((count, 3, SIZE, SIZE), np.uint8)
     labels = np.empty(count, np.int64)
     masks = np.empty((count, SIZE, SIZE), np.bool_)
-    for start in range(0, count, CHUNK):
-        raw = words.random_raw((CHUNK, WORDS + SIZE * SIZE))
+    for start in range(0, count, chunk):
+        raw = words.random_raw((chunk, WORDS + SIZE * SIZE))
         draws = _Draws((raw[:, :WORDS] >> np.uint64(11)) * 2.0**-53)
-        grain = raw[:, WORDS:].astype("<u8").view("<u2").reshape(CHUNK, SIZE, SIZE, 4).transpose(0, 3, 1, 2)
-        order = draws.column().reshape(-1, len(KINDS)).argsort(axis=1, kind="stable").reshape(-1)
-        drawn, covered = _draw(order, draws, grain.astype(np.float32) / 65536)
-        here = slice(start, min(start + CHUNK, count))
+        grain = raw[:, WORDS:].astype("<u8").view("<u2").reshape(chunk, SIZE, SIZE, 4).transpose(0, 3, 1, 2)
+        order = draws.column().reshape(-1, len(kinds)).argsort(axis=1, kind="stable").reshape(-1)
+        drawn, covered = _draw(order, draws, grain.astype(np.float32) / 65536, kinds)
+        here = slice(start, min(start + chunk, count))
         size = here.stop - start
         images[here], labels[here], masks[here] = drawn[:size], order[:size], covered[:size]
     return Split(*(torch.from_numpy(array) for array in (images, labels, masks)))
@@ -226,4 +237,4 @@ def make_shapes(train: int = 2000, test: int = 500, seed: int = 0) -> Dataset:
             raise ConfigError(f"{name}: {value} is negative; it must be 0 or more")
     classes = tuple(kind.name for kind in KINDS)
     source = f"drawn by attnet.shapes, seed {seed}"
-    return Dataset(_draw_split(train, seed, 0), _draw_split(test, seed, 1), classes, "shapes", source)
+    return Dataset(draw_split(train, seed, 0), draw_split(test, seed, 1), classes, "shapes", source)

@@ -21,9 +21,9 @@ class Split:
     replaced some of `labels`. `places` says where in the whole split each image stands; None: 0, 1, 2 …
     """
 
-    images: Tensor  # uint8 [N, 3, 32, 32]
+    images: Tensor  # uint8 [N, 3, S, S]; S is 32 but for image folders
     labels: Tensor  # int64 [N]
-    masks: Tensor | None = None  # bool [N, 32, 32]
+    masks: Tensor | None = None  # bool [N, S, S]
     true_labels: Tensor | None = None  # int64 [N]
     places: Tensor | None = None  # int64 [N]
 

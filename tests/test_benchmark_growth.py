@@ -158,7 +158,7 @@ def test_ranks_that_cannot_share_the_batch():
 
 @pytest.mark.parametrize(("cores", "batch", "expected"), [(1, 8, [1]), (6, 8, [1, 2, 4]), (8, 4, [1, 2, 4])])
 def test_ranks_up_to_the_cores(monkeypatch, cores, batch, expected):
-    monkeypatch.setattr(growth.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(growth, "usable_cores", lambda: cores)
     assert growth.rank_counts(make_options(batch_size=batch)) == expected
 
 

@@ -243,7 +243,10 @@ def test_shapes_needs_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_name() -> None:
     refused(
-        "name: 'mnist' is not a data set", "cifar10, cifar100, cifar100_coarse and shapes", data_path=".", name="mnist"
+        "name: 'mnist' is not a data set",
+        "cifar10, cifar100, cifar100_coarse, folder and shapes",
+        data_path=".",
+        name="mnist",
     )
 
 
@@ -281,7 +284,7 @@ def test_folder_of_something_else(tmp_path: Path) -> None:
 
 
 def test_folder_of_the_other_set(cifar10: Path) -> None:
-    refused("is cifar10: ask for it by that name", data_path=cifar10, name="cifar100")
+    refused("is cifar10: ask for it as dataset=cifar10", data_path=cifar10, name="cifar100")
 
 
 def test_file_of_something_else(tmp_path: Path, cifar10: Path) -> None:

@@ -84,6 +84,8 @@ def test_first_frame_of_an_animation():
 def test_what_cannot_be_read_gets_a_sentence(tmp_path, monkeypatch):
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
+    program = tmp_path / "program.png"
+    program.write_bytes(bytes_of(halves(40, 40), "EPS"))  # PostScript, which Pillow would let another program run
     cut = tmp_path / "cut.png"
     noise = np.random.RandomState(0).randint(0, 255, (64, 64, 3), dtype=np.uint8)
     cut.write_bytes(bytes_of(Image.fromarray(noise))[:5000])
@@ -91,6 +93,7 @@ def test_what_cannot_be_read_gets_a_sentence(tmp_path, monkeypatch):
         (tmp_path / "none.png", "does not exist"),
         (tmp_path, "is a folder: give one file"),
         (text, "no picture that can be read; PNG, JPEG"),
+        (program, "no picture that can be read"),
         (cut, "is damaged"),
     ]:
         with pytest.raises(DataError, match=message) as error:

@@ -107,7 +107,7 @@ def test_weights_without_class_names_take_those_of_the_images(tmp_path):
 def test_cifar_is_taken_when_it_is_there(tmp_path, monkeypatch):
     asked, real = [], attnet.load_dataset(None, "shapes")
     monkeypatch.setattr(pretrained, "find_dataset", lambda path, name: path if name == "cifar10" else None)
-    monkeypatch.setattr(pretrained, "load_dataset", lambda path, name: asked.append((path, name)) or real)
+    monkeypatch.setattr(pretrained, "load_dataset", lambda path, name, size: asked.append((path, name)) or real)
     assert open_pretrained("", tmp_path)[0].weights == "attention56_cifar"
     assert asked == [(tmp_path, "cifar10")]
 

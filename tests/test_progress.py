@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attnet import progress as showing
-from attnet.progress import HEARTBEAT, LiveProgress, Progress, epoch_line, make_progress, somebody_looks
+from attnet.progress import HEARTBEAT, LiveProgress, Progress, epoch_line, make_progress, somebody_looks, tracked
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
@@ -168,3 +168,20 @@ def test_in_jupyterlab_there_are_a_bar_and_a_curve(kernel, tmp_path):
     assert any("application/vnd.jupyter.widget-view+json" in kinds for kinds in shown), others
     assert any(kinds & {"image/png", "image/svg+xml", "text/html"} for kinds in updated), others
     assert "error" not in [message["kind"] for message in others]
+
+
+def test_reading_files_is_silent_unless_it_takes_long_or_somebody_looks(clock, capfd, monkeypatch):
+    def files() -> Iterator[int]:
+        for number in range(40):
+            clock[0] += seconds
+            yield number
+
+    seconds = 0.125
+    assert list(tracked(files(), 40, "pictures read")) == list(range(40))
+    assert capfd.readouterr() == ("", "")
+    seconds = 1.0
+    assert len(list(tracked(files(), 40, "pictures read"))) == 40
+    assert capfd.readouterr().err == "pictures read: 15 of 40\npictures read: 30 of 40\n"
+    monkeypatch.setattr(showing, "somebody_looks", lambda: True)
+    assert len(list(tracked(files(), 40, "pictures read"))) == 40
+    assert "/40 [" in capfd.readouterr().err

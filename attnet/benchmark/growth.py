@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from attnet.benchmark.epoch import COMMON, config_of, epoch_config, side_worker,
 from attnet.benchmark.ranks import short_run
 from attnet.benchmark.worker import Worker, answer_parent, say
 from attnet.errors import ConfigError
+from attnet.host import usable_cores
 from attnet.plan import make_plan
 from attnet.trainer import Trainer
 
@@ -203,8 +203,7 @@ def ranks(options: argparse.Namespace) -> dict[str, dict]:
 def rank_counts(options: argparse.Namespace) -> list[int]:
     """1, 2, 4 ... up to the cards that are here, or the cores of this process, of those that share the batch evenly."""
     device = devices.choose(options.device_type)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = devices.count(device.kind) if device.is_accelerator else cores
+    most = devices.count(device.kind) if device.is_accelerator else usable_cores()
     doubled = (2**power for power in range(most.bit_length()))
     return [count for count in doubled if options.batch_size % count == 0]
 

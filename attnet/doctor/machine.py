@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attnet.apex import find as find_apex
 from attnet.doctor.fact import Fact, first_line, run_tool
-from attnet.host import VISIBLE
+from attnet.host import VISIBLE, usable_cores
 from attnet.paths import repository_root, resolve_path
 
 _GIB = 2**30
@@ -177,9 +177,7 @@ def _apex() -> Fact:
 
 
 def _cores() -> Fact:
-    here = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else here
-    value = f"{usable} usable of {here}"
+    value = f"{usable_cores()} usable of {os.cpu_count() or 1}"
     quota = _read(_CGROUP / "cpu.max").split()
     if len(quota) == 2 and quota[0] != "max":
         value += f", limited to {int(quota[0]) / int(quota[1]):g} by the container"
