@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from attnet.checkpoint import write_text
+from attnet.command import in_sentences
 from attnet.device import choose, environment
-from attnet.errors import AttnetError, ConfigError
+from attnet.errors import ConfigError
 from attnet.intervals import Interval
 from attnet.interventions import effects
 from attnet.localisation import centre_prior, localise, random_maps
@@ -176,8 +177,9 @@ def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_i
     return record
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 1 after a sentence when it cannot be done."""
+    """The command line; 0, 2 after a sentence when it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m attnet.comparison", description="Measure a network's masks.")
     parser.add_argument("--pretrained", default="", help="weights, as attnet.open_pretrained takes them")
     parser.add_argument("--data_path", default="./data/cifar-10-batches-py", help="CIFAR-10, from the repository root")
@@ -186,13 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", default="", help="where the JSON goes; empty: standard output")
     words = parser.parse_args(arguments)
     given = [f"--{name} {value}" for name, value in vars(words).items() if value != parser.get_default(name)]
-    try:
-        network, dataset = open_pretrained(words.pretrained, words.data_path)
-        record = {"command": " ".join(["python -m attnet.comparison", *given]), "date": date.today().isoformat()}
-        record |= measure(network, dataset, words.images, words.deletion_images)
-    except AttnetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    network, dataset = open_pretrained(words.pretrained, words.data_path)
+    record = {"command": " ".join(["python -m attnet.comparison", *given]), "date": date.today().isoformat()}
+    record |= measure(network, dataset, words.images, words.deletion_images)
     text = json.dumps(record | {"environment": environment(choose("CPU"))}, indent=2) + "\n"
     if words.output:
         write_text(resolve_path(words.output), text)

@@ -24,7 +24,8 @@ import torch
 
 import attnet
 from attnet.checkpoint import write_bytes
-from attnet.errors import AttnetError, ConfigError, SaveError
+from attnet.command import in_sentences
+from attnet.errors import ConfigError, SaveError
 from attnet.formats import ONNX, SAFETENSORS, OnnxNetwork, as_strings, package
 from attnet.model import evaluating
 from attnet.paths import relative_to_root, resolve_path
@@ -201,8 +202,9 @@ def _tidy(graph: GraphProto) -> None:
         field.extend(left)
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 1 after a sentence when it cannot be done."""
+    """The command line; 0, 2 after a sentence when it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m attnet.export", description="Write a network for other tools.")
     parser.add_argument("--pretrained", default="", help="weights, as attnet.load_pretrained; empty: the shipped ones")
     parser.add_argument("--output", required=True, help="FILE.onnx or FILE.safetensors, from the repository root")
@@ -214,23 +216,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = {name: value for name, value in words.items() if value is not None}
     if "dynamic_batch" in options:
         options["dynamic_batch"] = options["dynamic_batch"] == "True"
-    try:
-        if not output.endswith((ONNX, SAFETENSORS)):
-            raise ConfigError(f"--output {output}: a name that ends in {ONNX} or {SAFETENSORS} is needed")
-        if options and output.endswith(SAFETENSORS):
-            raise ConfigError(f"--{next(iter(options))}: only for {ONNX}; leave it out for {SAFETENSORS}")
-        network = load_pretrained(weights)
-        write = export_onnx if output.endswith(ONNX) else export_safetensors
-        path = write(network, output, **options)
-        print(f"{relative_to_root(path)}: {path.stat().st_size / 1e6:.2f} MB, {network.describe()}")
-        if path.suffix == ONNX and importlib.util.find_spec("onnxruntime"):
-            difference = logits_difference(network, path)
-            print(f"onnxruntime: logits within {difference:.1e} of torch's on {_TESTED} random images, relative")
-        elif path.suffix == ONNX:
-            print('onnxruntime is not installed, so the graph was not run; pip install -e ".[export]" brings it')
-    except AttnetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if not output.endswith((ONNX, SAFETENSORS)):
+        raise ConfigError(f"--output {output}: a name that ends in {ONNX} or {SAFETENSORS} is needed")
+    if options and output.endswith(SAFETENSORS):
+        raise ConfigError(f"--{next(iter(options))}: only for {ONNX}; leave it out for {SAFETENSORS}")
+    network = load_pretrained(weights)
+    write = export_onnx if output.endswith(ONNX) else export_safetensors
+    path = write(network, output, **options)
+    print(f"{relative_to_root(path)}: {path.stat().st_size / 1e6:.2f} MB, {network.describe()}")
+    if path.suffix == ONNX and importlib.util.find_spec("onnxruntime"):
+        difference = logits_difference(network, path)
+        print(f"onnxruntime: logits within {difference:.1e} of torch's on {_TESTED} random images, relative")
+    elif path.suffix == ONNX:
+        print('onnxruntime is not installed, so the graph was not run; pip install -e ".[export]" brings it')
     return 0
 
 

@@ -25,7 +25,7 @@ from attnet.config import TrainConfig
 from attnet.distributed import LAUNCHER, LOG_DIR
 from attnet.errors import AttnetError, ConfigError
 from attnet.flags import to_flags
-from attnet.interrupt import STOPPED, TrainingInterrupted
+from attnet.interrupt import STOPPED, StopSignal, TrainingInterrupted
 from attnet.paths import relative_to_root, repository_root, resolve_path
 from attnet.plan import make_plan
 from attnet.progress import LiveProgress, make_progress
@@ -79,7 +79,7 @@ def launch(config: TrainConfig) -> Result:
     Raises:
         ConfigError, DataError: before anything is started.
         LaunchError: with the last lines of the rank that failed.
-        TrainingInterrupted: after Ctrl-C; saved, and the message says how to continue.
+        TrainingInterrupted: after Ctrl-C or SIGTERM; saved, and the message says how to continue.
     """
     folder = checkpoint.run_to_resume(config)
     if folder is not None:
@@ -98,8 +98,8 @@ def launch(config: TrainConfig) -> Result:
     arguments = torchrun_arguments(config, folder)
     prefix = "".join(f"{name}={value} " for name, value in FRESH_STORE.items()) if config.nnodes > 1 else ""
     print(f"{prefix}torchrun {shlex.join(arguments)}", flush=True)
-    with _Job(arguments, folder, plan.config) as job:
-        return job.follow()
+    with StopSignal() as stop, _Job(arguments, folder, plan.config) as job:
+        return job.follow(stop)
 
 
 class _Job:
@@ -135,26 +135,26 @@ class _Job:
     def __exit__(self, *_: object) -> None:
         self._end(signal.SIGTERM)
 
-    def follow(self) -> Result:
-        """Show rank 0's lines until the job ends."""
+    def follow(self, stop: StopSignal) -> Result:
+        """Show rank 0's lines until the job ends, by itself or by a signal."""
         display = make_progress(self.config.progress, lambda line: None)
         live = isinstance(display, LiveProgress)
         if live:
             display.start(1, self.config.total_epochs, 1)
         try:
-            while self.process.poll() is None:
+            while self.process.poll() is None and stop.number is None:
                 time.sleep(POLL)
                 self._show(display if live else None)
+            if stop.number is not None:
+                self._end(signal.SIGTERM)
             self._show(display if live else None)
-        except KeyboardInterrupt:
-            self._end(signal.SIGTERM)
-            raise TrainingInterrupted(
-                f'stopped; everything is saved. Go on with resume="{relative_to_root(self.folder)}"', signal.SIGINT
-            ) from None
         finally:
             display.close()
         if self.process.returncode == 0:
             return Result.load(self.folder)
+        if stop.number is not None:
+            message = f'stopped; everything is saved. Go on with resume="{relative_to_root(self.folder)}"'
+            raise TrainingInterrupted(message, stop.number)
         log = self.folder / "log.txt"
         last = log.read_text().splitlines()[-1:] if log.exists() else []
         if last and last[0].startswith(STOPPED):  # torchrun was asked to end from outside, as by a batch system

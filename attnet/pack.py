@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnet import checkpoint
-from attnet.errors import AttnetError, WeightsError
+from attnet.command import in_sentences
+from attnet.errors import WeightsError
 from attnet.paths import relative_to_root, resolve_path
 from attnet.pretrained import load_pretrained
 from attnet.result import Result
@@ -35,18 +36,15 @@ def pack(run: str | Path, file: str | Path) -> Path:
     return file
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 1 after a sentence when it cannot be done."""
+    """The command line; 0, 2 after a sentence when it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m attnet.pack", description=pack.__doc__.splitlines()[0])
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("file", help="the file to write, e.g. runs/weights.pt")
     words = parser.parse_args(arguments)
-    try:
-        file = pack(words.run, words.file)
-        print(f"{relative_to_root(file)}: {file.stat().st_size / 1e6:.2f} MB, {load_pretrained(file).describe()}")
-    except AttnetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    file = pack(words.run, words.file)
+    print(f"{relative_to_root(file)}: {file.stat().st_size / 1e6:.2f} MB, {load_pretrained(file).describe()}")
     return 0
 
 

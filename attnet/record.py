@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 
 from attnet.checkpoint import write_text
+from attnet.command import in_sentences
 from attnet.config import TrainConfig
 from attnet.errors import AttnetError
 from attnet.flags import to_flags
@@ -66,21 +67,18 @@ def _shortened(path: str) -> str:
     return relative_to_root(resolve_path(path))
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 1 after a sentence when it cannot be done."""
+    """The command line; 0, 2 after a sentence when it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m attnet.record", description=__doc__.splitlines()[0])
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("file", help="the JSON file to write, e.g. data/results/best.json")
     parser.add_argument("--reach", type=float, help="Top-1 (per cent) whose first epoch, and time until then, is noted")
     words = parser.parse_args(arguments)
-    try:
-        content = record(words.run, words.reach)
-        file = resolve_path(words.file)
-        if not file.parent.is_dir():
-            raise AttnetError(f"{file}: there is no folder {file.parent}; make it, or name another")
-    except AttnetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    content = record(words.run, words.reach)
+    file = resolve_path(words.file)
+    if not file.parent.is_dir():
+        raise AttnetError(f"{file}: there is no folder {file.parent}; make it, or name another")
     write_text(file, json.dumps(content, indent=2) + "\n")
     line = f"{relative_to_root(file)}: Top-1 {content['top1']:.2f} %, {content['epochs']} epochs, "
     line += f"{content['seconds']:.0f} s"

@@ -29,7 +29,7 @@ from attnet.result import Result
 POLL = 0.2  # seconds between looks at the processes
 GRACE = 120.0  # seconds that stopped runs have to finish their step and save
 ATTEMPTS = 2  # a run that failed is tried once more
-LOG = "output.log"
+LOG, NOTEBOOK = "output.log", "notebook.ipynb"  # what a run of a sweep has in its folder besides
 # Parameters that may change while a run goes on, and yet decide its result when they are set from the start.
 _DECISIVE = {"data_path", "is_pretrain", "pretrained", "accumulate", "device_num"}
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -52,10 +52,14 @@ def content_hash(config: TrainConfig) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration with one seed; `config.output_dir` is the folder that belongs to it alone."""
+    """One configuration with one seed; `config.output_dir` is the folder that belongs to it alone.
+
+    Its process is `python -m attnet.train`, or `notebook` executed, which is then kept in the folder.
+    """
 
     name: str
     config: TrainConfig
+    notebook: str = ""
 
     @property
     def folder(self) -> Path:
@@ -63,6 +67,13 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.name}, seed {self.config.seed}"
+
+    @property
+    def state(self) -> str:
+        """ "finished", "begun" (the next start goes on there) or "to do"."""
+        if is_finished(self.folder):
+            return "finished"
+        return "begun" if (self.folder / "config.json").exists() else "to do"
 
     def is_in_use(self) -> bool:
         """Whether another process trains here, such as one that still saves after its sweep was killed.
@@ -82,15 +93,16 @@ class Run:
         changes: dict[str, object] = {}
         if slot and devices.choose(self.config.device_type, self.config.device_id).is_accelerator:
             changes["device_id"] = self.config.device_id + slot
-        if (self.folder / "config.json").exists():
+        if self.state == "begun":
             changes["resume"] = self.config.output_dir
         self.folder.mkdir(parents=True, exist_ok=True)
+        words = ["attnet.notebook", self.notebook, str(self.folder / NOTEBOOK)] if self.notebook else ["attnet.train"]
         path = os.environ.get("PYTHONPATH")
         paths = [str(Path(__file__).parents[1]), *([path] if path else [])]
         with open(self.folder / LOG, "a") as log:
             # A session of its own, so that Ctrl-C here reaches it only as our orderly request to stop.
             return subprocess.Popen(
-                [sys.executable, "-m", "attnet.train", *to_flags(self.config.replace(**changes))],
+                [sys.executable, "-m", *words, *to_flags(self.config.replace(**changes))],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -8,28 +8,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from attnet.command import in_sentences
 from attnet.distributed import World, is_watched, redirect_output
 from attnet.engine import fit
-from attnet.errors import AttnetError
 from attnet.flags import parse_arguments
-from attnet.interrupt import TrainingInterrupted
 from attnet.launcher import launch
 from attnet.report import result_table
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, print the result row; exit status 0, 2 for a mistake in the parameters or data, 128 + signal."""
     redirect_output()
     world = World.from_environment()
-    try:
-        config = parse_arguments(arguments)
-        result = launch(config) if config.device_num > 1 and world.size == 1 else fit(config)
-    except AttnetError as error:
-        print(f"attnet: {error}", file=sys.stderr)
-        return 2
-    except TrainingInterrupted as stop:
-        print(f"attnet: {stop}", file=sys.stderr)
-        return 128 + stop.signal_number
+    config = parse_arguments(arguments)
+    result = launch(config) if config.device_num > 1 and world.size == 1 else fit(config)
     if world.is_main and not is_watched():  # else `attnet.launch` shows the result
         print(result_table([result]))
         print(f"run folder: {result.output_dir}")

@@ -103,5 +103,5 @@ def test_command_line_measures_everything(tmp_path, monkeypatch, capsys):
     assert len(record["effects"]) == 1 + 4 * 5 and len(record["deletion"]) == 3 * 2 + 3
     assert {row["method"] for row in record["localisation"]} >= {"stage1.0 mask std", "Grad-CAM", "random"}
     monkeypatch.setattr(comparison, "open_pretrained", attnet.open_pretrained)
-    assert comparison.main(["--pretrained", str(tmp_path / "none.pt")]) == 1
+    assert comparison.main(["--pretrained", str(tmp_path / "none.pt")]) == 2
     assert "none.pt: no such file" in capsys.readouterr().err

@@ -215,9 +215,9 @@ def test_the_command_line(run, tmp_path, capsys):
     assert OnnxNetwork(file).batch_size == 2 and onnx.load(file).opset_import[0].version == 13
     assert export.main(["--pretrained", str(run), "--output", str(tmp_path / "n.safetensors")]) == 0
     assert load_pretrained(tmp_path / "n.safetensors").dataset == "shapes"
-    assert export.main([*words[:2], "--output", str(tmp_path / "n.safetensors"), "--opset", "13"]) == 1
-    assert "error: --opset: only for .onnx" in capsys.readouterr().err
-    assert export.main(["--output", "network.h5"]) == 1
+    assert export.main([*words[:2], "--output", str(tmp_path / "n.safetensors"), "--opset", "13"]) == 2
+    assert "attnet: --opset: only for .onnx" in capsys.readouterr().err
+    assert export.main(["--output", "network.h5"]) == 2
     assert "network.h5: a name that ends in .onnx or .safetensors is needed" in capsys.readouterr().err
 
 

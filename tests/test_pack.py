@@ -30,7 +30,7 @@ def test_packed_weights_are_small_and_give_the_same_answers(run, tmp_path, capsy
 
 
 def test_packing_refuses_what_it_would_spoil(run, tmp_path, capsys):
-    assert pack.main([str(tmp_path), str(tmp_path / "x.pt")]) == 1
+    assert pack.main([str(tmp_path), str(tmp_path / "x.pt")]) == 2
     assert "not a finished run's folder" in capsys.readouterr().err
     spoilt = tmp_path / "spoilt"
     spoilt.mkdir()

@@ -57,7 +57,7 @@ def test_reached_is_the_first_epoch_that_is_good_enough():
 
 
 def test_what_is_no_run_is_refused(run, tmp_path, capsys):
-    assert main([str(tmp_path), str(tmp_path / "a.json")]) == 1
+    assert main([str(tmp_path), str(tmp_path / "a.json")]) == 2
     assert "not a finished run's folder" in capsys.readouterr().err
-    assert main([str(run.output_dir), str(tmp_path / "nowhere" / "a.json")]) == 1
+    assert main([str(run.output_dir), str(tmp_path / "nowhere" / "a.json")]) == 2
     assert "there is no folder" in capsys.readouterr().err

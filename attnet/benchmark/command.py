@@ -41,8 +41,9 @@ from attnet.benchmark.steps import DATA_PATH, sweep
 from attnet.benchmark.tables import result_table
 from attnet.benchmark.versus import measure_versus
 from attnet.checkpoint import write_text
+from attnet.command import in_sentences
 from attnet.data import find_dataset
-from attnet.errors import AttnetError, ConfigError
+from attnet.errors import ConfigError
 from attnet.paths import resolve_path
 
 ROUNDS = {"epoch": 3, "growth": 3}  # of other kinds 9
@@ -102,18 +103,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; exit status 0, or 2 for a mistake in what was asked."""
     options = make_parser().parse_args(arguments)
-    try:
-        if options.compare:
-            print(compare(*(read_result(resolve_path(path)) for path in options.compare)))
-            return 0
-        typed = shlex.join(sys.argv[1:] if arguments is None else arguments)
-        result = _measure(options, command=f"python -m attnet.benchmark {typed}")
-    except AttnetError as error:
-        print(f"attnet: {error}", file=sys.stderr)
-        return 2
+    if options.compare:
+        print(compare(*(read_result(resolve_path(path)) for path in options.compare)))
+        return 0
+    typed = shlex.join(sys.argv[1:] if arguments is None else arguments)
+    result = _measure(options, command=f"python -m attnet.benchmark {typed}")
     print(json.dumps(result, indent=2) if options.json else result_table(result))
     return 0
 

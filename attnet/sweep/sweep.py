@@ -1,17 +1,11 @@
-"""Several configurations, each with several seeds: one after the other or several at once, resumable, one table out.
-
-    sweep = Sweep({"step": TrainConfig(), "cosine": TrainConfig(schedule="cosine")}, seeds=(0, 1, 2), folder="runs/lr")
-    print(sweep_table(sweep.run()))
-
-Each run is `python -m attnet.train` in a process of its own and has a folder of its own. What is finished there is
-not run again, so a sweep that was stopped in whatever way is simply started again.
-"""
+"""The runs of a sweep: which there are, which are finished, and the rows that they make."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +16,7 @@ from attnet.config import TrainConfig, parameter_fields
 from attnet.errors import ConfigError
 from attnet.interrupt import StopSignal
 from attnet.intervals import over_seeds
+from attnet.notebook import check_notebook
 from attnet.paths import relative_to_root, resolve_path
 from attnet.result import Result
 from attnet.runs import Run, Runner, content_hash
@@ -31,13 +26,18 @@ from attnet.runs import Run, Runner, content_hash
 class Sweep:
     """Configurations by name, the seeds that each is run with, and the folder of all runs.
 
+    With `notebook` each run executes that notebook through papermill, with the run's parameters, in place of
+    `python -m attnet.train`; what it looks like afterwards is kept in the run's folder.
+
     Raises:
-        ConfigError: no configuration or seed, a seed twice, or a name that cannot be a folder's.
+        ConfigError: no configuration or seed, a seed twice, a name that cannot be a folder's, or a notebook that is
+            not there or does not take the parameters of a training.
     """
 
     configs: Mapping[str, TrainConfig]
     seeds: Sequence[int]
     folder: str | Path
+    notebook: str | Path = ""
 
     def __post_init__(self) -> None:
         if not self.configs:
@@ -45,12 +45,17 @@ class Sweep:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds={list(self.seeds)}: at least one is needed, and none twice")
         for name in self.configs:
-            if not re.fullmatch(r"\w([\w .+-]*[\w+-])?", name):
-                raise ConfigError(f"configs: {name!r} names a folder too; use letters, digits, spaces and . _ + -")
+            if not re.fullmatch(r"\w([\w .,=+-]*[\w+-])?", name) or len(name) > 200:
+                raise ConfigError(
+                    f"configs: {name!r} names a folder too; use letters, digits, spaces and . , = _ + -, 200 at most"
+                )
+        if self.notebook:
+            check_notebook(self.notebook)
 
     def runs(self) -> list[Run]:
         """Every run, seed by seed, so that a sweep stopped early has about as many of each configuration."""
-        return [Run(name, self._prepared(name, seed)) for seed in self.seeds for name in self.configs]
+        notebook = str(self.notebook)
+        return [Run(name, self._prepared(name, seed), notebook) for seed in self.seeds for name in self.configs]
 
     def _prepared(self, name: str, seed: int) -> TrainConfig:
         config = self.configs[name]
@@ -68,14 +73,14 @@ class Sweep:
     def run(self, parallel: int = 1) -> list[dict[str, object]]:
         """Run what is not finished, `parallel` at once (on accelerators, each on a card of its own).
 
-        Each run gets a line on standard output. One that fails is tried once more, then its row says why; the others
-        go on.
+        A first line on standard output says what is finished and what is to do; then each run gets a line. One that
+        fails is tried once more, then its row says why; the others go on. What failed is tried again by the next call.
 
         Returns:
             A row a configuration: `name`; `changed`, the parameters that the configurations do not share; `top1` of
             the last epoch, by seed (per cent, None without one), its `mean` over seeds with the 95 % confidence
-            interval `low` to `high`; `fps`, the median over runs (images/s); `seconds` of training and testing in
-            all; `failures`, sentences.
+            interval `low` to `high`; `dataset`, what it was trained on; `fps`, the median over runs (images/s);
+            `seconds` of training and testing in all; `failures`, sentences.
 
         Raises:
             ConfigError: more at once than there are cards, or another sweep at work in the folder.
@@ -83,8 +88,9 @@ class Sweep:
         """
         self._check_parallel(parallel)
         with self._held(), StopSignal() as stop, Runner(self.runs(), parallel) as runner:
+            print(self.describe(), flush=True)
             runner.work(stop)
-        results, changed = self.results(), self._changed()
+        results, changed = self.results(), self.changed()
         return [
             {
                 "name": name,
@@ -95,7 +101,16 @@ class Sweep:
             for name in self.configs
         ]
 
-    def _changed(self) -> dict[str, dict[str, object]]:
+    def describe(self) -> str:
+        """How many runs there are, finished, begun and not, as a line."""
+        states = Counter(run.state for run in self.runs())
+        configs, seeds = len(self.configs), len(self.seeds)
+        size = f"{configs} configuration{'s' * (configs > 1)} x {seeds} seed{'s' * (seeds > 1)}"
+        by = f" through {self.notebook}" if self.notebook else ""
+        parts = [f"{states[state]} {state}" for state in ("finished", "begun", "to do") if states[state]]
+        return f"sweep of {size} in {self.folder}{by}: {', '.join(parts)}"
+
+    def changed(self) -> dict[str, dict[str, object]]:
         """name -> what is not at its default, without what is the same in all configurations."""
         defaults = {name: spec.default for name, spec in parameter_fields().items()}
         tables = {name: config.to_dict() for name, config in self.configs.items()}
@@ -144,45 +159,7 @@ def summary(results: Sequence[Result | None]) -> dict[str, object]:
     return {
         "top1": [result and result.last_top1 for result in results],
         **over_seeds([result.last_top1 for result in done]),
+        "dataset": " and ".join(sorted({result.dataset for result in done})) or None,
         "fps": statistics.median(fps) if fps else None,
         "seconds": sum(row["seconds"] for result in done for row in result.history),
     }
-
-
-def sweep_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """A Markdown table of the rows of `Sweep.run`, means with 95 % confidence intervals; below it what failed."""
-    lines = [
-        "| configuration | changed | Top-1 of the last epoch (%) | by seed | images/s | minutes | failed |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [
-            row["name"],
-            changes_text(row["changed"]),
-            mean_text(row),
-            ", ".join("–" if value is None else f"{value:.2f}" for value in row["top1"]),
-            "–" if row["fps"] is None else f"{row['fps']:,.0f}",
-            f"{row['seconds'] / 60:.1f}",
-            str(len(row["failures"])),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + failures_text(rows)
-
-
-def changes_text(changed: Mapping[str, object]) -> str:
-    """Parameters and their values for a cell of a table."""
-    return ", ".join(f"{name}={value}" for name, value in changed.items()).replace("|", "\\|") or "–"
-
-
-def failures_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """What failed, a Markdown list to stand below a table; empty when nothing did."""
-    items = [f"- {row['name']}, {failure}" for row in rows for failure in row["failures"]]
-    return "\n".join(["\n", *items]) if items else ""
-
-
-def mean_text(row: Mapping[str, object], form: str = ".2f") -> str:
-    """`mean` with `low` and `high` as text; "–" where there is none."""
-    if row["mean"] is None:
-        return "–"
-    interval = "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
-    return f"{row['mean']:{form}}{interval}"
