@@ -1,5 +1,6 @@
 """Sweeps: what counts as the same run, what is started when, and that neither kills nor failures lose or repeat any."""
 
+import csv
 import json
 import re
 import signal
@@ -23,7 +24,8 @@ from attnet.interrupt import StopSignal, TrainingInterrupted
 from attnet.intervals import t_quantile
 from attnet.paths import repository_root
 from attnet.runs import ATTEMPTS, LOG, Run, Runner, content_hash
-from attnet.sweep import Sweep, summary, sweep_table
+from attnet.sweep import Sweep, as_csv, grid, read_list, state_table, summary, sweep_record, sweep_table
+from attnet.sweep.command import main
 
 EPOCHS = 8  # long enough to be stopped from outside
 TINY = {
@@ -91,6 +93,10 @@ def test_every_run_has_a_folder_of_its_own_and_seeds_come_in_turn(tmp_path):
         ({"seeds": (1, 2, 1)}, r"seeds=\[1, 2, 1\]: .* none twice"),
         ({"configs": {"../a": TrainConfig()}}, "'../a' names a folder too"),
         ({"configs": {"a.": TrainConfig()}}, "'a.' names a folder too"),
+        ({"configs": {"a" * 201: TrainConfig()}}, "200 at most"),
+        ({"notebook": "nowhere.ipynb"}, "notebook=.*nowhere.ipynb: no such file"),
+        ({"notebook": "README.md"}, "notebook=.*README.md: not a notebook with one cell tagged"),
+        ({"notebook": "notebooks/architecture.ipynb"}, "lacks output_dir and resume"),
     ],
 )
 def test_sweeps_that_cannot_be(tmp_path, changes, message):
@@ -128,6 +134,69 @@ def test_each_run_at_once_gets_a_card_of_its_own(tmp_path, monkeypatch):
     (run.folder / "config.json").write_text("{}")
     run.start(0)
     assert commands[-1][commands[-1].index("--resume") + 1] == str(run.folder)
+
+
+# ---- configurations: grids and lists ----
+
+BASE = TrainConfig(**TINY)
+
+
+def test_a_grid_is_every_combination_by_name():
+    found = grid(BASE, lr=(0.1, 0.05), modules=[(1, 1, 1), "2,2,2"])
+    assert list(found) == [f"lr={lr} modules={modules}" for lr in (0.1, 0.05) for modules in ("1,1,1", "2,2,2")]
+    assert found["lr=0.05 modules=2,2,2"] == BASE.replace(lr=0.05, modules="2,2,2")
+    assert list(grid(BASE, pretrained=["a/b.pt", "c:d."])) == ["pretrained=a-b.pt", "pretrained=c-d"]
+    Sweep(found, (0,), "runs/any")  # the names are folders' names
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "attention92"}, "model='attention92': a list of values"),
+        ({"lr": ()}, "a list of values is needed"),
+        ({"lrs": (1, 2)}, "unknown parameter 'lrs': did you mean 'lr'"),
+        ({"lr": (0.1, -1)}, "'lr': -1.*at least 0"),
+        ({"seed": (0, 1)}, "seed=0: .* give seeds of the sweep"),
+        ({"resume": ("auto",)}, "resume='auto': .* leave it out"),
+        ({"lr": (0.1, "0.1")}, "two configurations are called 'lr=0.1'"),
+        ({"lr": (0.1, None)}, "'lr=0.1' and 'lr=None' train the same"),
+        ({"device_id": (0, 1)}, "'device_id=0' and 'device_id=1' train the same"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_grids_that_cannot_be(values, message):
+    with pytest.raises(ConfigError, match=message):
+        grid(BASE, **values)
+
+
+def test_a_list_from_a_file_with_names_or_without(tmp_path):
+    file = tmp_path / "list.json"
+    file.write_text('{"plain": {}, "much": {"lr": 0.4, "flip": false}}')
+    assert read_list(file, BASE) == {"plain": BASE, "much": BASE.replace(lr=0.4, flip="off")}
+    file.write_text('[{}, {"lr": 0.4, "flip": false}]')
+    assert read_list(file, BASE) == {"base": BASE, "lr=0.4 flip=off": BASE.replace(lr=0.4, flip="off")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[]", "one configuration at least"),
+        ('{"a": 1}', "is needed"),
+        ('{"a": {}, "a": {"lr": 1}}', "'a' stands there twice"),
+        ('{"a": {"lr": 0.3}, "b": {"lr": 0.3}}', "'a' and 'b' train the same"),
+        ('{"a": {"lr": "much"}}', "list.json, a: lr='much'"),
+        ('[{"output_dir": "x"}]', "give folder of the sweep"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_lists_that_cannot_be(tmp_path, text, message):
+    file = tmp_path / "list.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_list(file, BASE)
 
 
 # ---- several processes, here without any training ----
@@ -182,7 +251,8 @@ def test_what_fails_is_tried_again_and_does_not_stop_the_others(tmp_path, monkey
     assert [row["top1"] for row in rows] == [[50.0], [None], [50.0], [None]]
     b, d = "exit status 3; attempt 2 of b", "killed by SIGKILL; attempt 2 of d"
     assert [row["failures"] for row in rows] == [[], [f"seed 0: {b}"], [], [f"seed 0: {d}"]]
-    lines = capsys.readouterr().out.splitlines()
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == f"sweep of 4 configurations x 1 seed in {tmp_path}: 4 to do"
     assert [line.split(":")[0] for line in lines] == [f"[{i}/4] {name}, seed 0" for i, name in enumerate("abcd", 1)]
     assert f"failed {ATTEMPTS} times: {b}" in lines[1] and "Top-1 50.00 %" in lines[2]
     assert all(re.search(r"about \d+\.\d min left$", line) for line in lines[:3]) and "left" not in lines[3]
@@ -349,7 +419,9 @@ def test_summary_takes_the_last_epoch_and_what_there_is():
     assert (one["mean"], one["low"], one["high"]) == (70.0, None, None)
 
 
-def test_table(tmp_path, monkeypatch):
+@pytest.fixture
+def half_done(tmp_path, monkeypatch) -> Sweep:
+    """A sweep of four runs, three of them finished; the last one fails whenever it is started."""
     base = TrainConfig(**TINY)
     sweep = Sweep({"plain": base, "two changes": base.replace(lr=0.2, flip=False)}, (0, 1), tmp_path)
     for run in sweep.runs():
@@ -358,14 +430,105 @@ def test_table(tmp_path, monkeypatch):
         else:
             run.folder.mkdir(parents=True)
             (run.folder / LOG).write_text("out | of memory\n")
+            (run.folder / "config.json").write_text("{}")
     monkeypatch.setattr(Run, "start", lambda run, slot: subprocess.Popen([sys.executable, "-S", "-c", "exit(1)"]))
-    table = sweep_table(sweep.run())
-    head, rule, plain, changed, *below = table.splitlines()
-    assert {line.count("|") for line in (head, rule, plain, changed)} == {8}
-    cells = [cell.strip() for cell in plain.split("|")[1:-1]]
+    return sweep
+
+
+def test_table(half_done, capsys):
+    table = sweep_table(half_done.run())
+    begun = f"sweep of 2 configurations x 2 seeds in {half_done.folder}: 3 finished, 1 begun"
+    assert capsys.readouterr().out.splitlines()[0] == begun
+    head, rule, *rows, empty, failure = table.splitlines()
+    assert len({len(line) for line in (head, rule, *rows)}) == 1
+    plain, changed = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
     low, high = 71 - t_quantile(1), 71 + t_quantile(1)
-    assert cells == ["plain", "–", f"71.00 ({low:.2f} to {high:.2f})", "70.00, 72.00", "1,234", "3.0", "0"]
-    cells = [cell.strip() for cell in changed.split("|")[1:-1]]
-    flip = base.replace(flip=False).flip
-    assert cells == ["two changes", f"lr=0.2, flip={flip}", "70.00", "70.00, –", "1,234", "1.5", "1"]
-    assert below == ["", "- two changes, seed 1: exit status 1; out | of memory"]
+    data = make_result().dataset
+    assert plain == ["plain", "–", f"71.00 ({low:.2f} to {high:.2f})", "70.00, 72.00", data, "1,234", "3.0", "0"]
+    flip = TrainConfig(flip=False).flip
+    assert changed == ["two changes", f"lr=0.2, flip={flip}", "70.00", "70.00, –", data, "1,234", "1.5", "1"]
+    assert (empty, failure) == ("", "- two changes, seed 1: exit status 1; out | of memory")
+
+
+def test_a_line_a_run_as_csv(half_done):
+    rows = list(csv.DictReader(as_csv(half_done).splitlines()))
+    assert [(row["name"], row["seed"], row["lr"], row["flip"]) for row in rows] == [
+        (name, seed, lr, flip)
+        for seed in "01"
+        for name, lr, flip in (("plain", "", ""), ("two changes", "0.2", TrainConfig(flip=False).flip))
+    ]
+    assert [row["top1_last"] for row in rows] == ["70.0", "70.0", "72.0", ""]
+    assert {row["seconds"] for row in rows} == {"90.0", ""}
+    assert [row["folder"] for row in rows] == [str(run.folder) for run in half_done.runs()]
+
+
+def test_record(half_done):
+    content = json.loads(json.dumps(sweep_record(half_done, half_done.run(), "the command")))
+    assert {"kind", "date", "environment"} <= set(content) and content["command"] == "the command"
+    assert [row["mean"] for row in content["rows"]] == [71.0, 70.0]
+    assert [(run["name"], run["seed"], run["top1_last"]) for run in content["runs"]][-2:] == [
+        ("plain", 1, 72.0),
+        ("two changes", 1, None),
+    ]
+
+
+# ---- the command line ----
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    return [*(f"--{name}={value}" for name, value in TINY.items()), "--folder", str(folder), *more]
+
+
+def test_a_dry_run_lists_and_touches_nothing(tmp_path, capsys):
+    more = ["--grid", "lr=0.1,0.05", "--grid", "modules=1,1,1;2,2,2", "--seeds", "3,4", "--dry_run"]
+    assert main(words(tmp_path / "sweep", *more)) == 0
+    assert not (tmp_path / "sweep").exists()
+    configs = grid(BASE, lr=(0.1, 0.05), modules=("1,1,1", "2,2,2"))
+    shown = capsys.readouterr().out
+    assert "sweep of 4 configurations x 2 seeds" in shown
+    assert shown.endswith(state_table(Sweep(configs, (3, 4), tmp_path / "sweep").runs()) + "\n")
+    assert shown.count("to do") == 9
+
+
+def test_the_command_line_writes_what_it_shows(tmp_path, monkeypatch, capsys):
+    code = "if name == 'lr=0.3': raise SystemExit(3)\nopen('result.json', 'w').write(result)"
+    with_processes(monkeypatch, code)
+    given = words(tmp_path / "runs", "--grid", "lr=0.1,0.3", "--output", str(tmp_path / "new" / "out.json"))
+    assert main(given) == 1
+    content = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert content["kind"] == "sweep" and [row["name"] for row in content["rows"]] == ["lr=0.1", "lr=0.3"]
+    assert content["command"].startswith("python -m attnet.sweep --model=attention56_tiny")
+    shown = capsys.readouterr().out
+    assert sweep_table(content["rows"]) in shown
+    assert main(words(tmp_path / "runs", "--seeds", "5", "--output", str(tmp_path / "out.md"))) == 0
+    assert (
+        (tmp_path / "out.md").read_text().startswith(sweep_table(Sweep({"base": BASE}, (5,), tmp_path / "runs").run()))
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--grid", "lr"], "grid='lr': PARAMETER=VALUE"),
+        (["--grid", "lr=1", "--grid", "lr=2"], "lr is there already"),
+        (["--seeds", "a"], "seeds='a': whole numbers"),
+        (["--seed", "3"], "seed=3: .* give --seeds"),
+        (["--output_dir", "x"], "output_dir='x': .* give --folder"),
+        (["--output", "x.txt"], "output='x.txt': a name that ends in"),
+        (["--train_image", "3"], "did you mean 'train_images'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_on_the_command_line(tmp_path, capsys, more, message):
+    assert main(words(tmp_path / "runs", *more)) == 2
+    assert re.search(f"attnet: .*{message}", capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_that_is_stopped_says_so(tmp_path, monkeypatch, capsys):
+    def stopped(runner: Runner, stop: StopSignal) -> None:
+        raise TrainingInterrupted("stopped by SIGTERM with 0 of 1 runs done", signal.SIGTERM)
+
+    monkeypatch.setattr(Runner, "work", stopped)
+    assert main(words(tmp_path)) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.startswith("attnet: stopped by SIGTERM")
