@@ -23,6 +23,7 @@ from attnet.errors import ConfigError
 from attnet.interrupt import StopSignal, TrainingInterrupted
 from attnet.intervals import t_quantile
 from attnet.paths import repository_root
+from attnet.result import Result
 from attnet.runs import ATTEMPTS, LOG, Run, Runner, content_hash
 from attnet.sweep import Sweep, as_csv, grid, read_list, state_table, summary, sweep_record, sweep_table
 from attnet.sweep.command import main
@@ -399,6 +400,33 @@ def test_killed_in_every_way_it_goes_on_and_repeats_nothing(tmp_path, monkeypatc
     assert [row["top1"] for row in Sweep(configs, (0,), tmp_path).run()] == [
         rows[name]["top1"] for name in ("plain", "cosine")
     ]
+
+
+@pytest.mark.slow
+def test_on_two_cards_it_stops_in_order_and_goes_on(tmp_path, monkeypatch):
+    """Through torchrun: SIGTERM to the sweep ends the launcher, torchrun and both ranks before it ends itself."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    given = TINY | {"device_num": 2}
+    (run,) = (sweep := Sweep({"base": TrainConfig(**given)}, (0,), tmp_path)).runs()
+    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "attnet.sweep", "--folder", str(tmp_path), *flags]
+    process, family = psutil.Popen(command, cwd=repository_root()), []
+    try:
+        wait_until(lambda: (run.folder / "metrics.jsonl").exists() or process.poll() is not None)
+        family = process.children(recursive=True)
+        assert len(family) == 4
+        process.terminate()
+        assert process.wait(100) == 128 + signal.SIGTERM
+        assert not any(one.is_running() for one in family)
+    finally:
+        for one in [process, *family]:
+            if one.is_running():
+                one.kill()
+    assert run.state == "begun" and "everything is saved" in (run.folder / LOG).read_text()
+    (row,) = sweep.run()
+    assert row["failures"] == [] and Result.load(run.folder).device == "cpu_2p"
+    epochs = [json.loads(line)["epoch"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == list(range(1, EPOCHS + 1))
 
 
 # ---- rows and tables ----
