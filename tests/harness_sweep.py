@@ -29,11 +29,17 @@ from attnet.paths import repository_root
 EPOCHS = 6
 JOB = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"},
-    **{"train_images": 96, "test_images": 20, "train_batch_size": 8, "total_epochs": EPOCHS, "checkpoint_seconds": 0.3},
+    **{
+        "train_images": 160,
+        "test_images": 20,
+        "train_batch_size": 8,
+        "total_epochs": EPOCHS,
+        "checkpoint_seconds": 0.3,
+    },
 }
 # What each run is -> grid, flags, runs in all, blows.
 KINDS = {
-    "processes": (["lr=0.1,0.05,0.02"], ["--seeds", "0,1", "--parallel", "2"], 6, 7),
+    "processes": (["lr=0.1,0.05,0.02"], ["--seeds", "0,1", "--parallel", "2"], 6, 6),
     "torchrun": (["lr=0.1,0.05"], ["--device_num", "2"], 2, 3),
     "notebooks": (["lr=0.1,0.05"], ["--notebook", "notebooks/train_1p.ipynb"], 2, 3),
 }
@@ -77,6 +83,10 @@ class Job:
             was = self.finished.setdefault(path.parent.parent.name + "/" + path.parent.name, path.stat().st_mtime_ns)
             assert was == path.stat().st_mtime_ns, f"{path} was written twice"
 
+    def unfinished(self) -> list[Path]:
+        """The log of each run that has begun and has no result."""
+        return [log for log in self.folder.glob("*/*/log.txt") if not (log.parent / "result.json").exists()]
+
     def run_to_the_end(self) -> None:
         for _ in range(4):  # a run that was struck twice counts as failed until the next start
             if self.process is None or self.process.poll() is not None:
@@ -86,13 +96,24 @@ class Job:
         raise RuntimeError(f"the sweep does not finish; see {self.folder}")
 
 
-def strike(job: Job, way: str, usual: float) -> dict[str, object]:
-    """One blow at a random moment of the `usual` seconds of a run, then wait until all that it should end has ended."""
+def strike(job: Job, way: str, usual: float, in_training: bool) -> dict[str, object]:
+    """One blow, then wait until all that it should end has ended.
+
+    It comes at a random moment of the `usual` seconds of a run, or of the first seconds of training.
+    """
     if job.process is None or job.process.poll() is not None:
         job.start()
-    delay = random.uniform(0.2, 1.1) * usual
-    time.sleep(delay)
-    row = {"way": way, "seconds_after_start": round(delay, 2), "struck": job.process.poll() is None}
+    begun, wall = time.monotonic(), time.time()
+    if in_training:
+        while job.process.poll() is None and not any(log.stat().st_mtime > wall for log in job.unfinished()):
+            time.sleep(0.05)
+        time.sleep(random.uniform(0.0, 2.0))
+    else:
+        time.sleep(random.uniform(0.2, 1.1) * usual)
+    row = {
+        **{"way": way, "seconds_after_start": round(time.monotonic() - begun, 2), "struck": job.process.poll() is None},
+        "training": sum(log.stat().st_mtime > wall for log in job.unfinished()),
+    }
     if row["struck"]:
         family = job.family()
         runs = [p for p in family if p.is_running() and p.ppid() == job.process.pid]
@@ -155,7 +176,7 @@ def measure(kind: str, scratch: Path) -> dict[str, object]:
         ways = ["kill sweep", "terminate sweep", "kill one run", "kill all", "interrupt sweep"]
         blows = []
         for number in range(KINDS[kind][3]):
-            blows.append(strike(job, ways[number % len(ways)], usual))
+            blows.append(strike(job, ways[number % len(ways)], usual, in_training=number % 2 == 0))
             print(kind, json.dumps(blows[-1]), flush=True)
         job.run_to_the_end()
         job.look()
