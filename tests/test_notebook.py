@@ -40,7 +40,7 @@ def test_a_notebook_gets_its_own_parameters_and_what_is_not_usual_and_its_error_
     fail = "raise ValueError('first line\\nmiddle\\nlast line')"
     book = write(tmp_path / "book.ipynb", show, fail, "print('never')")
     config = TrainConfig(momentum=0.5, output_dir="runs/x")
-    with pytest.raises(NotebookError, match="^ValueError: first line … last line$"):
+    with pytest.raises(NotebookError, match=r"^ValueError: first line … last line$"):
         execute(book, tmp_path / "out.ipynb", config)
     given = repr((None, 1, 0.5, "runs/x", str(repository_root())))
     assert given in capsys.readouterr().out
