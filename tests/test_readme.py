@@ -44,6 +44,9 @@ def test_measured_figures_are_those_on_record():
     assert f"the baseline reaches {records['ablation']['baseline']['mean']:.2f} %" in README
     ranks = records["two_ranks_cpu"]["efficiency"]
     assert f"{ranks['median']:.2f} times" in README and f"{ranks['low']:.2f} to {ranks['high']:.2f}" in README
+    kills = records["kill_sweep"]
+    assert f"{kills['struck']} blows at random moments" in README and f"All {kills['runs']} runs ended" in README
+    assert kills["sound"] == kills["runs"] and kills["missing"] == kills["left"] == 0
     kills = records["kill_harness"]
     assert f"{kills['disturbed']} jobs of two ranks" in README and f": {kills['equal']} ended" in README
 
