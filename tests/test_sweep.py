@@ -406,7 +406,8 @@ def test_killed_in_every_way_it_goes_on_and_repeats_nothing(tmp_path, monkeypatc
 def test_on_two_cards_it_stops_in_order_and_goes_on(tmp_path, monkeypatch):
     """Through torchrun: SIGTERM to the sweep ends the launcher, torchrun and both ranks before it ends itself."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    given = TINY | {"device_num": 2}
+    epochs = 12  # of one step: long enough to be stopped from outside
+    given = TINY | {"device_num": 2, "total_epochs": epochs}
     (run,) = (sweep := Sweep({"base": TrainConfig(**given)}, (0,), tmp_path)).runs()
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "attnet.sweep", "--folder", str(tmp_path), *flags]
@@ -425,8 +426,8 @@ def test_on_two_cards_it_stops_in_order_and_goes_on(tmp_path, monkeypatch):
     assert run.state == "begun" and "everything is saved" in (run.folder / LOG).read_text()
     (row,) = sweep.run()
     assert row["failures"] == [] and Result.load(run.folder).device == "cpu_2p"
-    epochs = [json.loads(line)["epoch"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    assert epochs == list(range(1, EPOCHS + 1))
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
 
 
 # ---- rows and tables ----
