@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from attnet.errors import AttnetError, ConfigError
+from attnet.command import in_sentences
+from attnet.errors import ConfigError
 from attnet.paths import relative_to_root, resolve_path
 from attnet.report.records import RESULTS
 from attnet.report.runs import RUNS
@@ -14,27 +15,24 @@ from attnet.report.selection import NAMES, ORDERS, Report, collect
 from attnet.report.tables import markdown, write_readme, write_report
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 2 after a sentence when it cannot be done. What is left out as damaged is named on stderr."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.readme:
-            write_readme()
-            return 0
-        report = _collected(options)
-        for warning in report.warnings:
-            print(f"attnet: {warning}", file=sys.stderr)
-        if not report.rows:
-            raise ConfigError(_why_empty(options))
-        if options.curves:
-            _draw(report, options.curves)
-        if options.output:
-            print(f"{len(report.rows)} rows: {relative_to_root(write_report(report, options.output))}")
-        else:
-            print(markdown(report), end="")
-    except AttnetError as error:
-        print(f"attnet: {error}", file=sys.stderr)
-        return 2
+    if options.readme:
+        write_readme()
+        return 0
+    report = _collected(options)
+    for warning in report.warnings:
+        print(f"attnet: {warning}", file=sys.stderr)
+    if not report.rows:
+        raise ConfigError(_why_empty(options))
+    if options.curves:
+        _draw(report, options.curves)
+    if options.output:
+        print(f"{len(report.rows)} rows: {relative_to_root(write_report(report, options.output))}")
+    else:
+        print(markdown(report), end="")
     return 0
 
 
