@@ -155,6 +155,7 @@ def test_a_grid_is_every_combination_by_name():
     [
         ({"model": "attention92"}, "model='attention92': a list of values"),
         ({"lr": ()}, "a list of values is needed"),
+        ({"base": (1, 2)}, "unknown parameter 'base'"),
         ({"lrs": (1, 2)}, "unknown parameter 'lrs': did you mean 'lr'"),
         ({"lr": (0.1, -1)}, "'lr': -1.*at least 0"),
         ({"seed": (0, 1)}, "seed=0: .* give seeds of the sweep"),

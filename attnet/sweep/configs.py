@@ -18,7 +18,7 @@ BASE = "base"  # the name of a configuration that changes nothing
 OWN = {"seed": "seeds", "output_dir": "folder", "resume": "", "progress": ""}
 
 
-def grid(base: TrainConfig, **values: Sequence[object]) -> dict[str, TrainConfig]:
+def grid(base: TrainConfig, /, **values: Sequence[object]) -> dict[str, TrainConfig]:
     """`base` with every combination of the values, by name: "lr=0.1 model=attention92". The last one changes fastest.
 
     Raises:
