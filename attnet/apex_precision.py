@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import weakref
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 from attnet.apex import choose, find
 from attnet.device import Device
 from attnet.errors import ConfigError
-from attnet.precision import Precision, decay_groups, load_momentum
+from attnet.precision import Precision, frozen_copies, load_momentum, parameter_groups, set_rate
 
 # How both torch.amp.GradScaler and apex move a dynamic scale unless told otherwise.
 _DYNAMIC = {"growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000}
@@ -60,6 +61,7 @@ class ApexPrecision(Precision):
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         no_bias_decay: bool = False,
+        factors: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         with _imported():
             from apex import amp, optimizers
@@ -68,7 +70,9 @@ class ApexPrecision(Precision):
         self.dtype = device.half_dtype
         self.input_dtype = self.dtype if level == "O2" else torch.float32
         self.is_dynamic = loss_scale == "dynamic"
-        groups = decay_groups([p for p in model.parameters() if p.requires_grad], no_bias_decay)
+        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        frozen = frozen_copies(model)
+        groups = parameter_groups(learning, no_bias_decay, factors)
         weights = [weight for group in groups for weight in group["params"]]
         if find().kind == "ascend":
             sgd = optimizers.NpuFusedSGD if level == "O2" else torch.optim.SGD
@@ -83,7 +87,8 @@ class ApexPrecision(Precision):
         # amp would make its masters at the first backward; checkpoints and averages want them before.
         self.optimizer._amp_lazy_init()
         pairs = zip(weights, amp.master_params(self.optimizer), strict=True)
-        self.halves = [(weight, master) for weight, master in pairs if weight is not master]
+        pairs = [*pairs, *frozen.items()]
+        self.halves = [(weight, master) for weight, master in pairs if weight.dtype != master.dtype]
         # Ascend's apex moves weights into memory that the optimiser alone keeps.
         weakref.finalize(model, id, self.optimizer).atexit = False
         self.skipped = torch.zeros((), device=device.torch_device)
@@ -107,8 +112,7 @@ class ApexPrecision(Precision):
 
     def step(self, lr: float) -> None:
         """One SGD step with learning rate `lr`; gradients are used up. A dynamic scale skips it on overflow."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, lr)
         self.skipped += float(self.optimizer._amp_stash.already_patched)  # for the one call that does nothing
         self.optimizer.step()
         self._casts(False)  # apex switches them on after a step

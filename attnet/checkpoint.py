@@ -219,7 +219,8 @@ def _resumable(path: Path) -> Path:
 
 # Parameters that may differ between the parts of one run: they decide where it runs and is shown, not what it does.
 FREE = {
-    *("output_dir", "resume", "progress", "data_path", "is_pretrain", "pretrained", "checkpoint_seconds"),
+    *("output_dir", "resume", "progress", "data_path", "is_pretrain", "pretrained", "new_head"),
+    "checkpoint_seconds",
     *("device_type", "device_id", "device_num", "accumulate", "nnodes", "node_rank", "dist_url", "max_restarts"),
     *("keep_epochs", "amp_backend", "channels_last"),
 }

@@ -53,6 +53,15 @@ class TrainConfig:
     is_train: bool = _parameter(True, "train; False: only evaluate the weights at pretrained on the test images")
     is_pretrain: bool = _parameter(False, "start from the weights at pretrained")
     pretrained: str = _parameter("", "weights file: ours or a reference checkpoint; a path")
+    new_head: bool | None = _parameter(
+        None, "with is_pretrain: a fresh last layer; None: where the weights' classes are others"
+    )
+    freeze: str = _parameter(
+        "", "parts that keep their weights, of stem, stage1 ..., tail, norm, head; body: all but the head; empty: none"
+    )
+    layer_decay: float = _parameter(
+        1.0, "rate of a part (see freeze) over that of the part above it; the head learns at lr", low=0, high=1
+    )
     # Where
     device_type: str = _parameter(
         "auto",

@@ -18,10 +18,12 @@ from attnet.errors import ConfigError, DataError
 from attnet.folders import check_classes, recorded_folder
 from attnet.model import choose_variant, study_options
 from attnet.noise import noise_lines, with_label_noise
+from attnet.parts import frozen_parts, learning_lines
 from attnet.paths import resolve_path
 from attnet.presets import COUNTED_IN_EPOCHS, LENGTHS, MODES, RECIPES
 from attnet.splits import Dataset, Split
-from attnet.weights import find_weights, is_onnx, read_checkpoint, recorded_config, recorded_options
+from attnet.transfer import Origin, taken_over
+from attnet.weights import find_weights, is_onnx, read_checkpoint, recorded_config
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Plan:
                 f"data: {self.dataset_label} from {self.dataset.source}",
                 *noise_lines(self.dataset.train, config.label_noise, config.noise_seed),
                 f"network: {network.label}, {network.parameters:,} parameters with 10 classes",
-                *([training] if config.is_train else []),
+                *([training, *learning_lines(network, config.freeze, config.layer_decay)] if config.is_train else []),
                 *([f"weights: {config.pretrained}"] if config.is_pretrain or not config.is_train else []),
             ]
         )
@@ -108,7 +110,9 @@ def make_plan(config: TrainConfig) -> Plan:
         DataError: no usable data set at `data_path`.
     """
     device = devices.choose(config.device_type, config.device_id)
-    choices = []
+    origin, choices = Origin.of(config), []
+    if origin is not None and config.is_train:
+        config, choices = origin.complete(config)
     data_path = resolve_path(config.data_path)
     given = config.data_path != parameter_fields()["data_path"].default
     wanted = config.dataset if config.dataset in ON_DISK else "cifar10"
@@ -160,12 +164,15 @@ def make_plan(config: TrainConfig) -> Plan:
             "never gets to its full value"
         )
     network = choose_variant(config.model, **study_options(config.to_dict()))
+    frozen_parts(network, config.freeze)  # raises for a part that it lacks
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same sentences are among the choices
         dataset = load_dataset(data_path, name, network.input_size)
     choices += dataset.warnings
     # Of the whole training set, so that weights trained on a subset are tested as they were trained.
-    colour = Colour.of(dataset.train.images) if config.normalize else None
+    # Weights go on with the colours they were trained with.
+    recorded = origin and origin.colour
+    colour = (recorded or Colour.of(dataset.train.images)) if config.normalize else None
     if config.classes:
         dataset = dataset.of_classes(config.classes)
         config = config.replace(classes=",".join(dataset.classes))
@@ -186,6 +193,11 @@ def make_plan(config: TrainConfig) -> Plan:
         raise ConfigError(
             f"num_classes={config.num_classes}: {name} has {len(dataset.classes)} classes; give that many or more"
         )
+    if origin is not None and config.is_train:
+        config, why = origin.choose_head(config, dataset.classes)
+        choices.append(why)
+    else:
+        config = config.replace(new_head=False)
     label = f"{_name(config)}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "")
     label += " images" + (
         f" (label noise {100 * config.label_noise:g} %)" if config.label_noise and config.is_train else ""
@@ -235,16 +247,9 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
         if config.device_type not in ("auto", "CPU"):
             raise ConfigError(f"device_type={config.device_type}: {path.name} is run on the CPU; leave it at auto")
         config = config.replace(device_type="CPU")
-    fields = parameter_fields()
-    inherited = {
-        name: recorded[name]
-        for name in _INHERITED
-        if name in recorded and getattr(config, name) == fields[name].default
-    }
-    if inherited.get("dataset") == FOLDER and config.data_path == fields["data_path"].default:
+    inherited = taken_over(config, recorded, _INHERITED, path)
+    if inherited.get("dataset") == FOLDER and config.data_path == parameter_fields()["data_path"].default:
         inherited["data_path"] = recorded_folder(recorded, path)
-    is_same = config.model in (None, recorded.get("model"))
-    inherited |= recorded_options(recorded if is_same else {}, config.to_dict(), path)
     everything = {"train_images": 0, "test_images": 0, "is_train": False, "is_pretrain": False}
     mode = "full" if config.mode == "auto" else config.mode
     plan = make_plan(config.replace(**inherited, **everything, pretrained=str(path), mode=mode))

@@ -8,7 +8,8 @@ in half precision. "Half" is the device's: float16, or bfloat16 on a CPU without
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,35 @@ from attnet.sgd import SGD
 FIRST_SCALE = 2.0**16
 
 
-def decay_groups(weights: Sequence[Tensor], no_bias_decay: bool) -> list[dict[str, object]]:
-    """Parameter groups for SGD: all weights, or biases and norms apart, which then are not decayed."""
-    # Biases and norms have one dimension, weights have two or four.
-    decaying = [weight for weight in weights if weight.ndim > 1 or not no_bias_decay]
-    others = [weight for weight in weights if weight.ndim <= 1 and no_bias_decay]
-    return [{"params": decaying}, *([{"params": others, "weight_decay": 0.0}] if others else [])]
+def parameter_groups(
+    weights: Mapping[str, Tensor], no_bias_decay: bool, factors: Mapping[str, float]
+) -> list[dict[str, object]]:
+    """Parameter groups for SGD: all weights, or biases and norms apart, which then are not decayed.
+
+    Weights whose rate is multiplied by another factor (by name; 1 where none is given) have groups of their own, with
+    the factor as `lr_scale`.
+    """
+    groups: list[dict[str, object]] = []
+    for factor in dict.fromkeys(factors.get(name, 1.0) for name in weights):
+        chosen = [weight for name, weight in weights.items() if factors.get(name, 1.0) == factor]
+        scale = {} if factor == 1 else {"lr_scale": factor}
+        # Biases and norms have one dimension, weights have two or four.
+        decaying = [weight for weight in chosen if weight.ndim > 1 or not no_bias_decay]
+        others = [weight for weight in chosen if weight.ndim <= 1 and no_bias_decay]
+        groups += [{"params": decaying, **scale}] if decaying else []
+        groups += [{"params": others, "weight_decay": 0.0, **scale}] if others else []
+    return groups
+
+
+def frozen_copies(model: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """The parameters that need no gradient, as they are before anything converts them."""
+    return {p: p.detach().clone() for p in model.parameters() if not p.requires_grad}
+
+
+def set_rate(optimizer: Optimizer, lr: float) -> None:
+    """The learning rate of every group: `lr` times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def load_momentum(optimizer: Optimizer, state: Mapping[str, object]) -> None:
@@ -50,6 +74,9 @@ class Precision:
         momentum, weight_decay: of SGD with Nesterov momentum.
         no_bias_decay: weight decay on the weights of convolutions and linear layers only (He et al., "Bag of
             Tricks for Image Classification", 2019).
+        factors: parameter name -> what its learning rate is multiplied by; 1 where it is missing.
+
+    Parameters that need no gradient are left alone by the optimiser.
     """
 
     def __init__(
@@ -62,23 +89,27 @@ class Precision:
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         no_bias_decay: bool = False,
+        factors: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.device, self.level = device, level
         self.network, self.bucket_views = model, True
         self.dtype = torch.float32 if level == "O0" else device.half_dtype
         self.input_dtype = self.dtype if level in ("O2", "O3") else torch.float32
+        frozen = frozen_copies(model)
         if level in ("O2", "O3"):
             for module in model.modules():
                 norm_stays = level == "O2" and isinstance(module, nn.modules.batchnorm._BatchNorm)
                 for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                     if tensor.is_floating_point() and not norm_stays:
                         tensor.data = tensor.data.to(self.dtype)
-        self.params = [p for p in model.parameters() if p.requires_grad]
+        params = {name: p for name, p in model.named_parameters() if p.requires_grad}
         # The optimiser's own copy, float32, of every half-precision weight at O2; the weight itself otherwise.
-        self.masters = [self._master(p) if level == "O2" else p for p in self.params]
-        self.halves = [(p, m) for p, m in zip(self.params, self.masters, strict=True) if p is not m]
+        learning = {name: self._master(p) if level == "O2" else p for name, p in params.items()}
+        self.masters = list(learning.values())
+        pairs = [*zip(params.values(), self.masters, strict=True), *frozen.items()]
+        self.halves = [(p, master) for p, master in pairs if p.dtype != master.dtype]
         self.optimizer = self._make_optimizer(
-            decay_groups(self.masters, no_bias_decay),
+            parameter_groups(learning, no_bias_decay, factors),
             lr=0.0,
             weight_decay=weight_decay,
             momentum=momentum,
@@ -111,8 +142,7 @@ class Precision:
     def step(self, lr: float) -> None:
         """One SGD step with learning rate `lr`; gradients are used up. Skipped where they overflowed."""
         self._collect()
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, lr)
         self.scaler.step(self.optimizer)
         if self.scaler.is_enabled():
             self.skipped += sum(self.scaler._found_inf_per_device(self.optimizer).values()) > 0

@@ -31,7 +31,7 @@ GRACE = 120.0  # seconds that stopped runs have to finish their step and save
 ATTEMPTS = 2  # a run that failed is tried once more
 LOG, NOTEBOOK = "output.log", "notebook.ipynb"  # what a run of a sweep has in its folder besides
 # Parameters that may change while a run goes on, and yet decide its result when they are set from the start.
-_DECISIVE = {"data_path", "is_pretrain", "pretrained", "accumulate", "device_num"}
+_DECISIVE = {"data_path", "is_pretrain", "pretrained", "new_head", "accumulate", "device_num"}
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 # Looked up here, so that a new process has nothing left to do but the call.
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None

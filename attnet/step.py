@@ -15,6 +15,7 @@ from attnet.config import TrainConfig
 from attnet.device import Device
 from attnet.distributed import World
 from attnet.folding import folded
+from attnet.parts import freeze_parts, rate_factors, training_mode
 from attnet.paths import keep_compiled_code
 from attnet.precision import Precision
 from attnet.recipe import batch_loss
@@ -31,6 +32,8 @@ class TrainStep:
         self.model, self.config, self.world = model, config, world
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(device.torch_device, memory_format=self.layout)
+        if config.is_train:
+            freeze_parts(model, config.freeze)
         by_apex = config.amp_backend == "apex" and config.is_train
         self.precision = (precision_type(config.amp, device) if by_apex else Precision)(
             model,
@@ -40,6 +43,7 @@ class TrainStep:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             no_bias_decay=config.no_bias_decay,
+            factors=rate_factors(model, config.layer_decay),
         )
         network = self.precision.network
         if config.is_train:
@@ -58,6 +62,10 @@ class TrainStep:
         self.followed = {name: value for name, value in followed.items() if value.is_floating_point()}
         self.average = {name: value.float().clone() for name, value in self.followed.items()}
         self.updates = 0  # of the average
+
+    def train(self) -> None:
+        """Put the network, but for frozen parts, in training mode."""
+        training_mode(self.model)
 
     def __call__(self, micro_batches: Sequence[Batch], lr: float) -> Tensor:
         """Forward, backward and one update; the mean loss of this card's micro-batches, on the device."""

@@ -46,7 +46,8 @@ class Trainer:
         device.seed_everything(config.seed)
         self.model = build_model(config.model, config.num_classes, **study_options(config.to_dict()))
         if config.pretrained and (config.is_pretrain or not config.is_train):
-            load_weights(self.model, find_weights(config.pretrained))
+            new_head = bool(config.is_train and config.new_head)
+            load_weights(self.model, find_weights(config.pretrained), new_head=new_head)
         self.train_step = TrainStep(self.model, config, self.device, self.world)
         device.seed_everything(config.seed + self.world.rank)  # the same weights everywhere, but not the same dropout
         self.train_batches = plan.train_batches(self.world.rank, self.world.size) if config.is_train else None
@@ -63,7 +64,7 @@ class Trainer:
 
     def train_epoch(self, stop: StopSignal) -> list[float] | None:
         """The steps that are left of the current epoch; each card's images/s, or None when stopped before the end."""
-        self.model.train()
+        self.train_step.train()
         self.progress.begin_epoch(self.epoch + 1, self.step)
         begun = counted_from = time.perf_counter()
         counted_step = self.step

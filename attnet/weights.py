@@ -20,6 +20,7 @@ from attnet.errors import WeightsError
 from attnet.formats import ONNX, SAFETENSORS, OnnxNetwork, read_safetensors
 from attnet.model import ResidualAttentionNetwork, build_model, study_options, unwrap, variants
 from attnet.paths import resolve_path
+from attnet.reference_names import from_reference
 from attnet.units import is_own_code
 
 # Wrappers that DistributedDataParallel and torch.compile put in front of every name.
@@ -27,6 +28,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 # Where training scripts keep the state dict inside a larger checkpoint.
 _NESTED = ("model", "state_dict", "model_state_dict", "net")
 _SHOWN = 6
+_HEAD = "fc."  # the last linear layer
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def fitting_variants(state: Mapping[str, Tensor]) -> list[str]:
     """The names of `variants()` that a state dict (ours or the reference's) fits."""
     state = unwrap_state(state)
     if any(name.startswith("residual_block") for name in state):
-        state, _ = _from_reference(state)
+        state, _ = from_reference(state)
     return [name for name in variants() if _fits(name, state)]
 
 
@@ -160,7 +162,9 @@ def unwrap_state(checkpoint: object, origin: str = "state dict") -> dict[str, Te
     return state
 
 
-def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Tensor]) -> LoadReport:
+def load_weights(
+    model: nn.Module, path_or_state_dict: str | Path | Mapping[str, Tensor], *, new_head: bool = False
+) -> LoadReport:
     """Load weights into a network of `build_model`, in place, whatever half- or full-precision type it has.
 
     Args:
@@ -168,6 +172,7 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
         path_or_state_dict: our checkpoint (`last.pt`, `best.pt`, .safetensors), a plain state dict, or a checkpoint
             of the reference's `ResidualAttentionModel_…` classes, with or without "module." before the names. The
             reference stores 1x1 shortcuts that its forward pass never uses; they are dropped.
+        new_head: leave the model's last linear layer as it is, and drop the file's: for other classes.
 
     Returns:
         What was loaded and what was dropped.
@@ -182,21 +187,29 @@ def load_weights(model: nn.Module, path_or_state_dict: str | Path | Mapping[str,
     layout, own, dropped = "attnet", state, ()
     if any(name.startswith("residual_block") for name in state):
         layout = "reference"
-        own, dropped = _from_reference(state)
+        own, dropped = from_reference(state)
     model = unwrap(model)
     current = model.state_dict()
     # Weights saved before PyTorch 0.4.1 lack this counter, which no forward pass here reads.
     counters = {n: v for n, v in current.items() if n.endswith("num_batches_tracked") and n not in own}
-    own = {**own, **counters}
+    head = {name: value for name, value in current.items() if new_head and name.startswith(_HEAD)}
+    dropped += tuple(name for name in own if name in head)
+    own = {**own, **counters, **head}
     wanted = {name: value.shape for name, value in current.items()}
     problems = _differences(wanted, own)
     if problems:
         lines = [f"{origin}: these weights do not fit {_describe(model)}:", *problems]
         if fits := fitting_variants(own):
             lines.append(f"they fit model={' or '.join(fits)} with num_classes={count_classes(own)}")
+        if not _differences(_without_head(wanted), _without_head(own)):
+            lines.append("only the last layer differs: new_head=True loads all the others")
         raise WeightsError("\n  ".join(lines))
     model.load_state_dict(own)
-    return LoadReport(layout, len(own), dropped)
+    return LoadReport(layout, len(own) - len(head), dropped)
+
+
+def _without_head(entries: Mapping[str, object]) -> dict:
+    return {name: value for name, value in entries.items() if not name.startswith(_HEAD)}
 
 
 def _differences(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> list[str]:
@@ -240,62 +253,3 @@ def _shapes(name: str) -> dict[str, torch.Size]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-# The reference's names, part by part. Its attention modules come in two spellings: the 32-pixel classes say what a
-# part does ("down_residual_blocks1"), the larger ones number the parts of the mask branch ("softmax1_blocks").
-_ENTRY = re.compile(r"residual_block(\d)\.(.+)")
-_MODULE = re.compile(r"attention_module(\d)(?:_(\d))?\.(\w+)\.(.+)")
-_OUTER = {"conv1": "stem", "mpool2": "norm", "fc": "fc"}
-_BRANCHES = {"first_residual_blocks": "pre.0", "trunk_branches": "trunk", "last_blocks": "post.0"}
-_HEAD = {"0": "norm1", "2": "conv1", "3": "norm2", "5": "conv2"}
-
-
-def _mask_parts(depth: int) -> dict[str, str]:
-    """The reference's parts of a mask branch that pools `depth` times -> ours."""
-    level = ["mask.levels" + ".below" * k for k in range(max(depth, 1))]
-    parts = {f"skip{k + 1}_connection_residual_block": f"{level[k]}.skip" for k in range(depth - 1)}
-    down = [f"{name}.units.0" for name in level[:-1]]
-    up = [f"{name}.up.0" for name in reversed(level[:-1])]
-    numbered = [*down, f"{level[-1]}.units", *up, "mask.head"]
-    parts |= {f"softmax{k + 1}_blocks": name for k, name in enumerate(numbered)}
-    return parts | {
-        "down_residual_blocks1": f"{level[0]}.units.0",
-        "middle_2r_blocks": f"{level[-1]}.units",
-        "up_residual_blocks1": f"{level[0]}.up.0",
-        "conv1_1_blocks": "mask.head",
-    }
-
-
-def _from_reference(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """A reference state dict under our names, and the names of the shortcuts its forward pass never uses."""
-    is_32_pixel = any("conv1_1_blocks" in name for name in state)
-    deepest = 3 if is_32_pixel else 4  # poolings of stage s are deepest - s
-    first_stage = 0 if any(name.startswith("residual_block0.") for name in state) else 1
-    own, dropped = {}, []
-    for name, value in state.items():
-        entry, module = _ENTRY.fullmatch(name), _MODULE.fullmatch(name)
-        if name.endswith("conv4.weight") and (module or (entry and int(entry[1]) > 4)):
-            dropped.append(name)
-        elif entry:
-            number = int(entry[1])
-            place = f"tail.{number - 4}" if number > 3 else f"stages.stage{number - first_stage + 1}.entry"
-            own[f"{place}.{_unit_name(entry[2])}"] = value
-        elif module:
-            stage, part, rest = int(module[1]), module[3], module[4]
-            place = f"stages.stage{stage - first_stage + 1}.attention.{int(module[2] or 1) - 1}"
-            ours = _BRANCHES.get(part) or _mask_parts(deepest - stage).get(part, part)
-            if ours == "mask.head":
-                index, _, leaf = rest.partition(".")
-                rest = f"{_HEAD.get(index, index)}.{leaf}"
-            own[f"{place}.{ours}.{_unit_name(rest)}"] = value
-        else:
-            outer, _, rest = name.partition(".")
-            rest = rest.removeprefix("0.") if outer == "mpool2" else rest
-            own[f"{_OUTER.get(outer, outer)}.{rest}"] = value
-    return own, tuple(dropped)
-
-
-def _unit_name(rest: str) -> str:
-    """ "0.bn1.weight" -> "0.norm1.weight", "conv4.weight" -> "shortcut.weight"."""
-    return rest.replace("conv4.", "shortcut.").replace("bn", "norm")

@@ -312,3 +312,24 @@ def test_an_apex_that_cannot_be_imported_says_so(install):
     install("unrelated")
     with pytest.raises(ConfigError, match=r"unrelated.*pyramid_mailer.*amp_backend=native"):
         ApexPrecision(network(), CPU, "O2")
+
+
+@BOTH
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_frozen_weights_stay_in_full_and_others_have_their_own_rates(install, installed, level):
+    """apex keeps masters of what it trains alone; a run with native torch is the measure."""
+    install(installed)
+    final = []
+    for kind in (Precision, ApexPrecision):
+        model = network()
+        before = model[0].weight.detach().clone()
+        model[0].requires_grad_(False)
+        precision = kind(model, CPU, level, no_bias_decay=True, factors={"1.weight": 0.5, "1.bias": 0.5})
+        train(precision)
+        full = precision.full_weights(model)
+        assert torch.equal(full["0.weight"], before)
+        precision.load_full_weights(model, {name: value.clone() for name, value in full.items()})
+        assert torch.equal(precision.full_weights(model)["0.weight"], before)
+        assert [group["lr"] for group in precision.optimizer.param_groups] == [0.025, 0.05, 0.05]
+        final.append(weights(model, precision))
+    assert torch.allclose(final[1], final[0], atol=2e-3)

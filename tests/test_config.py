@@ -46,7 +46,7 @@ def test_every_parameter_is_explained(name):
     assert kinds and set(kinds) <= {int, float, bool, str}
     if spec.default is not None:
         assert getattr(TrainConfig(**{"pretrained": "", name: spec.default}), name) == spec.default
-    elif name not in ("num_classes", "channels_last", *OPTIONS):  # which data set, device and model decide
+    elif name not in ("num_classes", "channels_last", "new_head", *OPTIONS):  # data set, device, weights, model decide
         assert all(name in table for table in MODES.values()) or all(name in table for table in RECIPES.values())
         assert default_text(spec) != "None"
 

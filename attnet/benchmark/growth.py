@@ -244,7 +244,7 @@ def work(job: argparse.Namespace) -> Iterator[dict]:
     with plan.device.working():
         trainer = Trainer(plan)
         batch = next(trainer.train_batches.epoch(0))
-        trainer.model.train()
+        trainer.train_step.train()
         for _ in range(job.steps):
             trainer.train_step(batch, trainer.config.lr)
         plan.device.synchronize()

@@ -50,7 +50,7 @@ class OurLoop:
     def __init__(self, setting: Setting, plan: Plan) -> None:
         self.trainer = Trainer(plan)
         self.stream = itertools.chain.from_iterable(map(self.trainer.train_batches.epoch, itertools.count()))
-        self.trainer.model.train()
+        self.trainer.train_step.train()
 
     def step(self) -> None:
         self.trainer.train_step(next(self.stream), LR)

@@ -40,7 +40,7 @@ def compare_losses(options: argparse.Namespace) -> dict[str, object]:
         )
     )
     stream = trainer.train_batches.epoch(0)
-    trainer.model.train()
+    trainer.train_step.train()
     plain = {
         name: copy.deepcopy(trainer.model).to(dtype).to(memory_format=torch.contiguous_format)
         for name, dtype in (("plain_float32", torch.float32), ("float64", torch.float64))
