@@ -57,7 +57,7 @@ class TrainConfig:
         None, "with is_pretrain: a fresh last layer; None: where the weights' classes are others"
     )
     freeze: str = _parameter(
-        "", "parts that keep their weights, of stem, stage1 ..., tail, norm, head; body: all but the head; empty: none"
+        "", "parts that keep their weights: stem, stage1 ..., tail, norm, head, or body (all but the head)"
     )
     layer_decay: float = _parameter(
         1.0, "rate of a part (see freeze) over that of the part above it; the head learns at lr", low=0, high=1

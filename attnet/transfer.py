@@ -83,6 +83,17 @@ class Origin:
         return read_weights(self.path)
 
 
+def from_scratch(config: TrainConfig, output_dir: str) -> TrainConfig:
+    """The same training without the weights, for comparison: all of the network learns, at the recipe's own rate.
+
+    Args:
+        config: a plan's, which holds the network that the weights decided.
+        output_dir: the folder of this other run.
+    """
+    without = {"is_pretrain": False, "pretrained": "", "new_head": None, "freeze": "", "layer_decay": 1.0}
+    return config.replace(**without, lr=None, output_dir=output_dir, resume="")
+
+
 def taken_over(
     config: TrainConfig, recorded: Mapping[str, object], names: Sequence[str], path: str | Path
 ) -> dict[str, object]:

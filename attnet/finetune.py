@@ -1,0 +1,137 @@
+"""What pretraining is worth on few images: a network trained on `shapes`, fine-tuned to an image folder of 11 classes.
+
+    python -m attnet.finetune --output data/results/finetune.json
+
+The folder is the example of `attnet.folders`: ten kinds as in `shapes`, drawn anew, and one that the network has never
+seen. A study that was stopped goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from attnet import device as devices
+from attnet.checkpoint import write_text
+from attnet.config import TrainConfig
+from attnet.errors import AttnetError
+from attnet.folders import write_example
+from attnet.interrupt import TrainingInterrupted
+from attnet.intervals import over_seeds
+from attnet.markdown import table
+from attnet.paths import relative_to_root, resolve_path
+from attnet.result import Result
+from attnet.sweep import Sweep, failures_text, mean_text
+
+WHAT = (
+    "Top-1 on the example image folder (11 classes) after the same number of steps on the same images: from scratch, "
+    "and from weights trained on shapes (10 classes) with a new head. top1 is the last epoch's on the test images, in "
+    "per cent, by seed; a gain is in points over from scratch, paired by seed; intervals are 95 %, by Student's t over "
+    "seeds. From scratch learns at the recipe's rate, 0.1, the others at 0.01 unless they say otherwise."
+)
+PRETRAINING = {"mode": "rehearsal", "dataset": "shapes"}
+BUDGET = {
+    "mode": "rehearsal",
+    "dataset": "folder",
+    "model": "attention56_tiny",
+    "train_images": 110,
+    "test_images": 0,
+    "train_batch_size": 10,
+    "total_epochs": 10,
+}
+IMAGES_PER_CLASS = 90
+SCRATCH = "from scratch"
+# Row -> what it is in words, and its parameters besides those of the budget and the weights.
+ROWS: dict[str, tuple[str, dict[str, object]]] = {
+    SCRATCH: ("all weights drawn at random", {}),
+    "fine-tuned": ("all weights learn", {"lr": 0.01}),
+    "fine-tuned fast": ("all weights learn at the rate of a training from scratch", {}),
+    "layer decay": ("each part learns at half the rate of the part above it", {"lr": 0.01, "layer_decay": 0.5}),
+    "body frozen": ("the new head alone learns", {"lr": 0.01, "freeze": "body"}),
+}
+
+
+def study(seeds: Sequence[int], folder: str) -> dict[str, object]:
+    """Run the study, or what is left of it, and make its record, ready for JSON.
+
+    Raises:
+        AttnetError: as `Sweep`, or a pretraining that failed.
+        TrainingInterrupted: after Ctrl-C or SIGTERM; the same call goes on.
+    """
+    first = Sweep({"pretraining": TrainConfig(**PRETRAINING)}, (0,), folder)
+    [pretraining] = first.run()
+    if pretraining["failures"]:
+        raise AttnetError(f"pretraining: {pretraining['failures'][0]}")
+    weights = first.runs()[0].folder
+    example = resolve_path(folder) / "example"
+    if not example.exists():
+        write_example(example, IMAGES_PER_CLASS)
+    base = TrainConfig(**BUDGET, data_path=relative_to_root(example))
+    start = {"is_pretrain": True, "pretrained": relative_to_root(weights)}
+    configs = {
+        name: base.replace(**changes, **({} if name == SCRATCH else start)) for name, (_, changes) in ROWS.items()
+    }
+    sweep = Sweep(configs, seeds, folder)
+    rows = sweep.run()
+    results = sweep.results()
+    for row in rows:
+        what, changes = ROWS[row["name"]]
+        row |= {"what": what, "changed": changes, "gain": gain(results[row["name"]], results[SCRATCH])}
+    return {
+        "kind": "finetune",
+        "what": WHAT,
+        "budget": {**BUDGET, "images_per_class": IMAGES_PER_CLASS, "seeds": list(seeds)},
+        "pretraining": {**PRETRAINING, "top1": pretraining["top1"][0]},
+        "rows": rows,
+        "environment": devices.environment(devices.choose(base.device_type, base.device_id)),
+        "date": date.today().isoformat(),
+    }
+
+
+def gain(results: Mapping[int, Result], scratch: Mapping[int, Result]) -> dict[str, object] | None:
+    """Points of Top-1 over from scratch, paired by seed, with the interval of their mean; None for itself."""
+    if results is scratch:
+        return None
+    both = [seed for seed in results if seed in scratch]
+    return over_seeds([results[seed].last_top1 - scratch[seed].last_top1 for seed in both])
+
+
+def study_table(record: Mapping[str, object]) -> str:
+    """A Markdown table of the record; then what failed."""
+    rows = [
+        (row["name"], row["what"], mean_text(row), row["gain"] and mean_text(row["gain"], "+.2f"))
+        for row in record["rows"]
+    ]
+    header = ("training", "what", "Top-1 of the last epoch (%)", "gain (points)")
+    return table(header, rows, words=(0, 1)) + failures_text(record["rows"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, 1 when runs failed, 2 for a mistake in the parameters, 128 + signal when stopped."""
+    parser = argparse.ArgumentParser(prog="python -m attnet.finetune", description=__doc__.splitlines()[0])
+    parser.add_argument("--output", default="", help="JSON file to write; relative to the repository root")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each row (default 0 1 2)")
+    parser.add_argument("--folder", default="runs/finetune", help="where the runs go (default runs/finetune)")
+    words = parser.parse_args(arguments)
+    try:
+        record = study(words.seeds, words.folder)
+    except AttnetError as error:
+        print(f"attnet: {error}", file=sys.stderr)
+        return 2
+    except TrainingInterrupted as stop:
+        print(f"attnet: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    if words.output:
+        command = shlex.join(sys.argv[1:] if arguments is None else arguments)
+        record |= {"command": f"python -m attnet.finetune {command}"}
+        write_text(resolve_path(words.output), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    print(study_table(record))
+    return int(any(row["failures"] for row in record["rows"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
