@@ -1,0 +1,61 @@
+"""The study: the same budget for every row, only one without the weights, gains paired by seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from attnet import finetune
+from attnet.finetune import BUDGET, ROWS, SCRATCH
+
+TOP1 = {SCRATCH: [30.0, 40.0], "fine-tuned": [60.0, 80.0]}
+
+
+MADE: list[FakeSweep] = []
+
+
+class FakeSweep:
+    """In place of processes: fixed results."""
+
+    def __init__(self, configs, seeds, folder) -> None:
+        self.configs, self.seeds, self.folder = configs, seeds, folder
+        MADE.append(self)
+
+    def top1(self, name: str) -> list[float]:
+        return TOP1.get(name, [50.0] * len(self.seeds))
+
+    def runs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(folder=Path(self.folder) / "weights")]
+
+    def run(self) -> list[dict]:
+        shared = {"mean": 1.0, "low": 0.5, "high": 1.5, "failures": []}
+        return [{"name": name, "top1": self.top1(name), **shared} for name in self.configs]
+
+    def results(self) -> dict:
+        return {
+            name: {s: SimpleNamespace(last_top1=t) for s, t in zip(self.seeds, self.top1(name), strict=True)}
+            for name in self.configs
+        }
+
+
+def test_the_study(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(finetune, "Sweep", FakeSweep)
+    monkeypatch.setattr(finetune, "IMAGES_PER_CLASS", 2)
+    MADE.clear()
+    words = ["--folder", str(tmp_path), "--output", str(tmp_path / "out.json"), "--seeds", "0", "1"]
+    assert finetune.main(words) == 0
+    assert len(list((tmp_path / "example").iterdir())) == 11
+    first, study = MADE
+    assert first.configs["pretraining"].dataset == "shapes" and list(study.configs) == list(ROWS)
+    for name, config in study.configs.items():
+        assert {key: getattr(config, key) for key in BUDGET} == BUDGET
+        assert (config.is_pretrain, bool(config.pretrained)) == ((name != SCRATCH),) * 2
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["kind"] == "finetune" and record["command"].endswith("--seeds 0 1") and record["date"]
+    gains = {row["name"]: row["gain"] for row in record["rows"]}
+    assert gains[SCRATCH] is None and gains["fine-tuned"]["mean"] == pytest.approx(35)
+    assert gains["body frozen"]["mean"] == pytest.approx(15)
+    assert "| fine-tuned " in capsys.readouterr().out
