@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from attnet import finetune
+from attnet import finetune, folders
 from attnet.finetune import BUDGET, ROWS, SCRATCH
 
 TOP1 = {SCRATCH: [30.0, 40.0], "fine-tuned": [60.0, 80.0]}
@@ -43,7 +43,7 @@ class FakeSweep:
 
 def test_the_study(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(finetune, "Sweep", FakeSweep)
-    monkeypatch.setattr(finetune, "IMAGES_PER_CLASS", 2)
+    monkeypatch.setattr(finetune, "write_example", lambda path: folders.write_example(path, 2))
     MADE.clear()
     words = ["--folder", str(tmp_path), "--output", str(tmp_path / "out.json"), "--seeds", "0", "1"]
     assert finetune.main(words) == 0

@@ -10,10 +10,11 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import attnet
-from attnet import report
+from attnet import folders, report
 from attnet.config import field_types, parameter_fields
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,6 +177,23 @@ def test_performance(tmp_path):
     assert "attention56_tiny, batch 8" in table and "ceilings: copy" in table
     recorded = sum(len(report.records(kind)) for kind in ("epoch", "growth", "ablation"))
     assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 4 + recorded
+
+
+def test_finetune_on_an_image_folder(tmp_path):
+    folders.write_example(tmp_path / "mine", 5)
+    small = {"total_epochs": 1, "train_batch_size": 8, "train_images": 22, "device_type": "CPU", "freeze": "stem"}
+    wanted = {**small, "data_path": tmp_path / "mine", "output_dir": tmp_path / "run"}
+    done = papermill("finetune.ipynb", tmp_path / "out.ipynb", wanted, ROOT / "notebooks")
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = outputs_of(tmp_path / "out.ipynb")
+    assert text_of(outputs, "stderr") == ""
+    printed = text_of(outputs, "stdout")
+    assert "new head: 11 classes in place of the 10 of attention56_shapes" in printed and "frozen: stem" in printed
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 5
+    [table] = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    results = [attnet.Result.load(tmp_path / name) for name in ("run", "run_scratch")]
+    assert all(f"{result.last_top1:.2f}" in table for result in results)
+    assert torch.load(results[0].weights, weights_only=True)["classes"][0] == "arrow"
 
 
 def test_attention_masks_of_ones_own_picture(trained, tmp_path):

@@ -43,8 +43,8 @@ def plot_masks_before_after(
 ) -> Figure:
     """Masks of two networks with the same modules, a row a module: before, after, and the difference.
 
-    To see: white differences are masks that stayed; red ones grew, blue ones fell. Each module has a scale of its
-    own for its masks, written beside its row, since the ranges of modules differ; differences share one scale.
+    To see: white differences are masks that stayed; red ones grew, blue ones fell. All masks share one scale, and all
+    differences another.
 
     Args:
         before, after: for instance pretrained weights, and a network that was fine-tuned from them.
@@ -61,15 +61,15 @@ def plot_masks_before_after(
     changes = {name: maps[1][name] - maps[0][name] for name in maps[0]}
     limit = max(change.abs().max().item() for change in changes.values()) or 1.0
     titles = make_titles(see(after, images, "mask", modules)[0], classes, labels, apart="\n")
+    scale, both = shared_scale([map_ for of in maps for map_ in of.values()]), (-limit, limit, BOTH_SIGNS)
     rows, blocks = len(changes), min(len(images), 2)
     above = [2 * LINE + 0.15, *[GAP] * (rows - 1)] * -(-len(images) // 2)
     space = [1.2, GAP, GAP, GAP, 5 * GAP, GAP, GAP, GAP][: 4 * blocks]
-    figure, axes = make_sheet(images, above, space, 1.2, describe("mask", reduction))
+    figure, axes = make_sheet(images, above, space, 1.2, describe("mask", reduction), bars=2)
     for row, (name, change) in enumerate(changes.items()):
-        scale = shared_scale([maps[0][name], maps[1][name]])
         for i in range(len(images)):
             line, left = rows * (i // 2) + row, 4 * (i % 2)
-            pictures = (maps[0][name][i], scale), (maps[1][name][i], scale), (change[i], (-limit, limit, BOTH_SIGNS))
+            pictures = (maps[0][name][i], scale), (maps[1][name][i], scale), (change[i], both)
             heads = ("before", "after", "after − before")
             for ax, head, (values, limits) in zip(axes[line, left + 1 :], heads, pictures, strict=False):
                 draw_map(ax, values, limits)
@@ -77,10 +77,11 @@ def plot_masks_before_after(
             if row == 0:
                 draw_image(axes[line, left], images[i], titles[i])
             if left == 0:
-                words = f"{name}, {size_words(change)}\n{scale[0]:.2g} to {scale[1]:.2g}".replace("-", "−")
+                words = f"{name}, {size_words(change)}"
                 axes[line, 0].annotate(words, (-0.06, 0.5), xycoords="axes fraction", fontsize=8,
                                        ha="right", va="center", linespacing=1.4)  # fmt: skip
-    colour_bar(figure, axes, (-limit, limit, BOTH_SIGNS), "after − before")
+    colour_bar(figure, axes, scale, describe("mask"))
+    colour_bar(figure, axes, both, "after − before", slot=1)
     return figure
 
 
