@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from attnet import finetune, folders
+from attnet.config import TrainConfig
 from attnet.finetune import BUDGET, ROWS, SCRATCH
 
 TOP1 = {SCRATCH: [30.0, 40.0], "fine-tuned": [60.0, 80.0]}
@@ -44,6 +45,7 @@ class FakeSweep:
 def test_the_study(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(finetune, "Sweep", FakeSweep)
     monkeypatch.setattr(finetune, "write_example", lambda path: folders.write_example(path, 2))
+    monkeypatch.setattr(finetune, "step_costs", lambda configs: dict.fromkeys(configs, 1.0))
     MADE.clear()
     words = ["--folder", str(tmp_path), "--output", str(tmp_path / "out.json"), "--seeds", "0", "1"]
     assert finetune.main(words) == 0
@@ -58,4 +60,11 @@ def test_the_study(monkeypatch, tmp_path, capsys):
     gains = {row["name"]: row["gain"] for row in record["rows"]}
     assert gains[SCRATCH] is None and gains["fine-tuned"]["mean"] == pytest.approx(35)
     assert gains["body frozen"]["mean"] == pytest.approx(15)
+    assert record["step_seconds"] == {"fine-tuned": 1.0, "body frozen": 1.0}
     assert "| fine-tuned " in capsys.readouterr().out
+
+
+def test_steps_are_taken_in_turn_on_one_network_each():
+    config = TrainConfig(**{**BUDGET, "dataset": "shapes"}, progress="none")
+    costs = finetune.step_costs({"all": config, "head": config.replace(freeze="body")}, rounds=1)
+    assert list(costs) == ["all", "head"] and min(costs.values()) > 0

@@ -82,6 +82,14 @@ def test_frozen_parts_keep_weights_and_statistics(amp):
     assert not any(m.training for m in trainer.model.stages.stage1.modules()) and trainer.model.stages.stage2.training
 
 
+def test_a_frozen_body_costs_no_backward():
+    trainer = make(freeze="body")
+    seen = []
+    trainer.model.norm.register_forward_hook(lambda _module, _inputs, output: seen.append(output.requires_grad))
+    take_steps(trainer)
+    assert set(seen) == {False} and trainer.model.fc.weight.requires_grad
+
+
 def test_lower_parts_learn_more_slowly():
     """The first step of a part is layer_decay times as long as it would be one part higher."""
     moved = {}

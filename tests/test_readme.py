@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import attnet
+from attnet import finetune
 from attnet.flags import parameter_table
 from attnet.report.tables import MARKERS, readme_table
 
@@ -47,6 +48,10 @@ def test_measured_figures_are_those_on_record():
     kills = records["kill_sweep"]
     assert f"{kills['struck']} blows at random moments" in README and f"All {kills['runs']} runs ended" in README
     assert kills["sound"] == kills["runs"] and kills["missing"] == kills["left"] == 0
+    assert finetune.study_table(records["finetune"]) in README
+    costs = records["finetune"]["step_seconds"]
+    assert f"{costs['body frozen'] / costs['fine-tuned']:.2f} times the processor time" in README
+    assert f"Top-1 {records['finetune']['pretraining']['top1']:.1f} %" in README
     kills = records["kill_harness"]
     assert f"{kills['disturbed']} jobs of two ranks" in README and f": {kills['equal']} ended" in README
 
