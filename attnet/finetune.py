@@ -83,12 +83,16 @@ def study(seeds: Sequence[int], folder: str) -> dict[str, object]:
     rows = sweep.run()
     results = sweep.results()
     for row in rows:
-        what, changes = ROWS[row["name"]]
-        row |= {"what": what, "changed": changes, "gain": gain(results[row["name"]], results[SCRATCH])}
+        row |= {"what": ROWS[row["name"]][0], "gain": gain(results[row["name"]], results[SCRATCH])}
+    run = next((result for by_seed in results.values() for result in by_seed.values()), None)
     return {
         "kind": "finetune",
         "what": WHAT,
-        "budget": {**BUDGET, "seeds": list(seeds)},
+        "budget": {
+            **BUDGET,
+            "seeds": list(seeds),
+            **{name: getattr(run, name) for name in ("dataset", "amp", "device") if run},
+        },
         "pretraining": {**PRETRAINING, "top1": pretraining["top1"][0]},
         "rows": rows,
         "step_seconds": step_costs({name: configs[name] for name in (TUNED, FROZEN)}),

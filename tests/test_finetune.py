@@ -37,7 +37,10 @@ class FakeSweep:
 
     def results(self) -> dict:
         return {
-            name: {s: SimpleNamespace(last_top1=t) for s, t in zip(self.seeds, self.top1(name), strict=True)}
+            name: {
+                s: SimpleNamespace(last_top1=t, dataset="example", amp="O0", device="cpu_1p")
+                for s, t in zip(self.seeds, self.top1(name), strict=True)
+            }
             for name in self.configs
         }
 
@@ -60,6 +63,7 @@ def test_the_study(monkeypatch, tmp_path, capsys):
     gains = {row["name"]: row["gain"] for row in record["rows"]}
     assert gains[SCRATCH] is None and gains["fine-tuned"]["mean"] == pytest.approx(35)
     assert gains["body frozen"]["mean"] == pytest.approx(15)
+    assert record["budget"] == BUDGET | {"dataset": "example", "amp": "O0", "device": "cpu_1p", "seeds": [0, 1]}
     assert record["step_seconds"] == {"fine-tuned": 1.0, "body frozen": 1.0}
     assert "| fine-tuned " in capsys.readouterr().out
 
