@@ -36,10 +36,11 @@ class FakeSweep:
         return [{"name": name, "top1": self.top1(name), **shared} for name in self.configs]
 
     def results(self) -> dict:
+        known = {"dataset": "example", "amp": "O0", "device": "cpu_1p"}
         return {
             name: {
-                s: SimpleNamespace(last_top1=t, dataset="example", amp="O0", device="cpu_1p")
-                for s, t in zip(self.seeds, self.top1(name), strict=True)
+                seed: SimpleNamespace(last_top1=top1, **known)
+                for seed, top1 in zip(self.seeds, self.top1(name), strict=True)
             }
             for name in self.configs
         }
