@@ -36,7 +36,7 @@ class FakeSweep:
         return [{"name": name, "top1": self.top1(name), **shared} for name in self.configs]
 
     def results(self) -> dict:
-        known = {"dataset": "example", "amp": "O0", "device": "cpu_1p"}
+        known = {"dataset": "example", "amp": "O0", "device": "cpu_1p", "per_class": {"arrow": 20.0}}
         return {
             name: {
                 seed: SimpleNamespace(last_top1=top1, **known)
@@ -64,6 +64,7 @@ def test_the_study(monkeypatch, tmp_path, capsys):
     gains = {row["name"]: row["gain"] for row in record["rows"]}
     assert gains[SCRATCH] is None and gains["fine-tuned"]["mean"] == pytest.approx(35)
     assert gains["body frozen"]["mean"] == pytest.approx(15)
+    assert record["rows"][1]["new_class"] == {"mean": 20, "low": 20, "high": 20}
     assert record["budget"] == BUDGET | {"dataset": "example", "amp": "O0", "device": "cpu_1p", "seeds": [0, 1]}
     assert record["step_seconds"] == {"fine-tuned": 1.0, "body frozen": 1.0}
     assert "| fine-tuned " in capsys.readouterr().out
