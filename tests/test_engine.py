@@ -215,6 +215,7 @@ def test_fps_counts_after_five_steps(tmp_path, monkeypatch):
         clock["now"] += 100.0 if trainer.step < 5 else 2.0
         return torch.ones(())
 
+    train_step.train = trainer.model.train
     monkeypatch.setattr(trainer, "train_step", train_step)
     trainer.progress.start(1, 2, len(trainer.train_batches))
     assert trainer.train_epoch(StopSignal()) == pytest.approx([8.0])
