@@ -192,7 +192,7 @@ def test_finetune_on_an_image_folder(tmp_path):
     assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 5
     [table] = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
     results = [attnet.Result.load(tmp_path / name) for name in ("run", "run_scratch")]
-    assert all(f"{result.last_top1:.2f}" in table for result in results)
+    assert all(f"{result.top1:.2f}" in table for result in results)
     assert torch.load(results[0].weights, weights_only=True)["classes"][0] == "arrow"
 
 

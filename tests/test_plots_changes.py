@@ -54,12 +54,3 @@ def test_without_masks_the_figures_say_so():
     bare = make_model(attention="none")
     for draw in (plots.plot_masks_before_after, plots.plot_mask_changes):
         assert "has no masks" in said(draw(bare, bare, draw_pixels(1)))
-
-
-def test_curves_beside_each_other():
-    rows = [{"epoch": epoch, "top1": 10.0 * epoch, "test_loss": 2.0 / epoch} for epoch in (1, 2, 3)]
-    figure = plots.plot_beside({"fine-tuned": rows, "from scratch": rows[:2], "none": []})
-    check_words(figure)
-    assert [len(ax.lines) for ax in figure.axes] == [2, 2]
-    assert list(figure.axes[0].lines[0].get_ydata()) == [10, 20, 30]
-    assert "no epoch" in said(plots.plot_beside({"none": []}))

@@ -6,7 +6,7 @@ a script calls `savefig`.
 
 from attnet.plots.anatomy import plot_parts, plot_receptive_fields, plot_signal
 from attnet.plots.architecture import plot_attention_module, plot_network, plot_residual_unit
-from attnet.plots.changes import plot_beside, plot_mask_changes, plot_masks_before_after
+from attnet.plots.changes import plot_mask_changes, plot_masks_before_after
 from attnet.plots.contrasts import plot_masks_through_training, plot_right_and_wrong
 from attnet.plots.figure import Picture
 from attnet.plots.masks import overlay, plot_channels, plot_figure1, plot_module, plot_overlays
@@ -30,7 +30,6 @@ __all__ = [
     "plot_ablation",
     "plot_attention_module",
     "plot_batch",
-    "plot_beside",
     "plot_channels",
     "plot_confusion",
     "plot_curves",

@@ -1,19 +1,18 @@
-"""Figures of what further training changed: masks before and after it, and learning curves beside each other.
+"""Figures of what further training changed: masks before and after it.
 
 Arguments, colours and scales are those of `attnet.plots.masks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from attnet.changes import check_comparable, mask_changes
 from attnet.masks import attention_maps
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, nothing
+from attnet.plots.figure import BLUE, ORANGE, Picture, nothing
 from attnet.plots.masks import NO_MASKS
 from attnet.plots.sheet import (
     BOTH_SIGNS,
@@ -107,28 +106,4 @@ def plot_mask_changes(before: nn.Module, after: nn.Module, images: Tensor) -> Fi
     left.set(xlabel="correlation of the masks before and after", xlim=(min(0, *correlations) * 1.15, 1.15))
     right.set(xlabel="mean absolute change of a mask value", xlim=(0, 1.18 * max(moves) or 1))
     left.invert_yaxis()
-    return figure
-
-
-def plot_beside(histories: Mapping[str, Sequence[dict]]) -> Figure:
-    """Test Top-1 and test loss over the epochs of a few runs by name; rows are the objects of metrics.jsonl."""
-    drawn = {name: rows for name, rows in histories.items() if rows}
-    if not drawn:
-        return nothing("no epoch was trained")
-    figure = Picture(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for (name, rows), colour in zip(drawn.items(), (BLUE, ORANGE, GREEN, GREY), strict=False):
-        epochs = [row["epoch"] for row in rows]
-        left.plot(epochs, [row["top1"] for row in rows], color=colour, marker="o", ms=4, label=name)
-        right.plot(epochs, [row["test_loss"] for row in rows], color=colour, marker="o", ms=4)
-    left.set(xlabel="epoch", ylabel="test Top-1 (%)", ylim=(0, 102))
-    right.update_datalim([(1, 0)])
-    right.set(xlabel="epoch", ylabel="test loss (nats)", ylim=(0, None))
-    for ax in (left, right):
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if max(len(rows) for rows in drawn.values()) == 1:
-            ax.set_xlim(0, 2)
-    left.legend(frameon=False, loc="lower right", fontsize=9)
     return figure
