@@ -135,11 +135,11 @@ def study_table(record: Mapping[str, object]) -> str:
             row["what"],
             mean_text(row, ".1f"),
             row["gain"] and mean_text(row["gain"], "+.1f"),
-            mean_text(row["new_class"], ".0f"),
+            row["new_class"]["mean"] and f"{row['new_class']['mean']:.0f}",
         )
         for row in record["rows"]
     ]
-    header = ("training", "what", "Top-1 of the last epoch (%)", "gain (points)", "Top-1 of the new class (%)")
+    header = ("training", "what", "Top-1 of the last epoch (%)", "gain (points)", "new class alone (%)")
     return table(header, rows, words=(0, 1)) + failures_text(record["rows"])
 
 
