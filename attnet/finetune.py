@@ -135,7 +135,7 @@ def study_table(record: Mapping[str, object]) -> str:
             row["what"],
             mean_text(row, ".1f"),
             row["gain"] and mean_text(row["gain"], "+.1f"),
-            row["new_class"]["mean"] and f"{row['new_class']['mean']:.0f}",
+            mean_text({**row["new_class"], "low": None}, ".0f"),
         )
         for row in record["rows"]
     ]
