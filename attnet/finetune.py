@@ -19,10 +19,10 @@ from datetime import date
 
 from attnet import device as devices
 from attnet.checkpoint import write_text
+from attnet.command import in_sentences, listed_seeds
 from attnet.config import TrainConfig
 from attnet.errors import AttnetError
 from attnet.folders import write_example
-from attnet.interrupt import TrainingInterrupted
 from attnet.intervals import over_seeds
 from attnet.markdown import table
 from attnet.paths import relative_to_root, resolve_path
@@ -143,21 +143,15 @@ def study_table(record: Mapping[str, object]) -> str:
     return table(header, rows, words=(0, 1)) + failures_text(record["rows"])
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, 1 when runs failed, 2 for a mistake in the parameters, 128 + signal when stopped."""
+    """The command line; 0, 1 when runs failed, else as `attnet.command.in_sentences`."""
     parser = argparse.ArgumentParser(prog="python -m attnet.finetune", description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="", help="JSON file to write; relative to the repository root")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each row (default 0 1 2)")
+    parser.add_argument("--seeds", default="0,1,2", help="seeds of each row (default 0,1,2)")
     parser.add_argument("--folder", default="runs/finetune", help="where the runs go (default runs/finetune)")
     words = parser.parse_args(arguments)
-    try:
-        record = study(words.seeds, words.folder)
-    except AttnetError as error:
-        print(f"attnet: {error}", file=sys.stderr)
-        return 2
-    except TrainingInterrupted as stop:
-        print(f"attnet: {stop}", file=sys.stderr)
-        return 128 + stop.signal_number
+    record = study(listed_seeds(words.seeds), words.folder)
     if words.output:
         command = shlex.join(sys.argv[1:] if arguments is None else arguments)
         record |= {"command": f"python -m attnet.finetune {command}"}

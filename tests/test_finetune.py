@@ -51,7 +51,7 @@ def test_the_study(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(finetune, "write_example", lambda path: folders.write_example(path, 2))
     monkeypatch.setattr(finetune, "step_costs", lambda configs: dict.fromkeys(configs, 1.0))
     MADE.clear()
-    words = ["--folder", str(tmp_path), "--output", str(tmp_path / "out.json"), "--seeds", "0", "1"]
+    words = ["--folder", str(tmp_path), "--output", str(tmp_path / "out.json"), "--seeds", "0,1"]
     assert finetune.main(words) == 0
     assert len(list((tmp_path / "example").iterdir())) == 11
     first, study = MADE
@@ -60,7 +60,7 @@ def test_the_study(monkeypatch, tmp_path, capsys):
         assert {key: getattr(config, key) for key in BUDGET} == BUDGET
         assert (config.is_pretrain, bool(config.pretrained)) == ((name != SCRATCH),) * 2
     record = json.loads((tmp_path / "out.json").read_text())
-    assert record["kind"] == "finetune" and record["command"].endswith("--seeds 0 1") and record["date"]
+    assert record["kind"] == "finetune" and record["command"].endswith("--seeds 0,1") and record["date"]
     gains = {row["name"]: row["gain"] for row in record["rows"]}
     assert gains[SCRATCH] is None and gains["fine-tuned"]["mean"] == pytest.approx(35)
     assert gains["body frozen"]["mean"] == pytest.approx(15)
