@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 
 from attnet.config import TrainConfig, field_types, parameter_fields
@@ -43,10 +44,20 @@ def parameter_table() -> str:
     return "\n".join(["| parameter | type | default | meaning |", "|---|---|---|---|", *rows])
 
 
+class _WholeWords(argparse.HelpFormatter):
+    """Paths are not broken at their hyphens, so that they can be copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     """A TrainConfig from command-line flags, one per parameter; `--help` explains each."""
     parser = argparse.ArgumentParser(
-        prog="python -m attnet.train", description="Train a residual attention network.", allow_abbrev=False
+        prog="python -m attnet.train",
+        description="Train a residual attention network.",
+        allow_abbrev=False,
+        formatter_class=_WholeWords,
     )
     for name, spec in parameter_fields().items():
         kinds = "|".join(kind.__name__ for kind in field_types(spec))
