@@ -99,7 +99,7 @@ def _lines(record: Row, rows: Sequence[Row]) -> Figure:
     has_published = any("published" in row for row in rows)
     has_noise = any(learned_by_heart(row) for row in rows)
     count = 1 + has_noise + has_published
-    figure = Picture(figsize=(3.7 * count + 0.6, 4.2), layout="constrained")
+    figure = Picture(figsize=(3.4 * count + 0.6, 4), layout="constrained")
     panels = list(figure.subplots(1, count, squeeze=False)[0])
     steps = sorted({row["x"] for row in rows})
     names = dict.fromkeys(row["line"] for row in rows)
