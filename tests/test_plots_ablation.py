@@ -111,6 +111,7 @@ def test_depth_is_a_line_and_the_papers_another_panel():
     assert [label.get_text() for label in ax.get_xticklabels()] == [
         "56\n1.00 M", "92\n2.00 M", "236\n3.00 M", "452\n4.00 M"
     ]  # fmt: skip
+    assert apart.get_title().endswith("tables 3 and 6; cifar10")
     assert is_apart(apart) and line(apart, "Attention, published") == ([0, 1, 2, 3], [94.48, 95.01, 95.86, 96.1])
     assert [label.get_text() for label in apart.get_xticklabels()] == ["56", "92", "236", "452"]
 
@@ -136,6 +137,8 @@ def test_what_was_not_run_keeps_its_row_and_lines_go_on_without_it():
     ax, _ = plots.plot_ablation(record).axes
     assert texts(ax) == ["60.00 %", "–", "not run"]
     assert len(ax.get_lines()) == 3 + 2, "one seed has no interval"
+    record["baseline"] |= {"low": -20.0, "high": 140.0}
+    assert plots.plot_ablation(record).axes[0].get_xlim() == (0, 100)
     record = make_record("depth")
     record["rows"][1] |= {"top1": [None] * 3}
     assert line(plots.plot_ablation(record).axes[0], "Attention, measured")[0] == [0, 1, 3]

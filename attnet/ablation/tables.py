@@ -49,7 +49,11 @@ def budget_text(record: Record) -> str:
 def published_note(rows: Sequence[Record]) -> str:
     """Where the published figures come from, and on what data; "" where there are none."""
     figures = [row["published"] for row in rows if "published" in row]
-    sources = " and ".join(dict.fromkeys(figure["source"] for figure in figures))
+    places: dict[str, list[str]] = {}  # work -> tables
+    for source in dict.fromkeys(figure["source"] for figure in figures):
+        work, _, number = source.partition(", table ")
+        places.setdefault(work, []).append(number)
+    sources = ", ".join(f"{work}, table{'s' * (len(of) > 1)} {' and '.join(of)}" for work, of in places.items())
     data = ", ".join(dict.fromkeys(figure["dataset"] for figure in figures))
     return f"published: {sources}; {data}" if figures else ""
 

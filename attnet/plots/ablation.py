@@ -62,7 +62,7 @@ def _rows(rows: Sequence[Row]) -> Figure:
             mean = statistics.mean(_values(row))
             ax.vlines(mean, min(y, *group) - 0.4, max(y, *group) + 0.4, color="black", lw=0.8)
     ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    ax.set(xlabel="measured Top-1 (%)", ylim=(len(rows) - 0.5, -0.5))
+    ax.set(xlabel="measured Top-1 (%)", ylim=(len(rows) - 0.5, -0.5), xlim=_possible(*ax.get_xlim()))
     bare(ax, "x")
     if has_published:
         apart = panels[1]
@@ -120,7 +120,7 @@ def _lines(record: Row, rows: Sequence[Row]) -> Figure:
             label = f"{networks if len(groups) > 1 else name}, published"
             top1 = [row["published"]["top1"] for row in found]
             panels[-1].plot([steps.index(row["x"]) for row in found], top1, "D--", color=colour, ms=6, label=label)
-    panels[0].set_ylabel("measured Top-1 (%)")
+    panels[0].set(ylabel="measured Top-1 (%)", ylim=_possible(*panels[0].get_ylim()))
     if has_noise:
         panels[1].set_ylabel("wrong labels learned by heart (%)")
     if has_published:
@@ -150,6 +150,11 @@ def _as_published(ax: Axes, rows: Sequence[Row], grid: str) -> None:
     ax.set_title("\n".join(textwrap.wrap(published_note(rows), 36)), fontsize=8.5)
     ax.set_facecolor(PAPER)
     bare(ax, grid)
+
+
+def _possible(low: float, high: float) -> tuple[float, float]:
+    """What of an axis can be a Top-1: the interval of two seeds may reach beyond."""
+    return max(low, 0), min(high, 100)
 
 
 def _legend(figure: Figure, has_published: bool, more: str) -> None:
