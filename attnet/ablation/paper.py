@@ -123,8 +123,8 @@ PAPER = (
     Study(
         "residual",
         "Is it better to add the masked trunk to the trunk, (1 + M)·T, than to take M·T alone?",
-        "In the paper naive attention loses 0.4 points at 56 layers and 2.9 at 164, for masks below 1, one after the "
-        "other, shrink what passes through them; residual attention gains from every module.",
+        "In the paper naive attention loses 0.4 points at 56 layers and 2.9 at 164: mask after mask below 1 shrinks "
+        "what passes; residual attention gains from every module.",
         _picked(_residual),
         _presets(),
         seeds=(0, 1),

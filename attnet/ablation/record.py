@@ -118,7 +118,7 @@ def findings(study: str, studies: str, seeds: str = "", **options: object) -> di
     if study in chosen:
         found["measured here"] = ablate(study, seeds=listed_seeds(seeds), **options)
     for name, record in records("ablation").items():
-        if record["study"] == study:
+        if record.get("study") == study:
             found[f"on record: data/results/{name}.json, {record['date']}"] = record
     return found
 

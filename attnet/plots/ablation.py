@@ -71,7 +71,7 @@ def _rows(rows: Sequence[Row]) -> Figure:
         for y, top1 in found.items():
             apart.annotate(f"{top1:.2f}", (top1, y), (7, 0), textcoords="offset points", fontsize=8.5, va="center")
         apart.set(ylim=ax.get_ylim(), xlabel="published Top-1 (%)", yticks=[])
-        apart.margins(x=0.3)
+        apart.margins(x=0.4)
         _as_published(apart, rows, "x")
     _legend(figure, has_published, "stroke: what a row is held against; beside a row its difference in points")
     return figure
