@@ -163,7 +163,7 @@ def test_architecture(tmp_path):
 
 
 def test_performance(tmp_path):
-    small = {"batch_sizes": "8", "memory_formats": "channels_last", "rounds": 1, "epoch_images": 256}
+    small = {"batch_sizes": "8", "memory_formats": "channels_last", "rounds": 1, "epoch_images": 512}
     wanted = {**small, "data_path": tmp_path, "device_type": "CPU"}
     done = papermill("performance.ipynb", tmp_path / "out.ipynb", wanted, ROOT / "notebooks")
     assert done.returncode == 0, done.stderr[-3000:]
