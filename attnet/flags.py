@@ -53,6 +53,11 @@ class _WholeWords(argparse.HelpFormatter):
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
     """A TrainConfig from command-line flags, one per parameter; `--help` explains each."""
+    return TrainConfig(**given_parameters(arguments))
+
+
+def given_parameters(arguments: Sequence[str] | None = None) -> dict[str, str]:
+    """Name -> value, as text, of the parameters among command-line flags."""
     parser = argparse.ArgumentParser(
         prog="python -m attnet.train",
         description="Train a residual attention network.",
@@ -69,7 +74,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> TrainConfig:
         if flag not in parameter_fields():
             TrainConfig(**{flag: None})  # raises, with the nearest known name
         raise ConfigError(f"unexpected argument {unknown[0]!r}; every parameter is --name value, see --help")
-    return TrainConfig(**vars(known))
+    return vars(known)
 
 
 def to_flags(config: TrainConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures of benchmarks and ablations: every point, bar and line stands where the numbers say."""
+"""Figures of benchmarks: every point, bar and line stands where the numbers say."""
 
 import itertools
 import statistics
@@ -97,15 +97,6 @@ def make_epoch(rounds: int = 5) -> dict:
     }  # fmt: skip
 
 
-def make_ablation() -> list[dict]:
-    names = ["(1 + M)·T, mixed attention", "no attention", "naive M·T", "channel attention", "spatial attention",
-             "masks without down-sampling", "10 % of labels wrong"]  # fmt: skip
-    means = [91.3, 90.1, 87.4, 91.1, 91.35, 90.8, 85.2]
-    seeds = [[mean + offset for offset in (-0.21, 0.04, 0.17)] for mean in means]
-    return [{"name": name, "top1": top1, "low": statistics.mean(top1) - 0.3, "high": statistics.mean(top1) + 0.25}
-            for name, top1 in zip(names, seeds, strict=True)]  # fmt: skip
-
-
 FIGURES = {
     "roofline, few": lambda: plots.plot_roofline(cpu_steps()),
     "roofline, many": lambda: plots.plot_roofline(gpu_steps()),
@@ -121,8 +112,6 @@ FIGURES = {
     "growth of one": lambda: plots.plot_growth(make_growth("ranks")),
     "epochs": lambda: plots.plot_epoch(make_epoch()),
     "an epoch": lambda: plots.plot_epoch(make_epoch(1)),
-    "ablation": lambda: plots.plot_ablation(make_ablation()),
-    "a baseline": lambda: plots.plot_ablation(make_ablation()[:1]),
 }
 
 
@@ -139,7 +128,6 @@ EMPTY = {
     "no ceilings were measured": lambda: plots.plot_roofline(gpu_steps() | {"ceilings": {}}),
     "no configuration was tried": lambda: plots.plot_step_shares(make_steps([], {})),
     "no curve was measured": lambda: plots.plot_growth({"kind": "growth", "ranks": None}),
-    "the baseline was not run": lambda: plots.plot_ablation([{"name": "baseline", "top1": []}]),
 }
 
 
@@ -444,48 +432,3 @@ def test_an_epoch_whose_parts_were_not_measured_is_a_whole():
     figure = plots.plot_epoch(result)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["whole epoch"]
     assert figure.get_suptitle().splitlines()[1].startswith("attention92, batch 128")
-
-
-def test_ablations_stand_at_their_means_in_the_order_given():
-    rows = make_ablation()
-    (ax,) = plots.plot_ablation(rows).axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == [row["name"] for row in rows]
-    assert ax.yaxis_inverted()
-    baseline, *drawn = ax.get_lines()
-    assert list(baseline.get_xdata()) == [pytest.approx(statistics.mean(rows[0]["top1"]))] * 2
-    for y, row in enumerate(rows):
-        bar, seeds, dot = drawn[3 * y : 3 * y + 3]
-        assert list(bar.get_xdata()) == [row["low"], row["high"]]
-        assert list(seeds.get_xdata()) == row["top1"]
-        assert list(dot.get_xdata()) == [pytest.approx(statistics.mean(row["top1"]))]
-        assert {*bar.get_ydata(), *seeds.get_ydata(), *dot.get_ydata()} == {y}
-    shown = [text.get_text() for text in ax.texts]
-    assert shown == ["91.30 %", "−1.20", "−3.90", "−0.20", "+0.05", "−0.50", "−6.10"]
-    assert rows[0]["name"] in ax.get_title()
-
-
-def test_an_ablation_that_was_not_run_keeps_its_row():
-    rows = [*make_ablation()[:2], {"name": "later", "top1": []}, {"name": "failed", "top1": [None, None]}]
-    (ax,) = plots.plot_ablation(rows).axes
-    assert [label.get_text() for label in ax.get_yticklabels()][-2:] == ["later", "failed"]
-    assert [text.get_text() for text in ax.texts[-2:]] == ["not run", "not run"]
-    assert len(ax.get_lines()) == 1 + 2 * 3
-    assert [word.get_text() for word in words(plots.plot_ablation([]))] == ["nothing to show: the baseline was not run"]
-
-
-def test_seeds_that_failed_are_left_out_and_a_single_one_has_no_bar():
-    baseline, other = make_ablation()[:2]
-    rows = [baseline, other | {"top1": [None, 90.0, None], "low": None, "high": None}]
-    (ax,) = plots.plot_ablation(rows).axes
-    seeds, dot = ax.get_lines()[-2:]
-    assert list(seeds.get_xdata()) == list(dot.get_xdata()) == [90.0]
-    assert len(ax.get_lines()) == 1 + 3 + 2
-    assert ax.texts[1].get_text() == "−1.30"
-
-
-def test_differences_paired_by_seed_are_written_as_they_are_given():
-    baseline, *others = make_ablation()[:4]
-    gaps = [{"mean": -0.2, "low": -0.45, "high": 0.05}, {"mean": 1.5, "low": None, "high": None}, {"mean": None}]
-    rows = [baseline, *(row | {"difference": gap} for row, gap in zip(others, gaps, strict=True))]
-    (ax,) = plots.plot_ablation(rows).axes
-    assert [text.get_text() for text in ax.texts] == ["91.30 %", "−0.20 (−0.45 to +0.05)", "+1.50", "–"]

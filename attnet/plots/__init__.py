@@ -4,6 +4,7 @@ A function returns a matplotlib Figure and shows nothing itself: a notebook disp
 a script calls `savefig`.
 """
 
+from attnet.plots.ablation import plot_ablation
 from attnet.plots.anatomy import plot_parts, plot_receptive_fields, plot_signal
 from attnet.plots.architecture import plot_attention_module, plot_network, plot_residual_unit
 from attnet.plots.changes import plot_mask_changes, plot_masks_before_after
@@ -11,7 +12,7 @@ from attnet.plots.contrasts import plot_masks_through_training, plot_right_and_w
 from attnet.plots.figure import Picture
 from attnet.plots.masks import overlay, plot_channels, plot_figure1, plot_module, plot_overlays
 from attnet.plots.measures import plot_deletion_insertion, plot_effects, plot_localisation, plot_mask_statistics
-from attnet.plots.performance import plot_ablation, plot_epoch, plot_growth, plot_step_shares
+from attnet.plots.performance import plot_epoch, plot_growth, plot_step_shares
 from attnet.plots.roofline import plot_roofline
 from attnet.plots.runs import plot_runs, plot_top1
 from attnet.plots.training import (

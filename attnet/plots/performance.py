@@ -1,4 +1,4 @@
-"""Figures of what `python -m attnet.benchmark` measures, and of ablations: parts of a step, growth, epochs.
+"""Figures of what `python -m attnet.benchmark` measures: parts of a step, growth, epochs.
 
 Each takes the object of the JSON file that the benchmark wrote; one of another kind raises a ConfigError.
 """
@@ -21,7 +21,13 @@ from attnet.errors import ConfigError
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, nothing
 
 Row = Mapping[str, Any]
-_DRAWN_BY = {"steps": "plot_roofline or plot_step_shares", "growth": "plot_growth", "epoch": "plot_epoch"}
+_DRAWN_BY = {
+    "steps": "plot_roofline or plot_step_shares",
+    "growth": "plot_growth",
+    "epoch": "plot_epoch",
+    "ablation": "plot_ablation",
+}
+
 WAYS = {"off": ("eager", "o"), "on": ("compiled", "s"), "graphs": ("compiled with graphs", "D")}
 WAYS |= {"reference": ("the reference's loop", "X")}
 _PARTS = {"data": GREY, "forward": BLUE, "backward": ORANGE, "optimiser": GREEN}
@@ -168,41 +174,6 @@ def plot_epoch(result: Row) -> Figure:
     return figure
 
 
-def plot_ablation(rows: Sequence[Row]) -> Figure:
-    """Top-1 of each change: a dot at the mean with its interval, a ring a seed; right, the difference to the baseline.
-
-    To see: the farther from the line, compared with the length of the bars, the surer the change matters.
-
-    Args:
-        rows: the baseline first; each `name`, `top1` (per cent, one a seed, None where it failed), `low` and `high`,
-            the mean's interval (None for a single seed). `difference` (`mean`, `low`, `high`, in points), which
-            `attnet.ablation` pairs by seed, is written where it is given, else what lies between the means.
-    """
-    tops = [[value for value in row["top1"] if value is not None] for row in rows]
-    if not rows or not tops[0]:
-        return nothing("the baseline was not run")
-    baseline = statistics.mean(tops[0])
-    figure = Picture(figsize=(9, 1 + 0.33 * len(rows)), layout="constrained")
-    ax = figure.subplots()
-    ax.axvline(baseline, color="black", lw=0.8)
-    for y, (row, top1) in enumerate(zip(rows, tops, strict=True)):
-        words, colour = "not run", BLUE if y else "black"
-        if top1:
-            mean = statistics.mean(top1)
-            gap = row.get("difference") or {"mean": mean - baseline}
-            words = _points(gap) if y else f"{mean:.2f} %"
-            if row.get("low") is not None:
-                ax.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.5, marker="|", ms=7)
-            ax.plot(top1, [y] * len(top1), "o", color=colour, mfc="none", ms=4, alpha=0.6)
-            ax.plot(mean, y, "o", color=colour, ms=6)
-        ax.text(1.02, y, words, transform=ax.get_yaxis_transform(), fontsize=8.5, va="center")
-    ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    ax.set(xlabel="test Top-1 (%)", ylim=(len(rows) - 0.5, -0.5))
-    ax.set_title(f"line: {rows[0]['name']}; rings: single seeds; right: difference in percentage points", fontsize=10)
-    bare(ax, "x")
-    return figure
-
-
 def check_kind(result: Row, kind: str) -> None:
     """Refuse a result that another figure is for."""
     given = result.get("kind")
@@ -232,14 +203,6 @@ def subject(result: Row, rows: Sequence[Row]) -> str:
     """The networks and the device, as far as they are told."""
     models = ", ".join(dict.fromkeys(row["model"] for row in rows))
     return " on ".join(filter(None, [models, result.get("environment", {}).get("device")]))
-
-
-def _points(gap: Row) -> str:
-    """A difference in points with its interval, if it has one; – for none."""
-    if gap["mean"] is None:
-        return "–"
-    ends = "" if gap.get("low") is None else f" ({gap['low']:+.2f} to {gap['high']:+.2f})"
-    return f"{gap['mean']:+.2f}{ends}".replace("-", "−")
 
 
 def speed(row: Row) -> str:

@@ -1,0 +1,90 @@
+"""Studies: what each ingredient of the strong recipes brings (recipe), and the questions of the paper.
+
+    python -m attnet.ablation residual --seeds 0,1,2 --total_epochs 8 --train_images 10000 --output data/results/x.json
+    python -m attnet.ablation residual attention depth noise unit --size full --parallel 8 --output data/results/x.json
+
+Every parameter of `python -m attnet.train` is a flag here too, holds for every run and wins over the size's. A stopped
+ablation goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from attnet.ablation.recipe import INGREDIENTS
+from attnet.ablation.record import FOLDER, STUDIES, ablate, find_study
+from attnet.ablation.study import SIZES, listed, listed_seeds
+from attnet.ablation.tables import ablation_table
+from attnet.checkpoint import write_text
+from attnet.errors import AttnetError
+from attnet.flags import given_parameters
+from attnet.interrupt import TrainingInterrupted
+from attnet.paths import resolve_path
+from attnet.presets import RECIPES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, 1 when runs failed, 2 for a mistake in the parameters, 128 + signal when stopped."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # The studies come first: behind flags that only `given_parameters` knows, argparse would take values for them.
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    options, words = _parser().parse_known_args(arguments[len(names) :])
+    failed = False
+    try:
+        studies = [find_study(name).name for name in names or ["recipe"]]
+        only = listed(options.only)
+        if recipes := [f"recipe {name}" for name in listed(options.recipe_rows)]:
+            only = [*(only or INGREDIENTS), *recipes]
+        seeds, parameters = listed_seeds(options.seeds), given_parameters(words)
+        common = {"size": options.size, "folder": options.folder, "parallel": options.parallel}
+        files = [_file(options.output, name, len(studies)) for name in studies]
+        for name, file in zip(studies, files, strict=True):
+            if file:  # before the hours, not after
+                file.parent.mkdir(parents=True, exist_ok=True)
+            record = ablate(name, seeds=seeds, only=only, **common, **parameters)
+            if file:
+                record |= {"command": f"python -m attnet.ablation {shlex.join(arguments)}"}
+                write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+            print(f"\n{record['question']} {STUDIES[name].see}\n\n{ablation_table(record)}")
+            failed |= any(row["failures"] for row in [record["baseline"], *record["rows"]])
+    except AttnetError as error:
+        print(f"attnet: {error}", file=sys.stderr)
+        return 2
+    except TrainingInterrupted as stop:
+        print(f"attnet: {stop}", file=sys.stderr)
+        return 128 + stop.signal_number
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    rows = f"recipe: {', '.join(INGREDIENTS)}, {', '.join(f'recipe {name}' for name in RECIPES)}"
+    parser = argparse.ArgumentParser(
+        prog="python -m attnet.ablation",
+        usage="%(prog)s [STUDY ...] [--size SIZE] [--seeds SEEDS] [--output FILE] [...]",
+        description=f"{__doc__.splitlines()[0]} STUDY: some of {', '.join(STUDIES)} (default recipe).",
+        epilog="Every parameter of python -m attnet.train is a flag as well and holds for every run.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--size", default="rehearsal", help=f"{' or '.join(SIZES)}: small and short, or the real one on accelerators")
+    add("--output", default="", help="JSON file to write, of several studies FILE_STUDY.json; from the repository root")
+    add("--seeds", default="", help="seeds of each row, as 0,1,2 (default: the study's own, 0,1,2 at full size)")
+    add("--parallel", type=int, default=1, help="runs at once; on accelerators a card each (default 1)")
+    add("--folder", default=FOLDER, help=f"where the runs go (default {FOLDER})")
+    add("--only", default="", help=f"some rows, and what they are held against; of {rows}".replace("%", "%%"))
+    add("--recipe_rows", default="", help="whole recipes as rows beside those of study recipe, as fast94,best")
+    return parser
+
+
+def _file(output: str, study: str, studies: int) -> Path | None:
+    """Where the record of a study goes."""
+    if not output:
+        return None
+    path = resolve_path(output)
+    return path.with_stem(f"{path.stem}_{study}") if studies > 1 else path
