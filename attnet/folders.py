@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from attnet.errors import AttnetError, DataError
+from attnet.command import in_sentences
+from attnet.errors import DataError
 from attnet.folder_scan import FolderScan, is_image_folder, scan_folder
 from attnet.host import process_memory
 from attnet.markdown import table
@@ -168,20 +169,20 @@ def describe(scan: FolderScan) -> str:
     return "\n".join([table(columns, [*rows, [*totals, "", ""]]), "", *scan.notes])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@in_sentences
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, else as `attnet.command.in_sentences`."""
     parser = argparse.ArgumentParser(prog="python -m attnet.folders", description="Check an image folder.")
     parser.add_argument("path", metavar="PATH", help="the folder, from the repository root")
     parser.add_argument("--example", action="store_true", help="write an example of eleven classes there first")
     words = parser.parse_args(arguments)
-    try:
-        path = write_example(words.path) if words.example else resolve_path(words.path)
-        scan = scan_folder(path)
-        _load(scan, 32)  # reads every picture to its end
-        print(describe(scan))
-        print(f"train on it: python -m attnet.train --dataset folder --data_path {relative_to_root(path)}")
-    except AttnetError as error:
-        sys.exit(f"error: {error}")
+    path = write_example(words.path) if words.example else resolve_path(words.path)
+    scan = scan_folder(path)
+    _load(scan, 32)  # reads every picture to its end
+    print(describe(scan))
+    print(f"train on it: python -m attnet.train --dataset folder --data_path {relative_to_root(path)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,7 +13,8 @@ from attnet.ablation.command import main
 from attnet.ablation.paper import MODULES, network
 from attnet.ablation.recipe import BASELINE, INGREDIENTS, RECIPE, TOGETHER
 from attnet.ablation.record import FLIP, difference
-from attnet.ablation.study import SIZES, listed
+from attnet.ablation.study import SIZES
+from attnet.command import listed
 from attnet.config import TrainConfig
 from attnet.errors import AttnetError, ConfigError
 from attnet.intervals import over_seeds

@@ -43,6 +43,11 @@ def test_measured_figures_are_those_on_record():
     assert f"{1e3 * growth['images']['fit']['slope']:.2f} ms an image" in README
     assert f"{growth['memory']['fit']['slope'] / 1e6:.1f} MB an image" in README
     assert f"the baseline reaches {records['ablation']['baseline']['mean']:.2f} %" in README
+    residual, (naive,) = records["ablation_residual"]["baseline"], records["ablation_residual"]["rows"]
+    for row in (residual, naive):
+        assert f"{row['mean']:.2f} % ({row['low']:.2f} to {row['high']:.2f})" in README
+    gap = {key: f"{naive['difference'][key]:+.2f}".replace("-", "−") for key in ("mean", "low", "high")}
+    assert "{mean} points ({low} to {high})".format(**gap) in README
     ranks = records["two_ranks_cpu"]["efficiency"]
     assert f"{ranks['median']:.2f} times" in README and f"{ranks['low']:.2f} to {ranks['high']:.2f}" in README
     kills = records["kill_sweep"]

@@ -19,16 +19,16 @@ from pathlib import Path
 
 from attnet.ablation.recipe import INGREDIENTS
 from attnet.ablation.record import FOLDER, STUDIES, ablate, find_study
-from attnet.ablation.study import SIZES, listed, listed_seeds
+from attnet.ablation.study import SIZES
 from attnet.ablation.tables import ablation_table
 from attnet.checkpoint import write_text
-from attnet.errors import AttnetError
+from attnet.command import in_sentences, listed, listed_seeds
 from attnet.flags import given_parameters
-from attnet.interrupt import TrainingInterrupted
 from attnet.paths import resolve_path
 from attnet.presets import RECIPES
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, 1 when runs failed, 2 for a mistake in the parameters, 128 + signal when stopped."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -36,29 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
     options, words = _parser().parse_known_args(arguments[len(names) :])
     failed = False
-    try:
-        studies = [find_study(name).name for name in names or ["recipe"]]
-        only = listed(options.only)
-        if recipes := [f"recipe {name}" for name in listed(options.recipe_rows)]:
-            only = [*(only or INGREDIENTS), *recipes]
-        seeds, parameters = listed_seeds(options.seeds), given_parameters(words)
-        common = {"size": options.size, "folder": options.folder, "parallel": options.parallel}
-        files = [_file(options.output, name, len(studies)) for name in studies]
-        for name, file in zip(studies, files, strict=True):
-            if file:  # before the hours, not after
-                file.parent.mkdir(parents=True, exist_ok=True)
-            record = ablate(name, seeds=seeds, only=only, **common, **parameters)
-            if file:
-                record |= {"command": f"python -m attnet.ablation {shlex.join(arguments)}"}
-                write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-            print(f"\n{record['question']} {STUDIES[name].see}\n\n{ablation_table(record)}")
-            failed |= any(row["failures"] for row in [record["baseline"], *record["rows"]])
-    except AttnetError as error:
-        print(f"attnet: {error}", file=sys.stderr)
-        return 2
-    except TrainingInterrupted as stop:
-        print(f"attnet: {stop}", file=sys.stderr)
-        return 128 + stop.signal_number
+    studies = [find_study(name).name for name in names or ["recipe"]]
+    only = listed(options.only)
+    if recipes := [f"recipe {name}" for name in listed(options.recipe_rows)]:
+        only = [*(only or INGREDIENTS), *recipes]
+    seeds, parameters = listed_seeds(options.seeds) or None, given_parameters(words)
+    common = {"size": options.size, "folder": options.folder, "parallel": options.parallel}
+    files = [_file(options.output, name, len(studies)) for name in studies]
+    for name, file in zip(studies, files, strict=True):
+        if file:  # before the hours, not after
+            file.parent.mkdir(parents=True, exist_ok=True)
+        record = ablate(name, seeds=seeds, only=only, **common, **parameters)
+        if file:
+            record |= {"command": f"python -m attnet.ablation {shlex.join(arguments)}"}
+            write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        print(f"\n{record['question']} {STUDIES[name].see}\n\n{ablation_table(record)}")
+        failed |= any(row["failures"] for row in [record["baseline"], *record["rows"]])
     return int(failed)
 
 

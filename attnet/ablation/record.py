@@ -10,7 +10,8 @@ from datetime import date
 from attnet import device as devices
 from attnet.ablation.paper import PAPER
 from attnet.ablation.recipe import BASELINE, RECIPE
-from attnet.ablation.study import Row, Study, listed, listed_seeds, nearest
+from attnet.ablation.study import Row, Study, nearest
+from attnet.command import listed, listed_seeds
 from attnet.config import TrainConfig
 from attnet.errors import AttnetError, ConfigError
 from attnet.intervals import over_seeds
@@ -116,7 +117,7 @@ def findings(study: str, studies: str, seeds: str = "", **options: object) -> di
     chosen = [find_study(name).name for name in listed(studies)]
     found = {}
     if study in chosen:
-        found["measured here"] = ablate(study, seeds=listed_seeds(seeds), **options)
+        found["measured here"] = ablate(study, seeds=listed_seeds(seeds) or None, **options)
     for name, record in records("ablation").items():
         if record.get("study") == study:
             found[f"on record: data/results/{name}.json, {record['date']}"] = record

@@ -96,20 +96,3 @@ def nearest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     """What was probably meant, or all that there is."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-
-
-def listed(text: str) -> list[str]:
-    """The words of a list with commas between."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def listed_seeds(text: str) -> list[int] | None:
-    """Seeds from "0,1,2"; None, for those of the study, from nothing.
-
-    Raises:
-        ConfigError: something else than whole numbers.
-    """
-    words = listed(text)
-    if not all(word.isdecimal() for word in words):
-        raise ConfigError(f"seeds={text!r}: whole numbers with commas between are needed, as 0,1,2")
-    return [int(word) for word in words] or None
