@@ -294,6 +294,7 @@ def environment(device: Device) -> dict[str, object]:
         versions["cuda"] = " ".join(builds().values()).strip()
     return versions | {
         "device": device.name,
+        "device_type": device.kind,
         "platform": platform.platform(terse=True),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

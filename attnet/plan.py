@@ -6,21 +6,19 @@ import dataclasses
 import warnings
 from dataclasses import dataclass
 
-import torch
-
-from attnet import apex
 from attnet import device as devices
 from attnet.batches import Augmentation, Colour, TestBatches, TrainBatches
+from attnet.choices import check_together, choose_preset, fit_to_device
 from attnet.config import TrainConfig, parameter_fields
-from attnet.data import FOLDER, ON_DISK, find_dataset, load_dataset
+from attnet.data import FOLDER, load_dataset
 from attnet.device import Device
 from attnet.errors import ConfigError, DataError
 from attnet.folders import check_classes, recorded_folder
 from attnet.model import choose_variant, study_options
 from attnet.noise import noise_lines, with_label_noise
-from attnet.parts import frozen_parts, learning_lines
+from attnet.parts import learning_lines
 from attnet.paths import resolve_path
-from attnet.presets import COUNTED_IN_EPOCHS, LENGTHS, MODES, RECIPES
+from attnet.presets import MODES
 from attnet.splits import Dataset, Split
 from attnet.transfer import Origin, taken_over
 from attnet.weights import find_weights, is_onnx, read_checkpoint, recorded_config
@@ -113,114 +111,59 @@ def make_plan(config: TrainConfig) -> Plan:
     origin, choices = Origin.of(config), []
     if origin is not None and config.is_train:
         config, choices = origin.complete(config)
-    data_path = resolve_path(config.data_path)
-    given = config.data_path != parameter_fields()["data_path"].default
-    wanted = config.dataset if config.dataset in ON_DISK else "cifar10"
-    found = find_dataset(data_path, wanted)
-    if config.dataset == "auto" and given and found is None and (found := find_dataset(data_path, FOLDER)):
-        wanted = FOLDER
-        choices.append(f"data set folder, since {data_path} holds folders of images: one a class")
-    if config.dataset == "auto" and given and found is None:
-        load_dataset(data_path, wanted)  # raises, and says what is at data_path and what is needed
-
-    mode = config.mode
-    if mode == "auto":
-        mode = "full" if device.is_accelerator and found else "rehearsal"
-        if not device.is_accelerator:
-            why = "there is no accelerator here"
-        else:
-            why = f"an accelerator and {wanted} are here" if found else f"there is no {wanted} at {data_path}"
-        other = "mode=full trains the real network to the end" if mode == "rehearsal" else "mode=rehearsal is short"
-        choices.append(f"mode {mode}, since {why}; {other}")
-    name = config.dataset
-    if name == "auto":
-        name = wanted if found or mode != "rehearsal" else "shapes"
-        if name == "shapes":
-            choices.append(f"data set shapes (embedded, synthetic), since there is no CIFAR-10 at {data_path}")
-
-    preset = _preset(config, mode, device) | {"mode": mode, "dataset": name, "device_type": device.kind}
-    asked = config.to_dict()
-    open_ones = {key: value for key, value in preset.items() if asked[key] is None or asked[key] == "auto"}
-    config = config.replace(**open_ones)
-
-    if config.channels_last and device.memory_format != torch.channels_last:
-        choices.append(f"channels_last False: {device.kind}s take tensors as NCHW alone")
-        config = config.replace(channels_last=False)
-    if device.remark:
-        choices.append(device.remark)
-    if config.amp_backend == "apex":
-        is_used, why = apex.choose(config.amp, device.kind)
-        choices.append(f"amp_backend {'apex' if is_used else 'native'}: {why}")
-        config = config.replace(amp_backend="apex" if is_used else "native")
-        if is_used and config.compile != "off" and apex.find().has_amp:
-            raise ConfigError(
-                f"compile={config.compile}: torch.compile is untried with apex's amp, which patches what it would "
-                "compile; give compile=off or amp_backend=native"
-            )
-
-    if config.warmup_epochs >= config.total_epochs:
-        raise ConfigError(
-            f"warmup_epochs={config.warmup_epochs:g}: fewer than total_epochs={config.total_epochs} are needed, or lr "
-            "never gets to its full value"
-        )
+    config = choose_preset(config, device, choices)
+    config = fit_to_device(config, device, choices)
     network = choose_variant(config.model, **study_options(config.to_dict()))
-    frozen_parts(network, config.freeze)  # raises for a part that it lacks
+    check_together(config, network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same sentences are among the choices
-        dataset = load_dataset(data_path, name, network.input_size)
+        dataset = load_dataset(resolve_path(config.data_path), config.dataset, network.input_size)
     choices += dataset.warnings
-    # Of the whole training set, so that weights trained on a subset are tested as they were trained.
-    # Weights go on with the colours they were trained with.
+    # Of the whole training set, so that weights trained on a subset are tested as they were trained; and weights go on
+    # with the colours they were trained with.
     recorded = origin and origin.colour
     colour = (recorded or Colour.of(dataset.train.images)) if config.normalize else None
     if config.classes:
         dataset = dataset.of_classes(config.classes)
         config = config.replace(classes=",".join(dataset.classes))
-    full = len(dataset.train)
-    dataset = dataclasses.replace(
-        dataset,
-        train=_subset(dataset.train, "train_images", config.train_images, mode, choices),
-        test=_subset(dataset.test, "test_images", config.test_images, mode, choices),
-    )
+    whole = len(dataset.train)
+    dataset = _chosen_images(config, dataset, choices)
+    config = _with_head(config, dataset, origin, choices)
+    return Plan(config, device, dataset, _label(config, len(dataset.train), whole), colour, tuple(choices))
+
+
+def _chosen_images(config: TrainConfig, dataset: Dataset, choices: list[str]) -> Dataset:
+    """As many images of either split as are wanted, the training labels with as much noise."""
+    train = _subset(dataset.train, "train_images", config.train_images, config.mode, choices)
+    test = _subset(dataset.test, "test_images", config.test_images, config.mode, choices)
     if config.label_noise and config.is_train:
-        noisy = with_label_noise(dataset.train, len(dataset.classes), config.label_noise, config.noise_seed)
-        dataset = dataclasses.replace(dataset, train=noisy)
+        train = with_label_noise(train, len(dataset.classes), config.label_noise, config.noise_seed)
     elif config.label_noise:
         choices.append(f"labels are the true ones: label noise ({100 * config.label_noise:g} %) is for training alone")
+    return dataclasses.replace(dataset, train=train, test=test)
+
+
+def _with_head(config: TrainConfig, dataset: Dataset, origin: Origin | None, choices: list[str]) -> TrainConfig:
+    """`config` with the number of outputs, and whether the last layer of given weights is kept."""
     if config.num_classes is None:
         config = config.replace(num_classes=len(dataset.classes))
     if config.num_classes < len(dataset.classes):
         raise ConfigError(
-            f"num_classes={config.num_classes}: {name} has {len(dataset.classes)} classes; give that many or more"
+            f"num_classes={config.num_classes}: {config.dataset} has {len(dataset.classes)} classes; give that many or "
+            "more"
         )
-    if origin is not None and config.is_train:
-        config, why = origin.choose_head(config, dataset.classes)
-        choices.append(why)
-    else:
-        config = config.replace(new_head=False)
-    label = f"{_name(config)}, {len(dataset.train):,}" + (f" of {full:,}" if len(dataset.train) < full else "")
-    label += " images" + (
-        f" (label noise {100 * config.label_noise:g} %)" if config.label_noise and config.is_train else ""
-    )
-    return Plan(config, device, dataset, label, colour, tuple(choices))
+    if origin is None or not config.is_train:
+        return config.replace(new_head=False)
+    config, why = origin.choose_head(config, dataset.classes)
+    choices.append(why)
+    return config
 
 
-def _preset(config: TrainConfig, mode: str, device: Device) -> dict[str, object]:
-    """What mode, recipe and device set for parameters that are left open."""
-    preset = dict(MODES[mode])
-    if mode == "performance" and config.device_num > 1:
-        preset["total_epochs"] = 3
-    if mode == "rehearsal":  # about as many images a step on many cards as on one
-        preset["train_batch_size"] = max(8, preset["train_batch_size"] // config.device_num)
-    if mode == "full":
-        preset |= LENGTHS.get(config.recipe, {})
-    preset |= RECIPES[config.recipe]
-    usual = LENGTHS.get(config.recipe, MODES["full"])["total_epochs"]
-    epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
-    for counted in COUNTED_IN_EPOCHS if epochs < usual else ():
-        preset[counted] = type(preset[counted])(preset[counted] * epochs / usual)
-    preset |= {"amp": device.usual_level, "channels_last": device.memory_format == torch.channels_last}
-    return preset
+def _label(config: TrainConfig, images: int, whole: int) -> str:
+    """The training data in words: how many `images` of how many, and how many of their labels are wrong."""
+    count = f"{images:,} of {whole:,}" if images < whole else f"{images:,}"
+    noise = f" (label noise {100 * config.label_noise:g} %)" if config.label_noise and config.is_train else ""
+    return f"{_name(config)}, {count} images{noise}"
 
 
 # What evaluation takes from a checkpoint's record where nothing else is asked for.

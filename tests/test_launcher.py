@@ -90,8 +90,10 @@ def undisturbed(tmp_path_factory) -> Path:
 
 
 def assert_same_weights(a: Path, b: Path) -> None:
-    for name, value in weights(a).items():
-        assert torch.equal(value, weights(b)[name]), name
+    mine, others = weights(a), weights(b)
+    assert mine.keys() == others.keys()
+    for name, value in mine.items():
+        assert torch.equal(value, others[name]), name
 
 
 def test_launch_trains_and_keeps_a_log_a_rank(undisturbed):

@@ -176,4 +176,7 @@ def test_the_doctor_sees_the_cards(npu_environment):
 
 
 def test_nothing_of_the_simulation_is_in_the_package():
-    assert [path.name for path in (ROOT / "attnet").rglob("*.py") if "simulat" in path.read_text().lower()] == []
+    """Only the table of results knows the word, so that nobody takes such a run for a measurement."""
+    found = [path for path in (ROOT / "attnet").rglob("*.py") if "simulat" in path.read_text().lower()]
+    table = {ROOT / "attnet" / "plots" / "runs.py", *(ROOT / "attnet" / "report").glob("*.py")}
+    assert found and set(found) <= table

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import attnet
-from attnet import apex
+from attnet import apex, choices
 from attnet import plan as planning
 from attnet.config import TrainConfig
 from attnet.device import Device
@@ -51,7 +51,8 @@ def cifar100(tmp_path_factory) -> Path:
 @pytest.fixture
 def no_data(tmp_path, monkeypatch) -> Path:
     """A repository without any data: where the default data_path points to."""
-    monkeypatch.setattr(planning, "resolve_path", lambda path: tmp_path / path)
+    for module in (planning, choices):
+        monkeypatch.setattr(module, "resolve_path", lambda path: tmp_path / path)
     return tmp_path / "data" / "cifar-10-batches-py"
 
 

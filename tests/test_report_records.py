@@ -79,7 +79,7 @@ def step(speed: float | None, **setting: object) -> dict:
 def test_of_training_steps_the_fastest_way_of_each_batch_is_a_row(tmp_path):
     rows = [step(10.0), step(30.0, compile="graphs"), step(20.0, channels_last=False), step(5.0, batch_size=8)]
     rows += [step(99.0, implementation="reference"), step(None, batch_size=512), step(7.0, device_num=8)]
-    content = {"kind": "steps", "rows": rows, **COMMON, "environment": ENVIRONMENT | {"cuda": "13.0"}}
+    content = {"kind": "steps", "rows": rows, **COMMON, "environment": ENVIRONMENT | {"device_type": "GPU"}}
     found = read_records(write(tmp_path, "gpu_fps", content)).rows
     assert [(row.fps, row.batch_size, row.device) for row in found] == [
         (30.0, 64, "gpu_1p"), (5.0, 8, "gpu_1p"), (7.0, 64, "gpu_8p"),
@@ -91,7 +91,7 @@ def test_of_training_steps_the_fastest_way_of_each_batch_is_a_row(tmp_path):
 def test_beside_the_reference_only_ours_is_a_row(tmp_path):
     content = {"kind": "versus", "images_per_second": {"ours": 22.0, "reference": 16.0}, **COMMON}
     content |= {"model": "attention92", "batch_size": 64, "amp": "O0"}
-    content["environment"] = {"device": "simulated NPU", "torch": "2.13.0", "cann": ""}
+    content["environment"] = {"device": "simulated NPU", "torch": "2.13.0", "device_type": "NPU"}
     [row] = read_records(write(tmp_path, "x", content)).rows
     assert (row.fps, row.device, row.kind) == (22.0, "npu_1p", "simulated")
 

@@ -119,9 +119,9 @@ def _versus(content: Content, file: Path) -> list[Row]:
 
 
 def _speed(content: Content, file: Path, setting: Setting, speed: float) -> Row:
-    environment, command = content["environment"], content["command"]
-    device = f"{asked_by(command).get('device_type', _type_of(environment)).lower()}_{setting.device_num}p"
-    kind, why = kind_of("", device, environment, {})
+    environment = content["environment"]
+    device = _device(environment, setting.device_num)
+    kind, why = kind_of("", environment, {})
     ways = ["channels-last" if setting.channels_last else "contiguous"] + ["compiled"] * (setting.compile != "off")
     return Row(
         kind,
@@ -140,9 +140,9 @@ def _speed(content: Content, file: Path, setting: Setting, speed: float) -> Row:
     )
 
 
-def _type_of(environment: Content) -> str:
-    """The device type of a record of steps, told by the versions that only its own environment has."""
-    return "gpu" if "cuda" in environment else "npu" if "cann" in environment else "cpu"
+def _device(environment: Content, cards: object) -> str:
+    """As in `Result`; records that do not name their device type are from before there was any but the CPU."""
+    return f"{str(environment.get('device_type', 'CPU')).lower()}_{cards}p"
 
 
 def _means(content: Content, file: Path) -> list[Row]:
@@ -164,8 +164,8 @@ def _mean(content: Content, file: Path, row: Content) -> Row | None:
         dataset += f" (label noise {100 * asked['label_noise']:g} %)"
     environment = content["environment"]
     asked_for = asked_by(content["command"]) | asked
-    device = run.get("device") or asked.get("device") or f"{_type_of(environment)}_{asked_for.get('device_num', 1)}p"
-    kind, why = kind_of(dataset, device, environment, asked_for)
+    device = run.get("device") or asked.get("device") or _device(environment, asked_for.get("device_num", 1))
+    kind, why = kind_of(dataset, environment, asked_for)
     seeds = len([value for value in row["top1"] if value is not None])
     return Row(
         kind,

@@ -76,7 +76,7 @@ class Row:
         """
         folder = result.output_dir
         asked = _parameters(folder) if asked is None else asked
-        kind, why = kind_of(result.dataset, result.device, result.environment, asked)
+        kind, why = kind_of(result.dataset, result.environment, asked)
         file = folder / "result.json"
         fields = ("top1", "fps", "epochs", "amp", "device", "batch_size", "model", "dataset", "history")
         return cls(
@@ -107,27 +107,23 @@ class Row:
         )
 
 
-def kind_of(dataset: str, device: str, environment: Mapping[str, object], asked: Mapping[str, object]
-            ) -> tuple[str, tuple[str, ...]]:  # fmt: skip
+def kind_of(
+    dataset: str, environment: Mapping[str, object], asked: Mapping[str, object]
+) -> tuple[str, tuple[str, ...]]:
     """Whether a run is measured, a rehearsal or simulated, and why it is no measurement.
 
-    simulated: the device only plays one. A simulated NPU says so in its name, which is the `device` of the run's
-        environment; an NPU without torch_npu in its environment is none, either.
+    simulated: the device only plays one. A simulated NPU says so in its name, the `device` of the run's environment.
     rehearsal: the code was tried, not the network. The embedded data set `shapes`, mode=rehearsal, or only some of
         the training or test images.
     measured: everything else. Few epochs make no rehearsal: their number stands in the table, and the document's own
         rows of throughput have one.
 
     Args:
-        dataset, device, environment: as in `Result`.
+        dataset, environment: as in `Result`.
         asked: the run's parameters, as far as they are known; text as on a command line will do.
     """
-    pretended, rehearsed = [], []
-    card = str(environment.get("device", ""))
-    if "simulated" in card.lower():
-        pretended.append(card)
-    elif device.startswith("npu") and "torch_npu" not in environment:
-        pretended.append("an NPU without torch_npu")
+    card, rehearsed = str(environment.get("device", "")), []
+    pretended = [card] if "simulated" in card.lower() else []
     if dataset.startswith("shapes"):
         rehearsed.append("shapes, not CIFAR-10")
     if asked.get("mode") == "rehearsal":
