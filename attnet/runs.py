@@ -21,6 +21,7 @@ from attnet.checkpoint import FREE, RunFolder, is_finished
 from attnet.config import TrainConfig, parameter_fields
 from attnet.errors import ConfigError
 from attnet.flags import to_flags
+from attnet.host import usable_cores
 from attnet.interrupt import STOPPED, StopSignal, TrainingInterrupted
 from attnet.paths import repository_root, resolve_path
 from attnet.presets import RECIPES
@@ -88,8 +89,11 @@ class Run:
             return True
         return False
 
-    def start(self, slot: int = 0) -> subprocess.Popen:
-        """Begin the run, or go on where it was stopped; on the accelerator `slot` cards after `device_id`."""
+    def start(self, slot: int = 0, parallel: int = 1) -> subprocess.Popen:
+        """Begin the run, or go on where it was stopped; on the accelerator `slot` cards after `device_id`.
+
+        Of `parallel` runs at once each gets its share of the processor's cores, unless OMP_NUM_THREADS is set.
+        """
         changes: dict[str, object] = {}
         if slot and devices.choose(self.config.device_type, self.config.device_id).is_accelerator:
             changes["device_id"] = self.config.device_id + slot
@@ -99,6 +103,9 @@ class Run:
         words = ["attnet.notebook", self.notebook, str(self.folder / NOTEBOOK)] if self.notebook else ["attnet.train"]
         path = os.environ.get("PYTHONPATH")
         paths = [str(Path(__file__).parents[1]), *([path] if path else [])]
+        environment = {**devices.child_environment(), "PYTHONPATH": os.pathsep.join(paths)}
+        if parallel > 1:  # OpenMP's threads wait by spinning: more of them than cores make each other many times slower
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // parallel)))
         with open(self.folder / LOG, "a") as log:
             # A session of its own, so that Ctrl-C here reaches it only as our orderly request to stop.
             return subprocess.Popen(
@@ -106,7 +113,7 @@ class Run:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**devices.child_environment(), "PYTHONPATH": os.pathsep.join(paths)},
+                env=environment,
                 cwd=repository_root(),
                 start_new_session=True,
                 preexec_fn=_end_with_parent if _PRCTL else None,
@@ -196,7 +203,7 @@ class Runner:
                 return
             self.waiting.remove(run)
             self.attempts[run] += 1
-            self.jobs[slot] = _Job(run, run.start(slot), time.monotonic())
+            self.jobs[slot] = _Job(run, run.start(slot, self.parallel), time.monotonic())
 
     def _ended(self, job: _Job, status: int) -> None:
         run = job.run

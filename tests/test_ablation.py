@@ -173,7 +173,7 @@ def folder(tmp_path, monkeypatch):
     """Finished runs of an ablation of two ingredients, one of which failed with seed 1."""
     finish("recipe", ["cutout", "EMA"], tmp_path / "runs", TOP1)
     monkeypatch.setattr(runs, "POLL", 0.02)
-    monkeypatch.setattr(Run, "start", lambda run, slot: subprocess.Popen([sys.executable, "-S", "-c", "exit(1)"]))
+    monkeypatch.setattr(Run, "start", lambda *_: subprocess.Popen([sys.executable, "-S", "-c", "exit(1)"]))
     return tmp_path / "runs"
 
 

@@ -137,6 +137,20 @@ def test_each_run_at_once_gets_a_card_of_its_own(tmp_path, monkeypatch):
     assert commands[-1][commands[-1].index("--resume") + 1] == str(run.folder)
 
 
+def test_runs_at_once_share_the_cores(tmp_path, monkeypatch):
+    """Threads of all runs together are no more than cores; what the user has set stays."""
+    given = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: given.append(env.get("OMP_NUM_THREADS")))
+    monkeypatch.setattr(runs, "usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (run,) = Sweep({"a": BASE}, (0,), tmp_path).runs()
+    for parallel in (1, 2, 3, 16):
+        run.start(0, parallel)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    run.start(0, 2)
+    assert given == [None, "4", "2", "1", "5"]
+
+
 # ---- configurations: grids and lists ----
 
 BASE = TrainConfig(**TINY)
@@ -212,7 +226,7 @@ def with_processes(monkeypatch, code: str) -> list[tuple[str, int, float]]:
     started = []
     result = json.dumps(make_result(last_top1=50.0).to_json())
 
-    def start(run: Run, slot: int = 0) -> subprocess.Popen:
+    def start(run: Run, slot: int = 0, parallel: int = 1) -> subprocess.Popen:
         attempt = sum(name == run.name for name, *_ in started) + 1
         started.append((run.name, slot, time.monotonic()))
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -461,7 +475,7 @@ def half_done(tmp_path, monkeypatch) -> Sweep:
             run.folder.mkdir(parents=True)
             (run.folder / LOG).write_text("out | of memory\n")
             (run.folder / "config.json").write_text("{}")
-    monkeypatch.setattr(Run, "start", lambda run, slot: subprocess.Popen([sys.executable, "-S", "-c", "exit(1)"]))
+    monkeypatch.setattr(Run, "start", lambda *_: subprocess.Popen([sys.executable, "-S", "-c", "exit(1)"]))
     return sweep
 
 
