@@ -407,7 +407,7 @@ def test_killed_in_every_way_it_goes_on_and_repeats_nothing(tmp_path, monkeypatc
     assert "plain, seed 0: Top-1" in shown and "done before" in shown and "lost, seed 0: failed" in shown
     assert not psutil.Process().children(recursive=True)
 
-    def no_start(run: Run, slot: int) -> None:
+    def no_start(run: Run, *_: int) -> None:
         raise AssertionError(f"{run} was started again")
 
     monkeypatch.setattr(Run, "start", no_start)
