@@ -284,8 +284,7 @@ DECISIVE = ("device", "torch", "cuda", "torch_npu", "cann", "cores", "threads")
 def environment(device: Device) -> dict[str, object]:
     """What a reproducer needs to know of this machine, for result.json."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    torch_npu = sys.modules.get("torch_npu")
-    if torch_npu is not None:
+    if (torch_npu := sys.modules.get("torch_npu")) is not None:
         versions["torch_npu"] = torch_npu.__version__
     if device.type == "npu":
         home = find_cann(os.environ)
