@@ -17,7 +17,7 @@ from attnet.model import variants
 from attnet.published import Published, published
 
 FULL = {"model": "attention56_cifar", "normalize": True, "total_epochs": 205, "train_batch_size": 64}
-# All five studies together take about five minutes on two CPU cores.
+# All five studies together take about six minutes on two CPU cores.
 REHEARSAL = {
     **{"recipe": "fast94", "total_epochs": 3, "train_batch_size": 16},
     **{"train_images": 400, "test_images": 300},
