@@ -60,7 +60,7 @@ def test_two_ranks_equal_accumulate_2(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [3, 8])
+@pytest.mark.parametrize("ranks", [8])
 def test_more_ranks_equal_accumulate(tmp_path, ranks):
     """One step: gradients are summed in another order than on one card, so they agree to rounding.
 
@@ -75,11 +75,11 @@ def test_more_ranks_equal_accumulate(tmp_path, ranks):
 
 @pytest.mark.slow
 def test_every_number_of_ranks_tests_alike(tmp_path):
-    """90 images in batches of 25 for 1, 2, 3 and 8 ranks, four of which have nothing to do: equal to the last digit."""
+    """90 images in batches of 25 for 1, 3 and 8 ranks, four of which have nothing to do: equal to the last digit."""
     torch.manual_seed(0)
     torch.save(attnet.build_model("attention56_tiny").state_dict(), tmp_path / "weights.pt")
     given = {"is_train": False, "pretrained": tmp_path / "weights.pt"}
-    results = [train(ranks, tmp_path / str(ranks), **given) for ranks in (1, 2, 3, 8)]
+    results = [train(ranks, tmp_path / str(ranks), **given) for ranks in (1, 3, 8)]
     for result in results[1:]:
         assert (result.test_loss, result.top1) == (results[0].test_loss, results[0].top1)
         assert (result.confusion, result.per_class) == (results[0].confusion, results[0].per_class)
