@@ -1,4 +1,4 @@
-"""torch's SGD without torch.compile: two seconds less at the start of every process that trains."""
+"""torch's SGD without the import of torch.compile, which a process that trains alone would pay for at its start."""
 
 from __future__ import annotations
 
