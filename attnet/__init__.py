@@ -1,7 +1,7 @@
 """attnet: a workbench for residual attention networks: train them, reproduce them, look into them.
 
-Names are loaded when they are first used: `import attnet` alone works, and `python -m attnet.doctor` says what is
-wrong, even where torch cannot be imported.
+Names are loaded when they are first used: `import attnet` alone works, and `attnet doctor` says what is wrong, even
+where torch cannot be imported.
 """
 
 from __future__ import annotations
@@ -10,35 +10,38 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from attnet.config import TrainConfig
-    from attnet.data import load_dataset
-    from attnet.engine import fit
-    from attnet.evaluation import Evaluation, evaluate, evaluate_weights
-    from attnet.export import export_onnx, export_safetensors
-    from attnet.launcher import launch
-    from attnet.masks import capture, capture_masks
-    from attnet.model import build_model, variants
-    from attnet.plan import make_plan, plan_evaluation
-    from attnet.pretrained import Pretrained, load_pretrained, open_pretrained
-    from attnet.result import Result
-    from attnet.weights import load_weights
+from attnet.base import VERSION
 
-__version__ = "0.1.0"
-_HINT = "`python -m attnet.doctor` says what to mend"
+if TYPE_CHECKING:
+    from attnet.data.registry import load_dataset
+    from attnet.engine.evaluation import Evaluation, evaluate, evaluate_weights
+    from attnet.engine.parameters import TrainConfig
+    from attnet.engine.plan import plan_evaluation
+    from attnet.engine.run_folder import Result
+    from attnet.masks.capture import capture, capture_masks
+    from attnet.masks.open import open_pretrained
+    from attnet.model.export import export_onnx, export_safetensors
+    from attnet.model.pretrained import Pretrained, load_pretrained
+    from attnet.model.variants import build_model, variants
+    from attnet.model.weights import load_weights
+    from attnet.together import fit, launch, make_plan
+
+__version__ = VERSION
+_HINT = "`attnet doctor` says what to mend"
+# Module -> the public names that it holds.
 _HOMES = {
-    "config": ("TrainConfig",),
-    "data": ("load_dataset",),
-    "engine": ("fit",),
-    "evaluation": ("Evaluation", "evaluate", "evaluate_weights"),
-    "export": ("export_onnx", "export_safetensors"),
-    "launcher": ("launch",),
-    "masks": ("capture", "capture_masks"),
-    "model": ("build_model", "variants"),
-    "plan": ("make_plan", "plan_evaluation"),
-    "pretrained": ("Pretrained", "load_pretrained", "open_pretrained"),
-    "result": ("Result",),
-    "weights": ("load_weights",),
+    "data.registry": ("load_dataset",),
+    "engine.evaluation": ("Evaluation", "evaluate", "evaluate_weights"),
+    "engine.parameters": ("TrainConfig",),
+    "engine.plan": ("plan_evaluation",),
+    "engine.run_folder": ("Result",),
+    "masks.capture": ("capture", "capture_masks"),
+    "masks.open": ("open_pretrained",),
+    "model.export": ("export_onnx", "export_safetensors"),
+    "model.pretrained": ("Pretrained", "load_pretrained"),
+    "model.variants": ("build_model", "variants"),
+    "model.weights": ("load_weights",),
+    "together": ("fit", "launch", "make_plan"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [

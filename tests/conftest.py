@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "assets"
 
 # reference class -> our name
 REFERENCE = {

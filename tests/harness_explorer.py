@@ -13,10 +13,10 @@ import statistics
 import time
 
 import attnet
-from attnet.device import choose, environment
-from attnet.explorer import Explorer
-from attnet.interventions import INTERVENTIONS
-from attnet.pretrained import Pretrained
+from attnet.base.device import choose, environment
+from attnet.masks.replace import INTERVENTIONS
+from attnet.model.pretrained import Pretrained
+from attnet.plots.explorer import Explorer
 
 
 def main() -> None:

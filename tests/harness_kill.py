@@ -23,10 +23,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from attnet import device
-from attnet.config import TrainConfig
-from attnet.flags import to_flags
-from attnet.paths import repository_root
+from attnet.base import device
+from attnet.base.files import repository_root
+from attnet.engine.parameters import TrainConfig
 
 JOB = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},

@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 from harness_kill import fingerprint
 
-from attnet import device
-from attnet.paths import repository_root
+from attnet.base import device
+from attnet.base.files import repository_root
 
 EPOCHS = 6
 JOB = {

@@ -13,19 +13,21 @@ import torch
 from torch import Tensor
 
 import attnet
-from attnet import device as devices
-from attnet import plots, precision, step, sweep
-from attnet.batches import TestBatches
+from attnet import plots, sweep
+from attnet.base import device as devices
+from attnet.base.processes import TrainingInterrupted
 from attnet.benchmark.grid import Setting
 from attnet.benchmark.loops import steps_worker
-from attnet.comparison import compare_deletion, compare_localisation
-from attnet.explorer import Explorer
-from attnet.interrupt import TrainingInterrupted
-from attnet.interventions import INTERVENTIONS, effects
-from attnet.masks import PARTS, REDUCTIONS, attention_maps
-from attnet.responses import mask_statistics
-from attnet.responses import signal as signals_of
-from attnet.saliency import grad_cam
+from attnet.data.batches import TestBatches
+from attnet.engine import precision, step
+from attnet.masks.compare import compare_deletion, compare_localisation
+from attnet.masks.reduce import REDUCTIONS, attention_maps
+from attnet.masks.replace import INTERVENTIONS, effects
+from attnet.masks.saliency import grad_cam
+from attnet.masks.statistics import mask_statistics
+from attnet.masks.statistics import signal as signals_of
+from attnet.model.modules import PARTS
+from attnet.plots.explorer import Explorer
 
 TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "progress": "none"},
@@ -105,7 +107,7 @@ def tensors_of(path: str) -> list[str]:
 
 
 def cards() -> dict:
-    """What attnet.device says of the machine."""
+    """What attnet.base.device says of the machine."""
     chosen = devices.choose()
     return {
         "kind": chosen.kind,
@@ -132,7 +134,7 @@ def rng(index: int) -> list[bool]:
     return [torch.equal(first, again), torch.equal(first, seeded), torch.equal(first, second)]
 
 
-def looks(model: torch.nn.Module, data: attnet.splits.Dataset) -> dict[str, object]:
+def looks(model: torch.nn.Module, data: attnet.data.splits.Dataset) -> dict[str, object]:
     """Everything there is to see in a network, by name: tensors, and dataclasses of numbers."""
     split = data.test.subset(6)
     images, few = split.images, split.images[:2]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from attnet.device import Device
+from attnet.base.device import Device
 
 # Bytes copied and side of the matrices, on a CPU and on an accelerator: well beyond the caches, and long enough that
 # starting the operation does not count.

@@ -3,18 +3,18 @@
 A sweep over every combination of the lists: speed, parts of a step, memory, testing, share of what the device can
 do, each configuration in a process of its own. It is what is measured unless single values and --reference are given.
 
-    python -m attnet.benchmark --model attention56_tiny --batch_size 16,64 --amp O0,O2 --output data/results/sweep.json
+    attnet benchmark --model attention56_tiny --batch_size 16,64 --amp O0,O2 --output data/results/sweep.json
 
 The full sweep on a GPU: batch sizes, opt levels, plain against channels-last against compiled, and the reference
 repository's own network and loop beside them. --resume goes on where it was stopped, with the same command.
 
-    python -m attnet.benchmark --model attention92 --batch_size 32,128,512 --amp O0,O1,O2 \\
+    attnet benchmark --model attention92 --batch_size 32,128,512 --amp O0,O1,O2 \\
         --memory_format contiguous,channels_last --compile off,on,graphs --rounds 20 \\
         --reference path/to/Residual-Attention-Network --output data/results/gpu_fps.json --resume
 
 Our step beside the reference's, in turn, and what importing takes: single values and --reference, without --sweep.
 
-    python -m attnet.benchmark --reference path/to/Residual-Attention-Network --output data/results/cpu_step.json
+    attnet benchmark --reference path/to/Residual-Attention-Network --output data/results/cpu_step.json
 
 The copy of the reference needs one change to run on Python 3: `output_channels/4` to `output_channels//4` in its
 model/basic_layers.py. And instead of steps: --profile, --epoch, --growth, --losses N, --ranks N;
@@ -32,6 +32,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from attnet.base.errors import ConfigError, in_sentences
+from attnet.base.files import resolve_path, write_text
 from attnet.benchmark.compare import compare, read_result
 from attnet.benchmark.grid import usual_formats
 from attnet.benchmark.losses import compare_losses
@@ -40,11 +42,7 @@ from attnet.benchmark.ranks import measure_ranks
 from attnet.benchmark.steps import DATA_PATH, sweep
 from attnet.benchmark.tables import result_table
 from attnet.benchmark.versus import measure_versus
-from attnet.checkpoint import write_text
-from attnet.command import in_sentences
-from attnet.data import find_dataset
-from attnet.errors import ConfigError
-from attnet.paths import resolve_path
+from attnet.data.registry import find_dataset
 
 ROUNDS = {"epoch": 3, "growth": 3}  # of other kinds 9
 LISTS = ("model", "batch_size", "amp", "memory_format", "compile", "device_num")
@@ -69,7 +67,7 @@ def numbers(text: str) -> list[int]:
 def make_parser() -> argparse.ArgumentParser:
     """Every flag of every kind of measurement."""
     parser = argparse.ArgumentParser(
-        prog="python -m attnet.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="attnet benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     lists = parser.add_argument_group("lists, separated by commas; a measurement other than a sweep takes one value")
     lists.add_argument("--model", type=words, default=["attention92"], help="default attention92")
@@ -111,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(compare(*(read_result(resolve_path(path)) for path in options.compare)))
         return 0
     typed = shlex.join(sys.argv[1:] if arguments is None else arguments)
-    result = _measure(options, command=f"python -m attnet.benchmark {typed}")
+    result = _measure(options, command=f"attnet benchmark {typed}")
     print(json.dumps(result, indent=2) if options.json else result_table(result))
     return 0
 
@@ -124,7 +122,7 @@ def measure(*flags: str, **values: object) -> dict[str, object]:
     """
     words = [*flags, *(f"--{name}={value}" for name, value in values.items())]
     with contextlib.redirect_stderr(sys.stdout):  # a notebook shows the other in red
-        return _measure(make_parser().parse_args(words), command=f"python -m attnet.benchmark {shlex.join(words)}")
+        return _measure(make_parser().parse_args(words), command=f"attnet benchmark {shlex.join(words)}")
 
 
 def _measure(options: argparse.Namespace, command: str) -> dict[str, object]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnet.base.device import DECISIVE
+from attnet.base.errors import ConfigError
+from attnet.base.words import NONE, table
 from attnet.benchmark.grid import Setting
 from attnet.benchmark.tables import curves, number
-from attnet.device import DECISIVE
-from attnet.errors import ConfigError
-from attnet.markdown import NONE, table
 
 Result = Mapping[str, Any]
 

@@ -40,8 +40,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnet.anatomy import copy_network
-from attnet.model import build_model
+from attnet.model.network import copy_network
+from attnet.model.variants import build_model
 
 IMAGES = 3  # of the traced batch: the first dimension of a map, and of no weight
 PARAMETER_ACCESSES, OPTIMISER_ACCESSES = 8, 5

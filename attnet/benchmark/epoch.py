@@ -25,18 +25,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from attnet import device as devices
+from attnet.base import device as devices
+from attnet.base.device import Device
+from attnet.base.errors import ConfigError
+from attnet.base.progress import Progress
 from attnet.benchmark.grid import REFERENCE_MODEL
 from attnet.benchmark.plain import PlainLoop, Watch
 from attnet.benchmark.rows import spread
 from attnet.benchmark.worker import Worker, answer_parent, say
-from attnet.checkpoint import RunFolder
-from attnet.config import TrainConfig
-from attnet.device import Device
-from attnet.errors import ConfigError
-from attnet.plan import Plan, make_plan
-from attnet.progress import Progress
-from attnet.trainer import Trainer
+from attnet.engine.loop import Trainer
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import Plan, make_plan
+from attnet.engine.run_folder import RunFolder
 
 SIDES = ("ours", "plain")
 WARM_UP_STEPS, WARM_UP_TESTS = 3, 500

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from attnet import device as devices
-from attnet.config import TrainConfig
-from attnet.errors import ConfigError
-from attnet.model import variants
+from attnet.base import device as devices
+from attnet.base.errors import ConfigError
+from attnet.engine.parameters import TrainConfig
+from attnet.model.variants import variants
 
 MEMORY_FORMATS = ("channels_last", "contiguous")
 

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from typing import TypeVar
 
-from attnet import device as devices
+from attnet.base import device as devices
+from attnet.base.errors import ConfigError
+from attnet.base.host import usable_cores
 from attnet.benchmark.epoch import COMMON, config_of, epoch_config, side_worker, whole_steps
 from attnet.benchmark.ranks import short_run
 from attnet.benchmark.worker import Worker, answer_parent, say
-from attnet.errors import ConfigError
-from attnet.host import usable_cores
-from attnet.plan import make_plan
-from attnet.trainer import Trainer
+from attnet.engine.loop import Trainer
+from attnet.engine.plan import make_plan
 
 CURVES = ("images", "memory", "start_up", "ranks")
 IMAGES_CPU, IMAGES_ACCELERATOR = (1000, 2000, 4000, 8000), (6250, 12500, 25000, 50000)
@@ -214,7 +214,7 @@ def steps_of_run(options: argparse.Namespace, images_a_step: int) -> int:
 
 
 def images_per_second(options: argparse.Namespace, count: int, batch_size: int) -> float:
-    """FPS, as the engine counts it, of a run of `python -m attnet.train` on `count` ranks."""
+    """FPS, as the engine counts it, of a run of `attnet train` on `count` ranks."""
     run = short_run(
         model=options.model,
         train_batch_size=batch_size,

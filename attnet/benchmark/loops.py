@@ -21,18 +21,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from attnet import device as devices
+from attnet.base import device as devices
+from attnet.base.device import Device
+from attnet.base.errors import AttnetError, ConfigError
 from attnet.benchmark.ceilings import measure_ceilings
 from attnet.benchmark.grid import Setting
 from attnet.benchmark.operators import operator_seconds
 from attnet.benchmark.worker import Worker, answer_parent
-from attnet.config import TrainConfig
-from attnet.device import Device
-from attnet.errors import AttnetError, ConfigError
-from attnet.model import variants
-from attnet.plan import Plan, make_plan
-from attnet.splits import Split
-from attnet.trainer import Trainer
+from attnet.data.splits import Split
+from attnet.engine.loop import Trainer
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import Plan, make_plan
+from attnet.model.variants import variants
 
 REFERENCE_CLASS = "ResidualAttentionModel_92_32input_update"
 REFERENCE_TEST_BATCH = 20

@@ -9,10 +9,10 @@ from datetime import date
 import torch
 import torch.nn.functional as F
 
-from attnet import device as devices
-from attnet.config import TrainConfig
-from attnet.plan import make_plan
-from attnet.trainer import Trainer
+from attnet.base import device as devices
+from attnet.engine.loop import Trainer
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import make_plan
 
 
 def compare_losses(options: argparse.Namespace) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attnet.device import Device
+from attnet.base.device import Device
 
 # Kind -> how its operators' names begin.
 KINDS = {

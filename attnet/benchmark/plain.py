@@ -15,12 +15,12 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from attnet import device as devices
+from attnet.base import device as devices
+from attnet.base.device import Device
 from attnet.benchmark.loops import reference_network
-from attnet.device import Device
-from attnet.model import build_model
-from attnet.plan import Plan
-from attnet.splits import Split
+from attnet.data.splits import Split
+from attnet.engine.plan import Plan
+from attnet.model.variants import build_model
 
 PADDING, TEST_BATCH, SHOWN = 4, 20, 100  # the reference's: zero pixels, images a test step, steps between its losses
 

@@ -8,7 +8,7 @@ import statistics
 from collections import Counter
 from datetime import date
 
-from attnet import device as devices
+from attnet.base import device as devices
 from attnet.benchmark.grid import Setting
 from attnet.benchmark.loops import steps_worker
 from attnet.benchmark.operators import kind_of

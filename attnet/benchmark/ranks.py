@@ -1,4 +1,4 @@
-"""Whole runs of `python -m attnet.train` on several ranks, and their speed against one process on the same cores."""
+"""Whole runs of `attnet train` on several ranks, and their speed against one process on the same cores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
-from attnet import device as devices
+from attnet.base import device as devices
+from attnet.base.errors import AttnetError
 from attnet.benchmark.rows import spread
 from attnet.benchmark.worker import end
-from attnet.errors import AttnetError
 
 SHOWN_LINES = 15
 

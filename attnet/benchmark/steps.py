@@ -5,7 +5,7 @@
 
 Every configuration runs in a process of its own. On a CPU these processes live at the same time, as many as memory
 allows, and take turns step by step, so that the machine's moods meet all; on an accelerator they run one after the
-other, since they would share its memory. Several cards are a short whole run of `python -m attnet.train`.
+other, since they would share its memory. Several cards are a short whole run of `attnet train`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from attnet import device as devices
+from attnet.base import device as devices
+from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.files import relative_to_root, resolve_path
 from attnet.benchmark.counts import counts_of
 from attnet.benchmark.grid import Setting, grid, reference_settings, usual_formats
 from attnet.benchmark.loops import ceilings_apart, steps_worker
 from attnet.benchmark.ranks import short_run
 from attnet.benchmark.rows import Row, evaluation_figures, part_figures, speed_row
 from attnet.benchmark.worker import Worker, say
-from attnet.data import find_dataset
-from attnet.errors import AttnetError, ConfigError
-from attnet.paths import relative_to_root, resolve_path
-from attnet.trainer import WARM_UP_STEPS
+from attnet.data.registry import find_dataset
+from attnet.engine.loop import WARM_UP_STEPS
 
 DATA_PATH = "data/cifar-10-batches-py"
 WARM_UP = {False: 1, True: 10}  # steps after the first that are not measured, on a CPU and on an accelerator
@@ -119,7 +119,7 @@ def _command(
     words += ["--device_type", device_type, "--rounds", str(rounds)]
     words += ["--reference", relative_to_root(reference)] if reference else []
     words += ["--test_images", str(test_images)] if test_images else []
-    return "python -m attnet.benchmark --sweep " + shlex.join(words)
+    return "attnet benchmark --sweep " + shlex.join(words)
 
 
 def _known_rows(known: Mapping[str, Any] | None, environment: Mapping[str, object]) -> dict[Setting, Row]:

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from attnet.base.words import NONE, table
 from attnet.benchmark.grid import Setting
 from attnet.benchmark.loops import PARTS
-from attnet.markdown import NONE, table
 
 Result = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ import sys
 import time
 from datetime import date
 
-from attnet import device as devices
+from attnet.base import device as devices
 from attnet.benchmark.grid import Setting
 from attnet.benchmark.loops import steps_worker
 from attnet.benchmark.rows import spread

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from attnet.device import child_environment
-from attnet.errors import AttnetError
+from attnet.base.device import child_environment
+from attnet.base.errors import AttnetError
 
 GRACE = 60.0  # seconds a process has to end
 

@@ -1,4 +1,4 @@
-"""`python -m attnet.doctor`: what is on this machine, what attnet will do with it, and the mend for each problem.
+"""`attnet doctor`: what is on this machine, what attnet will do with it, and the mend for each problem.
 
 It works where `import torch` does not, since it never imports torch itself (see `probe`). With `--json` its answer
 is what a bug report should begin with; names of users and machines are left out.
@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import attnet
+from attnet.base import VERSION
 from attnet.doctor import ascend, machine, probe, verdict
 from attnet.doctor.fact import Fact, anonymous
 
@@ -71,7 +71,7 @@ def examine(
         "attnet": verdict.workbench(found),
     }
     answer = {
-        "attnet": attnet.__version__,
+        "attnet": VERSION,
         "usable": verdict.is_usable(found),
         "facts": facts,
         "plan": verdict.expectation(found, failure),

@@ -7,12 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from attnet.base.cann import ROOTS, cann_version, file_field, find_cann
 from attnet.doctor.fact import Fact, first_line, run_tool
-
-# Where Huawei's installers put things: for all users, and for one.
-ROOTS = (Path("/usr/local/Ascend"), Path(os.path.expanduser("~"), "Ascend"))
-_HOME_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
-_TOOLKITS = ("ascend-toolkit/latest", "cann", "latest", "nnae/latest", "cann-*")
 
 
 def examine(
@@ -39,28 +35,6 @@ def examine(
     }
 
 
-def find_cann(environment: Mapping[str, str], roots: Sequence[Path] = ROOTS) -> Path | None:
-    """CANN's folder: the one that its variables name, else the first that is where the installer puts it."""
-    named = [Path(environment[name]) for name in _HOME_VARIABLES if environment.get(name)]
-    usual = [path for root in roots for pattern in _TOOLKITS for path in sorted(root.glob(pattern), reverse=True)]
-    return next((path for path in (*named, *usual) if path.is_dir()), None)
-
-
-def cann_version(home: Path) -> str:
-    """CANN's version as its installer wrote it, "" when it left none."""
-    for pattern, field in (
-        ("*-linux/ascend_*_install.info", r"version=(\S+)"),
-        ("ascend_*_install.info", r"version=(\S+)"),
-        ("version.cfg", r"\w+_(?:running|installed)_version=\[(?:[^:\]]*:)?([^\]:]+)\]"),
-        ("runtime/version.info", r"Version=(\S+)"),
-        ("version.info", r"Version=(\S+)"),
-    ):
-        for file in sorted(home.glob(pattern)):
-            if version := _field(file, field):
-                return version
-    return ""
-
-
 def set_env(home: Path | None) -> str:
     """The command that makes CANN known to a shell."""
     places = () if home is None else (home / "set_env.sh", home.parent / "set_env.sh")
@@ -70,14 +44,6 @@ def set_env(home: Path | None) -> str:
 def npu_files(devices: Path = Path("/dev")) -> list[Path]:
     """The device files of the NPUs, one a card: /dev/davinci0, …"""
     return sorted(path for path in devices.glob("davinci*") if path.name.removeprefix("davinci").isdigit())
-
-
-def _field(file: Path, pattern: str) -> str:
-    try:
-        found = re.search(rf"^\s*{pattern}", file.read_text(errors="replace"), re.MULTILINE)
-    except OSError:
-        return ""
-    return found[1] if found else ""
 
 
 def _cann(home: Path | None, wanted: bool) -> Fact:
@@ -111,7 +77,7 @@ def _sourced(environment: Mapping[str, str], home: Path | None, wanted: bool) ->
 def _version_file(roots: Sequence[Path], part: str) -> Fact:
     for root in roots:
         file = root / part / "version.info"
-        if version := _field(file, r"package_version=(\S+)") or _field(file, r"Version=(\S+)"):
+        if version := file_field(file, r"package_version=(\S+)") or file_field(file, r"Version=(\S+)"):
             return Fact(version)
     return Fact("none", absent=True)
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from attnet.apex import find as find_apex
+from attnet.base.apex import find as find_apex
+from attnet.base.device import KINDS
+from attnet.base.files import repository_root, resolve_path
+from attnet.base.host import usable_cores
 from attnet.doctor.fact import Fact, first_line, run_tool
-from attnet.host import VISIBLE, usable_cores
-from attnet.paths import repository_root, resolve_path
 
 _GIB = 2**30
 _CGROUP = Path("/sys/fs/cgroup")
@@ -99,7 +100,7 @@ def nvidia() -> dict[str, Fact]:
 
 def variables(environment: Mapping[str, str]) -> dict[str, Fact]:
     """Which cards may be seen, and the settings that are set."""
-    shown = {name: _visible(environment.get(name)) for name in VISIBLE.values()}
+    shown = {kind.visible: _visible(environment.get(kind.visible)) for kind in KINDS.values() if kind.visible}
     for name in _SETTINGS:
         if (value := environment.get(name)) is not None:
             why = _SLOW.get((name, value.strip()), "")

@@ -74,7 +74,7 @@ def _attempt(part: Callable[[], object]) -> object:
 
 def _is_mistake(error: Exception) -> bool:
     """Whether it is one that attnet raises on purpose: the user can mend it, and attnet itself works."""
-    from attnet.errors import AttnetError
+    from attnet.base.errors import AttnetError
 
     return isinstance(error, AttnetError)
 
@@ -92,19 +92,19 @@ def _lines(error: BaseException | None) -> list[str]:
 def _torch() -> dict[str, str]:
     import torch
 
-    from attnet import device
+    from attnet.base import device
 
     return {"version": torch.__version__} | device.builds()
 
 
 def _devices() -> list[dict[str, object]]:
-    from attnet import device as devices
+    from attnet.base import device as devices
 
-    return [{"kind": kind} | _attempt(lambda kind=kind: _cards(kind)) for kind in devices.DEVICE_TYPES]
+    return [{"kind": kind} | _attempt(lambda kind=kind: _cards(kind)) for kind in devices.KINDS]
 
 
 def _cards(kind: str) -> dict[str, object]:
-    from attnet import device as devices
+    from attnet.base import device as devices
 
     count = devices.count(kind)
     if not count:
@@ -120,14 +120,14 @@ def _cards(kind: str) -> dict[str, object]:
 
 
 def _config(data_path: str) -> object:
-    from attnet.config import TrainConfig
+    from attnet.engine.parameters import TrainConfig
 
     return TrainConfig(data_path=data_path) if data_path else TrainConfig()
 
 
 def _data(data_path: str) -> dict[str, str]:
-    from attnet.data import find_dataset
-    from attnet.paths import relative_to_root, resolve_path
+    from attnet.base.files import relative_to_root, resolve_path
+    from attnet.data.registry import find_dataset
 
     path = resolve_path(_config(data_path).data_path)
     found = find_dataset(path)
@@ -135,7 +135,7 @@ def _data(data_path: str) -> dict[str, str]:
 
 
 def _plan(data_path: str) -> list[str]:
-    from attnet.plan import make_plan
+    from attnet.engine.plan import make_plan
 
     plan = make_plan(_config(data_path))
     return plan.describe().splitlines()

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from attnet.base.device import KINDS
 from attnet.doctor import ascend, machine, probe
 from attnet.doctor.fact import Fact
-from attnet.host import VISIBLE
 
 _TOOLS = {"NPU": "npu-smi info", "GPU": "nvidia-smi"}
 
@@ -74,8 +74,8 @@ def device(found: Mapping, expected: bool) -> Fact:
         return Fact("none", absent=True)
     if kind == "NPU" and not probe.loads_backends(os.environ):
         return Fact("none", f"{probe.AUTOLOAD} keeps torch from loading torch_npu", f"`unset {probe.AUTOLOAD}`")
-    if VISIBLE[kind] in os.environ:
-        return Fact("none", f"the driver is here, but {VISIBLE[kind]} leaves no card", f"`unset {VISIBLE[kind]}`")
+    if (variable := KINDS[kind].visible) in os.environ:
+        return Fact("none", f"the driver is here, but {variable} leaves no card", f"`unset {variable}`")
     library = "CANN" if kind == "NPU" else "the CUDA of this torch"
     return Fact(
         "none", "the driver is here, but torch can use no card", f"update the driver to one that fits {library}"
@@ -92,7 +92,7 @@ def workbench(found: Mapping) -> dict[str, Fact]:
     elif data["found"]:
         cifar = Fact(data["found"])
     else:
-        cifar = Fact(f"none at {data['asked']}; `python -m attnet.download cifar10` fetches it", absent=True)
+        cifar = Fact(f"none at {data['asked']}; `attnet download cifar10` fetches it", absent=True)
     if isinstance(plan, list):
         ready = Fact("ready")
     else:

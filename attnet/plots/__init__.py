@@ -23,7 +23,7 @@ from attnet.plots.training import (
     plot_predictions,
     plot_ranks,
 )
-from attnet.plots.view import plot_look
+from attnet.plots.view import plot_look, plot_view
 
 __all__ = [
     "Picture",
@@ -60,4 +60,5 @@ __all__ = [
     "plot_signal",
     "plot_step_shares",
     "plot_top1",
+    "plot_view",
 ]

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from attnet.ablation.tables import budget_text, learned_by_heart, published_note
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, nothing
 from attnet.plots.performance import bare, check_kind
+from attnet.study.ask_table import budget_text, learned_by_heart, published_note
 
 Row = Mapping[str, Any]
 PAPER = "#FBF3E4"  # behind whatever was not measured here
@@ -29,7 +29,7 @@ def plot_ablation(record: Row) -> Figure:
     by heart. Diamonds on a yellow ground are published: another training, so their scale is their own.
 
     Args:
-        record: of `attnet.ablation.ablate`, or of a file of `python -m attnet.ablation`.
+        record: of `attnet.ablation.ablate`, or of a file of `attnet ablation`.
 
     Raises:
         ConfigError: a record of another kind.

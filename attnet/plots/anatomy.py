@@ -15,14 +15,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor, nn
 
-from attnet.anatomy import parts
-from attnet.errors import ConfigError
-from attnet.masks import attention_network, choose_modules
+from attnet.base.errors import ConfigError
+from attnet.masks.statistics import Signal
+from attnet.model.anatomy import parts
+from attnet.model.network import attention_network, choose_modules
+from attnet.model.reach import Field, receptive_field
 from attnet.plots.architecture import NETWORK
 from attnet.plots.drawing import Drawing
 from attnet.plots.figure import BLUE, GREY, ORANGE, RED, Picture
-from attnet.reach import Field, receptive_field
-from attnet.responses import Signal
 
 BRANCHES = {"pre": "#9CC9E6", "trunk": BLUE, "mask": ORANGE, "post": "#9CC9E6"}
 OUTSIDE = "#9A9A9A"
@@ -133,7 +133,7 @@ def plot_signal(found: Mapping[str, Mapping[str, Signal]]) -> Figure:
     """How strong the features are behind every attention module, and how much of the stage's entry is left in them.
 
     Args:
-        found: what `attnet.anatomy.signals` returns: a way of combining mask and trunk -> module -> `Signal`.
+        found: what `attnet.model.anatomy.signals` returns: a way of combining mask and trunk -> module -> `Signal`.
 
     The paper's reason for (1 + M)·T ("Attention Residual Learning"): masks between 0 and 1, multiplied again and
     again, make the features of deep layers ever weaker, and break the identity path of the residual units.

@@ -1,6 +1,6 @@
 """Diagrams of the network itself, drawn by walking the model object: residual units, attention modules, all of it.
 
-Every shape and count in them comes from the object (`attnet.anatomy`), so that a figure of a changed network shows
+Every shape and count in them comes from the object (`attnet.model.anatomy`), so that a figure of a changed network shows
 the change. Diagrams are laid out in inches, with letters of at least 8 points.
 """
 
@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from torch import nn
 
-from attnet.anatomy import activations, parts, shape_text
-from attnet.errors import ConfigError
-from attnet.layers import AttentionModule, MaskLevel
-from attnet.masks import attention_network, choose_modules
-from attnet.model import unwrap
+from attnet.base.errors import ConfigError
+from attnet.model.anatomy import activations, parts, shape_text
+from attnet.model.modules import AttentionModule, MaskLevel
+from attnet.model.network import attention_network, choose_modules, unwrap
+from attnet.model.units import ResidualUnit
 from attnet.plots.drawing import TALL, UNIT, Drawing, tint
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED
-from attnet.units import ResidualUnit
 
 # What each attention type does to the second convolution's output, and the range that gives.
 HEADS = {
@@ -57,7 +56,7 @@ def plot_residual_unit(unit_or_model: nn.Module) -> Figure:
         if not units:
             raise ConfigError(
                 f"plot_residual_unit: draws the pre-activation unit, and {attention_network(found).variant.label} "
-                "has none; its units are described in attnet.units, or by you"
+                "has none; its units are described in attnet.model.units, or by you"
             )
         changing = max((row for row in units if row[1].shortcut is not None), key=lambda row: row[1].conv2.stride)
         rows = [next(row for row in units if row[1].shortcut is None), changing]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from attnet.changes import check_comparable, mask_changes
-from attnet.masks import attention_maps
+from attnet.masks.changes import check_comparable, mask_changes
+from attnet.masks.reduce import attention_maps
 from attnet.plots.figure import BLUE, ORANGE, Picture, nothing
 from attnet.plots.masks import NO_MASKS
 from attnet.plots.sheet import (

@@ -12,10 +12,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from attnet.errors import ConfigError
-from attnet.evaluation import Evaluation
-from attnet.masks import attention_maps, attention_network
-from attnet.paths import resolve_path
+from attnet.base.errors import ConfigError
+from attnet.base.files import resolve_path
+from attnet.data.splits import Split
+from attnet.engine.evaluation import Evaluation
+from attnet.masks.reduce import attention_maps
+from attnet.model.network import attention_network
+from attnet.model.weights import load_weights
 from attnet.plots.figure import nothing
 from attnet.plots.masks import NO_MASKS
 from attnet.plots.sheet import (
@@ -36,8 +39,6 @@ from attnet.plots.sheet import (
     size_words,
     title_room,
 )
-from attnet.splits import Split
-from attnet.weights import load_weights
 
 
 def plot_masks_through_training(
@@ -47,7 +48,7 @@ def plot_masks_through_training(
 
     Args:
         model: the network the weights belong to; a copy of it is loaded, so its own weights stay as they are.
-        weights: checkpoint files in the order of the columns, for instance `attnet.checkpoint.epoch_files(folder)`.
+        weights: checkpoint files in the order of the columns, for instance `attnet.engine.run_folder.epoch_files(folder)`.
             A relative path starts at the repository root.
 
     Raises:

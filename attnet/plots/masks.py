@@ -3,7 +3,7 @@
 Everywhere `model` is a network of `attnet.build_model`, wrapped or not; `images` are uint8, or float in [0, 1],
 [N, 3, H, W]; `classes` name the outputs (without them: "class 3"). Titles give the predicted class and its softmax
 confidence; with the true `labels` they are green when right, and red with "is cat" when wrong. `part` and `reduction`
-are those of `attnet.masks.attention_maps`; a wrong one, or an unknown module, raises its ConfigError.
+are those of `attnet.masks.reduce.attention_maps`; a wrong one, or an unknown module, raises its ConfigError.
 
 Pictures that are compared share one scale and one colour bar: viridis for values of one sign, blue through white
 (zero) to red for both. Maps are drawn cell by cell as the module computes them; only overlays are smooth.
@@ -23,8 +23,10 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from attnet.errors import ConfigError
-from attnet.masks import attention_network, capture, choose_modules, reduce_channels, upsample
+from attnet.base.errors import ConfigError
+from attnet.masks.capture import capture
+from attnet.masks.reduce import reduce_channels, upsample
+from attnet.model.network import attention_network, choose_modules
 from attnet.plots.figure import nothing
 from attnet.plots.sheet import (
     BOTH_SIGNS,

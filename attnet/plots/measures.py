@@ -18,14 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from attnet.masks.statistics import MaskStatistics
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, nothing
-from attnet.responses import MaskStatistics
 
 if TYPE_CHECKING:
-    from attnet.comparison import Finding
-    from attnet.intervals import Interval
-    from attnet.interventions import Effect
-    from attnet.saliency import Curves
+    from attnet.base.intervals import Interval
+    from attnet.masks.compare import Finding
+    from attnet.masks.replace import Effect
+    from attnet.masks.saliency import Curves
 
 PURPLE, SKY = "#CC79A7", "#56B4E9"  # Okabe and Ito's, as those of figure.py
 _COLOURS = (BLUE, GREEN, PURPLE, RED, SKY, "black")
@@ -91,7 +91,7 @@ def plot_effects(effects: Sequence[Effect]) -> Figure:
     take only the places away, "zero" the whole mask. The untouched network's Top-1 stands in the title.
 
     Args:
-        effects: as `attnet.interventions.effects` gives them, the untouched network ("none") among them.
+        effects: as `attnet.masks.replace.effects` gives them, the untouched network ("none") among them.
     """
     untouched = next((effect.top1 for effect in effects if effect.module == "none"), None)
     effects = [effect for effect in effects if effect.module != "none"]

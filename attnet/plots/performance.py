@@ -1,4 +1,4 @@
-"""Figures of what `python -m attnet.benchmark` measures: parts of a step, growth, epochs.
+"""Figures of what `attnet benchmark` measures: parts of a step, growth, epochs.
 
 Each takes the object of the JSON file that the benchmark wrote; one of another kind raises a ConfigError.
 """
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from attnet.errors import ConfigError
+from attnet.base.errors import ConfigError
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, nothing
 
 Row = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""The roofline figure of what `python -m attnet.benchmark` measures."""
+"""The roofline figure of what `attnet benchmark` measures."""
 
 from __future__ import annotations
 

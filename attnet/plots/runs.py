@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, nothing
 from attnet.plots.performance import bare
-from attnet.report.rows import KINDS, Row
+from attnet.study.rows import KINDS, Row
 
 LINES = {"measured": "-", "rehearsal": "--", "simulated": ":"}
 # Shape and colour of each kind: no two can be taken for one another, in print either.

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from attnet.errors import ConfigError
-from attnet.masks import capture
+from attnet.base.errors import ConfigError
+from attnet.masks.capture import capture
 from attnet.plots.figure import GREEN, RED, Picture
 
 ONE_SIGN, BOTH_SIGNS = "viridis", "RdBu_r"

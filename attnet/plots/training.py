@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from attnet.evaluation import Evaluation
+from attnet.data.splits import Split
+from attnet.engine.evaluation import Evaluation
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, grid, nothing, show
-from attnet.splits import Split
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
@@ -74,13 +74,13 @@ def plot_curves(rows: Sequence[dict]) -> Figure:
     return figure
 
 
-def plot_per_class(per_class: dict[str, float]) -> Figure:
-    """Top-1 of each class, per cent, best first; at most the 40 worst of many classes. nan: a class without images."""
-    items = sorted(per_class.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])[:40]
+def plot_per_class(per_class: dict[str, float | None]) -> Figure:
+    """Top-1 of each class, per cent, best first; at most the 40 worst of many classes. None: a class without images."""
+    items = sorted(per_class.items(), key=lambda item: math.inf if item[1] is None else item[1])[:40]
     figure = Picture(figsize=(6, 0.6 + 0.27 * len(items)), layout="constrained")
     ax = figure.subplots()
-    bars = ax.barh([name for name, _ in items], np.nan_to_num([rate for _, rate in items]), color=BLUE, height=0.7)
-    labels = ["no images" if math.isnan(rate) else f"{rate:.1f}" for _, rate in items]
+    bars = ax.barh([name for name, _ in items], [rate or 0.0 for _, rate in items], color=BLUE, height=0.7)
+    labels = ["no images" if rate is None else f"{rate:.1f}" for _, rate in items]
     ax.bar_label(bars, labels, padding=3, fontsize=8)
     ax.set(xlabel="Top-1 (%)", xlim=(0, 108), ylim=(-0.6, len(items) - 0.4))
     if len(items) < len(per_class):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from attnet.masks.look import GRAD_CAM, Look, Looker, View, top_classes
+from attnet.masks.reduce import find_reduction
+from attnet.model.pretrained import Pretrained
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture
 from attnet.plots.masks import overlay
-from attnet.views import GRAD_CAM, Look, top_classes
 
 MAP = "viridis"
 _TITLES = {
@@ -17,6 +20,11 @@ _TITLES = {
     "input": "input of both branches",
     GRAD_CAM: "Grad-CAM",
 }
+
+
+def plot_view(network: Pretrained, view: View, image: Tensor, label: str = "") -> Figure:
+    """The picture of a view; `image` uint8 or float in [0, 1], [3, H, W]; `label` names its true class."""
+    return plot_look(Looker(network).look(image, view), label)
 
 
 def plot_look(look: Look, label: str = "") -> Figure:
@@ -50,11 +58,8 @@ def _verdict(label: str, right: bool) -> str:
 
 
 def _reduced(look: Look) -> str:
-    kind, _, number = look.view.reduction.partition(":")
-    if kind == "channel":
-        return f"channel {number} of {look.channels}"
-    names = {"mean": "mean", "max": "largest", "l2": "norm", "std": "deviation", "pca": "main component"}
-    return f"{names[kind]} of {look.channels} channels"
+    kind = find_reduction(look.view.reduction)
+    return f"{kind.words} of {look.channels}" + ("" if look.view.reduction.startswith("channel") else " channels")
 
 
 def _scale(figure: Figure, look: Look) -> None:

@@ -10,7 +10,7 @@ import types
 import torch
 from torch import nn
 
-from attnet.device import choose
+from attnet.base.device import choose
 
 HALF = choose().half_dtype  # float16, but on a CPU without float16 convolutions
 

@@ -1,0 +1,68 @@
+"""Errors that a user can mend, and how they are told.
+
+Each message names the parameter or file, its value, the rule and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+class AttnetError(ValueError):
+    """Base of every error that `attnet` raises on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(AttnetError):
+    """A parameter is unknown, of the wrong type, out of range, or at odds with another one."""
+
+
+class DataError(AttnetError):
+    """A data set is missing, damaged, unsafe to read, or not what its name says."""
+
+
+class WeightsError(AttnetError):
+    """A weights file cannot be read, or does not belong to the network it is loaded into."""
+
+
+class SaveError(AttnetError, OSError):
+    """A checkpoint could not be written; the ones before it are whole."""
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6, otherwise: str | None = None) -> str:
+    """What was probably meant, as part of a sentence; else `otherwise`, by default all that there is."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known are {', '.join(known)}" if otherwise is None else otherwise
+
+
+def in_sentences(main: Main) -> Main:
+    """`main(arguments) -> exit status` with a sentence in place of a traceback.
+
+    Status 2 for an AttnetError, a mistake that the user can mend, and 128 + the signal's number for a training that
+    was stopped and saved, as a shell says it.
+    """
+
+    @functools.wraps(main)
+    def told(arguments: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a log in another encoding is no reason to fail
+                stream.reconfigure(errors="replace")
+        try:
+            return main(arguments)
+        except AttnetError as error:
+            print(f"attnet: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as stop:
+            if not hasattr(stop, "signal_number"):  # a bare Ctrl-C: there was nothing to save
+                raise
+            print(f"attnet: {stop}", file=sys.stderr)
+            return 128 + stop.signal_number
+
+    return told

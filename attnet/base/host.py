@@ -1,0 +1,86 @@
+"""The machine around the cards: its processor, its memory, and how its C library hands memory out."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a card: `used` by tensors of this process, the most it used (`peak`), all there is (`total`).
+
+    A CPU's are this process's resident memory and the machine's. 0: not known.
+    """
+
+    used: int
+    peak: int
+    total: int
+
+
+# glibc's mallopt parameters (malloc.h) with the values for training and glibc's own defaults.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_TRAINING = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**28, _M_MMAP_MAX: 0}
+_DEFAULTS = {_M_TRIM_THRESHOLD: 2**17, _M_TOP_PAD: 2**17, _M_MMAP_MAX: 65536}
+
+
+@contextlib.contextmanager
+def kept_memory() -> Iterator[None]:
+    """Let glibc keep what is freed instead of giving every large tensor back to the system.
+
+    Getting the same pages again, zeroed, at each step costs time. Where the C library
+    is another one, nothing happens.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        mallopt, trim = libc.mallopt, libc.malloc_trim
+    except (OSError, AttributeError):
+        yield
+        return
+    try:
+        for parameter, value in _TRAINING.items():
+            mallopt(parameter, value)
+        yield
+    finally:
+        for parameter, value in _DEFAULTS.items():
+            mallopt(parameter, value)
+        trim(0)
+
+
+def process_memory() -> Memory:
+    """Resident memory of this process and memory of the machine, bytes."""
+    try:
+        # Linux's own count, since getrusage lets a process inherit the peak of the one which started it.
+        with open("/proc/self/status") as lines:
+            kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith("Vm")}
+        used, peak = 1024 * kilobytes["VmRSS"], 1024 * kilobytes["VmHWM"]
+    except (OSError, KeyError):
+        try:
+            import resource
+        except ImportError:  # Windows
+            return Memory(0, 0, 0)
+        used, peak = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Memory(used, peak, total)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,64 @@
+"""Notebooks as files: which parameters one takes, where they are, copying them."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import shutil
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attnet.base.errors import AttnetError, in_sentences
+from attnet.base.files import repository_root
+
+GATHERS = "TrainConfig.gather("  # in a notebook that takes every parameter of a training
+
+
+def parameter_names(cells: Sequence[Mapping[str, object]]) -> list[str] | None:
+    """The names that the cell tagged `parameters` sets, in order; None where no cell or several are tagged so."""
+    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", ())]
+    if len(tagged) != 1:
+        return None
+    names = []
+    for statement in ast.parse(source_of(tagged[0])).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+def trains(cells: Sequence[Mapping[str, object]]) -> bool:
+    """Whether a notebook takes every parameter of `TrainConfig`, in its parameters cell or not."""
+    return any(GATHERS in source_of(cell) for cell in cells if cell.get("cell_type") == "code")
+
+
+def source_of(cell: Mapping[str, object]) -> str:
+    """A cell's text, which a file holds as lines or as a whole."""
+    return "".join(cell["source"])
+
+
+def notebooks_home() -> Path:
+    """Where the notebooks are: in the checkout, else where the wheel was installed."""
+    here = repository_root() / "notebooks"
+    return here if here.is_dir() else Path(sysconfig.get_path("data")) / "share" / "attnet" / "notebooks"
+
+
+@in_sentences
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`attnet notebooks DIR`: copy them; none that is there already is written over."""
+    parser = argparse.ArgumentParser(prog="attnet notebooks", description="Copy the notebooks to a folder.")
+    parser.add_argument("folder", metavar="DIR", help="it is made where it is missing")
+    folder = Path(parser.parse_args(arguments).folder).expanduser()
+    found = sorted(notebooks_home().glob("*.ipynb"))
+    if not found:
+        raise AttnetError(f"{notebooks_home()}: no notebooks there; install attnet from a wheel or a checkout")
+    if there := [file.name for file in found if (folder / file.name).exists()]:
+        raise AttnetError(f"{folder}: {there[0]} is there already; give another folder, or take it away")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in found:
+            shutil.copy(file, folder)
+    except OSError as error:
+        raise AttnetError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
+    print(f"{len(found)} notebooks in {folder}; `jupyter lab {folder}` opens them")
+    return 0

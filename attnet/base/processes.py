@@ -1,0 +1,139 @@
+"""Processes: being asked to stop where everything can be saved, and starting others that end with us."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType, MappingProxyType
+from typing import TextIO
+
+from attnet.base import device
+from attnet.base.files import repository_root
+
+# How the message of a run that was stopped and saved begins.
+STOPPED = "stopped by"
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was stopped by a signal; everything is saved and the message says how to go on."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class StopSignal:
+    """Turns Ctrl-C and SIGTERM into a request to stop after the current step; a second Ctrl-C stops at once.
+
+    `number` is the signal that came, or None. Signals can only be caught in the main thread; elsewhere this does
+    nothing and Python's own handling stays.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __enter__(self) -> StopSignal:
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+
+# -- processes of our own -----------------------------------------------------------------------------------------
+
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
+# Looked up here, so that a new process has nothing left to do but the call.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def start(
+    words: Sequence[str],
+    log: TextIO | int,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    *,
+    threads: int = 0,
+    end_with_us: bool = True,
+) -> subprocess.Popen:
+    """`python WORDS` in a session of its own at the repository root, so that Ctrl-C here reaches it only as our
+    orderly request to stop.
+
+    Args:
+        words: what follows `python`.
+        log: where its output goes.
+        variables: set besides those of `environment`.
+        threads: OpenMP's, unless OMP_NUM_THREADS is set; 0: as it likes. They wait by spinning: more of them than
+            cores make each other many times slower.
+        end_with_us: on Linux, ask it to stop (SIGTERM) as soon as this process is gone, even by SIGKILL.
+    """
+    surroundings = environment() | dict(variables)
+    if threads:
+        surroundings.setdefault("OMP_NUM_THREADS", str(threads))
+    return subprocess.Popen(
+        [sys.executable, *words],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        env=surroundings,
+        cwd=repository_root(),
+        start_new_session=True,
+        preexec_fn=_end_with_parent if end_with_us and _PRCTL else None,
+    )
+
+
+def environment() -> dict[str, str]:
+    """The variables of a process of ours: it finds this very package, and devices as the user set them."""
+    variables = device.child_environment()
+    package, path = str(Path(__file__).parents[2]), variables.get("PYTHONPATH")
+    return variables | {"PYTHONPATH": os.pathsep.join([package, *([path] if path else [])])}
+
+
+def end(process: subprocess.Popen, grace: float) -> None:
+    """Ask a process to stop, give it `grace` seconds to save, then make sure; Ctrl-C shortens the wait."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(max(0.0, grace))
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+
+
+def how_it_ended(status: int) -> str:
+    """An exit status in words."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def _end_with_parent() -> None:
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        if os.path.isdir("/proc/self"):
+            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

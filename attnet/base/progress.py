@@ -1,0 +1,157 @@
+"""Showing a run while it goes: a bar and a live curve for somebody who looks, a line an epoch for a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Seconds between signs of life within one epoch, and between refreshes of the bar's loss (each waits for the device).
+HEARTBEAT, REFRESH = 120.0, 1.0
+READING = 15.0  # seconds between lines while files are read
+_T = TypeVar("_T")
+Draw = Callable[[list[dict]], object]
+
+
+def in_notebook() -> bool:
+    """Whether this process is a Jupyter kernel."""
+    return _kernel() is not None
+
+
+def somebody_looks() -> bool:
+    """True in JupyterLab and on a terminal; False under papermill, nbconvert, in CI and in pipes.
+
+    A front end with a person in front of it lets the kernel ask for input; headless runners do not.
+    """
+    kernel = _kernel()
+    if kernel is None:
+        return sys.stderr.isatty()
+    try:
+        return bool(kernel._allow_stdin)
+    except AttributeError:
+        return False
+
+
+def _kernel() -> object | None:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None)
+
+
+def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
+    """Hand `items` on, with a bar for somebody who looks, else a line on stderr where it takes long."""
+    if somebody_looks():
+        from tqdm.auto import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit="", dynamic_ncols=True, leave=False)
+        return
+    shown = time.perf_counter()
+    for done, item in enumerate(items, 1):
+        yield item
+        if (now := time.perf_counter()) - shown >= READING:
+            shown = now
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+
+def epoch_line(row: dict, epochs: int) -> str:
+    """One epoch's row of metrics.jsonl as a line."""
+    flipped = f" ({row['top1_flip']:.2f} % with mirror images)" if "top1_flip" in row else ""
+    return (
+        f"epoch {row['epoch']}/{epochs}  lr {row['lr']:g}  train_loss {row['train_loss']:.4f}  "
+        f"test_loss {row['test_loss']:.4f}  top1 {row['top1']:.2f} %{flipped}  {row['fps']:,.0f} images/s  "
+        f"{row['seconds']:.1f} s"
+    )
+
+
+class Progress:
+    """A line an epoch through `emit`, and a sign of life every two minutes within a long one."""
+
+    def __init__(self, emit: Callable[[str], None]) -> None:
+        self.emit = emit
+
+    def start(self, first_epoch: int, epochs: int, steps: int) -> None:
+        """Called once, before the first step; `first_epoch` is 1 unless the run was resumed."""
+        self.epochs, self.steps = epochs, steps
+
+    def begin_epoch(self, epoch: int, step: int) -> None:
+        """`step` steps of the epoch are done already (more than 0 only after a resume)."""
+        self.epoch, self.first_step = epoch, step
+        self.begun = self.shown = time.perf_counter()
+
+    def step(self, done: int, loss: Tensor) -> None:
+        """`done` steps of the epoch are done; `loss` is the last one's, on the device."""
+        now = time.perf_counter()
+        if now - self.shown >= HEARTBEAT and done < self.steps:
+            self.shown = now
+            left = (now - self.begun) / (done - self.first_step) * (self.steps - done)
+            self.emit(f"  epoch {self.epoch}: step {done} of {self.steps}, loss {loss:.4f}, {left:.0f} s left")
+
+    def end_epoch(self, rows: list[dict]) -> None:
+        """An epoch is tested; `rows` are all epochs so far."""
+        self.emit(epoch_line(rows[-1], self.epochs))
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class LiveProgress(Progress):
+    """A tqdm bar over the steps and, in a notebook, what `draw` makes of the epochs so far after each of them."""
+
+    def __init__(self, emit: Callable[[str], None], draw: Draw | None = None) -> None:
+        super().__init__(emit)
+        self.draw = draw
+
+    def start(self, first_epoch: int, epochs: int, steps: int) -> None:
+        from tqdm.auto import tqdm
+
+        super().start(first_epoch, epochs, steps)
+        self.bar = tqdm(total=epochs * steps, initial=(first_epoch - 1) * steps, unit="step", dynamic_ncols=True)
+        self.handle = None
+        if self.draw is not None and in_notebook():
+            from IPython.display import display
+
+            self.handle = display(display_id=True)
+
+    def begin_epoch(self, epoch: int, step: int) -> None:
+        super().begin_epoch(epoch, step)
+        self.bar.n = (epoch - 1) * self.steps + step
+        self.bar.set_description(f"epoch {epoch}/{self.epochs}")
+
+    def step(self, done: int, loss: Tensor) -> None:
+        now = time.perf_counter()
+        if now - self.shown >= REFRESH:
+            self.shown = now
+            self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self.bar.update()
+
+    def end_epoch(self, rows: list[dict]) -> None:
+        super().end_epoch(rows)
+        if self.handle is not None:
+            self.handle.update(self.draw(rows))
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def make_progress(kind: str, log: Callable[[str], None], draw: Draw | None = None) -> Progress:
+    """The progress display named by the parameter `progress`; every line also goes to `log`.
+
+    `draw` makes a picture of the rows of metrics.jsonl, to be shown in a notebook while they grow.
+    """
+    if kind == "auto":
+        kind = "live" if somebody_looks() else "lines"
+
+    def emit(line: str) -> None:
+        log(line)
+        if kind == "live":
+            from tqdm.auto import tqdm
+
+            tqdm.write(line)  # above the bar, not into it
+        elif kind == "lines":
+            print(line, flush=True)
+
+    return LiveProgress(emit, draw) if kind == "live" else Progress(emit)

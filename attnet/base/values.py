@@ -1,0 +1,293 @@
+"""Parameters as a class of fields, each with all that is true of it in its own entry; values from anywhere, checked.
+
+    @parameters
+    class Settings(Parameters):
+        lr: float = parameter(0.1, "learning rate", low=0)
+
+`Settings(lr="0.2")` brings text from a command line, a notebook or JSON into the field's type. Type checkers and
+editors see an ordinary keyword-only dataclass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import inspect
+import json
+import textwrap
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from typing_extensions import Self, dataclass_transform
+
+from attnet.base.errors import ConfigError, nearest
+
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is true of a parameter besides its type and default.
+
+    Attributes:
+        help: a line for the command line, the notebooks and error messages.
+        choices: the only values, if not empty; any case is accepted.
+        true: the choice that True means; False then means "off".
+        low, high: bounds of a number.
+        counts: text as "1,2,3", also given as a list.
+        recipe: what it is in the document's recipe, where recipes decide it (its default is None then).
+        decides: "always": it decides the result and may not change while a run goes on. "start": it decides the
+            result when it is set from the start, and may change later. "never": where and how the run is done.
+        here: of this process; a run that is resumed takes the value given now, whatever it was begun with.
+        weights: what the record of given weights says is taken where it is left open: "always", "options" (always, if
+            the network is the recorded one), or in an "evaluation" alone.
+        only_with_weights: it means something with given weights alone.
+        sweep: each run of a sweep has its own; the word says what to give the sweep instead, "" nothing.
+        also: names under which people know it from elsewhere.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    true: str = ""
+    low: float | None = None
+    high: float | None = None
+    counts: bool = False
+    recipe: object = None
+    decides: str = "always"
+    here: bool = False
+    weights: str = ""
+    only_with_weights: bool = False
+    sweep: str | None = None
+    also: tuple[str, ...] = ()
+
+
+def parameter(default: Any, help: str, *, choices: Sequence[str] = (), **others: Any) -> Any:
+    """A field of a class of `parameters`; `others` as the attributes of `Facts`."""
+    facts = Facts(help, choices=tuple(choices), **others)
+    return dataclasses.field(default=default, metadata={"facts": facts})
+
+
+def facts(spec: dataclasses.Field) -> Facts:
+    """What is true of a parameter."""
+    return spec.metadata["facts"]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(parameter,))
+def parameters(cls: type[_T]) -> type[_T]:
+    """A keyword-only frozen dataclass whose values are brought into their types and checked when it is created."""
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    assign = made.__init__
+
+    @functools.wraps(assign)
+    def create(self: Parameters, **given: object) -> None:
+        known = made.fields()
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"unknown parameter {name!r}: {made.meant(name)}")
+        assign(self, **{name: checked(known[name], made.kinds(name), value) for name, value in given.items()})
+        self.check()
+
+    # An inspector is to see the names, types and defaults of the fields, not `**given`.
+    signature = inspect.signature(assign)
+    shown = [signature.parameters[name] for name in ("self", *made.fields())]
+    create.__signature__ = signature.replace(parameters=shown)
+    made.__init__ = create
+    return made
+
+
+class Parameters:
+    """Base of a class of `parameters`.
+
+    Raises:
+        ConfigError: naming the parameter, its value, the rule, and for an unknown name the one that was meant.
+    """
+
+    def __init__(self, **given: object) -> None: ...
+
+    def check(self) -> None:
+        """ConfigError where values contradict each other."""
+
+    @classmethod
+    def fields(cls) -> dict[str, dataclasses.Field]:
+        """Name -> field: those of the class itself in order, then those that it inherits."""
+        every = {spec.name: spec for spec in dataclasses.fields(cls)}
+        own = [name for name in vars(cls).get("__annotations__", ()) if name in every]
+        return {name: every[name] for name in (*own, *every)}
+
+    @classmethod
+    def kinds(cls, name: str) -> tuple[type, ...]:
+        """The types a parameter may have, without None: `int | None` -> (int,)."""
+        hint = _type_hints(cls)[name]
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        return tuple(t for t in options if t is not type(None))
+
+    @classmethod
+    def named(cls, **wanted: object) -> tuple[str, ...]:
+        """The parameters of which these facts are true: `named(decides="never")`."""
+        return tuple(n for n, f in cls.fields().items() if all(getattr(facts(f), k) == v for k, v in wanted.items()))
+
+    @classmethod
+    def meant(cls, name: str) -> str:
+        """What an unknown name probably means, as part of a sentence."""
+        folded = name.lower().replace("-", "_")
+        known = {other: field for field, spec in cls.fields().items() for other in facts(spec).also}
+        return f"did you mean {known[folded]!r}?" if folded in known else nearest(name, cls.fields())
+
+    @classmethod
+    def default_text(cls, name: str) -> str:
+        """The default of a parameter as help texts show it."""
+        default = cls.fields()[name].default
+        return repr(default) if isinstance(default, str) else f"{default}"
+
+    @classmethod
+    def gather(cls, namespace: Mapping[str, object]) -> Self:
+        """From the variables of a notebook: `TrainConfig.gather(globals())`.
+
+        Every variable named like a parameter is taken, whether it stands in the parameters cell or was injected by
+        `papermill -p`. A simple variable whose name is nearly a parameter's is taken for a slip of the pen.
+        """
+        known = cls.fields()
+        aliases = {other for spec in known.values() for other in facts(spec).also}
+        for name, value in namespace.items():
+            simple = value is None or isinstance(value, bool | int | float | str)
+            if simple and not name.startswith("_") and name not in known:
+                hint = cls.meant(name) if name in aliases else nearest(name, known, cutoff=0.85, otherwise="")
+                if hint:
+                    raise ConfigError(f"unknown parameter {name!r}: {hint}")
+        return cls(**{name: namespace[name] for name in known if name in namespace})
+
+    def replace(self, **changes: object) -> Self:
+        """A copy with some parameters changed."""
+        return type(self)(**{**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, object]:
+        """Name -> value, ready for JSON."""
+        return {name: getattr(self, name) for name in self.fields()}
+
+    def given(self) -> dict[str, object]:
+        """Name -> value of what is not at its default."""
+        return {name: value for name, value in self.to_dict().items() if value != self.fields()[name].default}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a JSON file that holds `to_dict`."""
+        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+
+    def flags(self) -> list[str]:
+        """The command-line words that give these values: every parameter that is not at its default."""
+        return [word for name, value in self.given().items() for word in (f"--{name}", str(value))]
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str] | None = None, **about: str) -> Self:
+        """From command-line flags, one a parameter; `--help` explains each. `about`: see `parse_given`."""
+        return cls(**cls.parse_given(arguments, **about))
+
+    @classmethod
+    def parse_given(
+        cls, arguments: Sequence[str] | None = None, prog: str = "attnet train", description: str = ""
+    ) -> dict[str, str]:
+        """Name -> value, as text, of the parameters among command-line flags.
+
+        Args:
+            arguments: words; None: those of this process.
+            prog, description: for `--help`.
+        """
+        parser = argparse.ArgumentParser(
+            prog=prog, description=description, allow_abbrev=False, formatter_class=WholeWords
+        )
+        for name, spec in cls.fields().items():
+            kinds = "|".join(kind.__name__ for kind in cls.kinds(name))
+            text = f"{facts(spec).help} (default {cls.default_text(name)})".replace("%", "%%")
+            parser.add_argument(f"--{name}", metavar=kinds, default=argparse.SUPPRESS, help=text)
+        known, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            flag = unknown[0].split("=")[0].lstrip("-")
+            if unknown[0].startswith("--") and flag not in cls.fields():
+                raise ConfigError(f"unknown parameter {flag!r}: {cls.meant(flag)}")
+            raise ConfigError(f"unexpected argument {unknown[0]!r}; every parameter is --name value, see --help")
+        return vars(known)
+
+
+class WholeWords(argparse.HelpFormatter):
+    """Help whose paths are not broken at their hyphens, so that they can be copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+@functools.cache
+def _type_hints(cls: type) -> dict[str, object]:
+    return typing.get_type_hints(cls)
+
+
+# -- one value ---------------------------------------------------------------------------------------------------
+
+
+def checked(spec: dataclasses.Field, kinds: tuple[type, ...], value: object) -> object:
+    """The value of a parameter in one of its types, `kinds`, by its facts.
+
+    Raises:
+        ConfigError: naming the parameter, the value and what is needed.
+    """
+    rules = facts(spec)
+    if value is None and spec.default is None:
+        return None
+    if rules.counts:
+        return _counts(spec.name, value)
+    if rules.true and (switch := _converted(value, bool)) is not None:
+        return rules.true if switch else "off"
+    converted = next((c for c in (_converted(value, kind) for kind in kinds) if c is not None), None)
+    low, high = rules.low, rules.high
+    number = isinstance(converted, int | float) and not isinstance(converted, bool)
+    if converted is None or (float in kinds and isinstance(converted, str) and converted != "dynamic"):
+        raise ConfigError(f"{spec.name}={value!r}: {_rule(kinds, rules)} is needed ({rules.help})")
+    if number and not ((low is None or converted >= low) and (high is None or converted <= high)):
+        raise ConfigError(f"{spec.name}={value!r}: {_rule(kinds, rules)} is needed ({rules.help})")
+    if rules.choices:
+        match = next((c for c in rules.choices if c.lower() == str(converted).lower()), None)
+        if match is None:
+            raise ConfigError(f"{spec.name}={value!r}: choose one of {', '.join(rules.choices)}")
+        return match
+    return converted
+
+
+def _counts(name: str, value: object) -> str:
+    """ "1,2,3" from itself or from a sequence of whole numbers."""
+    parts = value if isinstance(value, list | tuple) else str(value).strip("()[] ").split(",")
+    counts = [_converted(part, int) for part in parts]
+    if None in counts:
+        raise ConfigError(f"{name}={value!r}: whole numbers with commas between are needed, as 1,2,3")
+    return ",".join(map(str, counts))
+
+
+def _converted(value: object, kind: type) -> object | None:
+    """`value` as `kind` when nothing is lost by it: "3" and 3 are whole numbers, 3.5 and True are not."""
+    text = str(value).strip()
+    if kind is bool:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower())
+    if isinstance(value, bool):
+        return None
+    if kind is str:
+        return str(value) if isinstance(value, str | Path) else None
+    try:
+        number = float(text)
+        if kind is float:
+            return number if number == number and abs(number) != float("inf") else None
+        if number != int(number):
+            return None
+        return int(number) if "." in text or "e" in text.lower() else int(text)  # a float holds 53 bits only
+    except (ValueError, OverflowError):
+        return None
+
+
+def _rule(kinds: tuple[type, ...], rules: Facts) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    low, high = rules.low, rules.high
+    bounds = [f"at least {low}"] if low is not None else []
+    bounds += [f"at most {high}"] if high is not None else []
+    other = ' or "dynamic"' if float in kinds and str in kinds else ""
+    return " ".join([names[kinds[0]], *([" and ".join(bounds)] if bounds else [])]) + other

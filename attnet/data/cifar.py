@@ -1,0 +1,240 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009), read and checked.
+
+Both are Python pickles, and those run code when read carelessly. Here they go through an unpickler that knows numpy
+arrays and nothing else, and every count, shape and label is checked. An archive is read as it is: nothing is unpacked
+to disk.
+"""
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from attnet.base.errors import DataError
+from attnet.data.splits import Dataset, Split
+
+TRAIN, TEST, PIXELS = 50_000, 10_000, 3 * 32 * 32  # images of either set; numbers in an image
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one CIFAR set lies on disk; CIFAR-100 holds two, by its 100 classes and by their 20 superclasses."""
+
+    name: str
+    classes: int
+    folder: str
+    labels_key: str
+    names_key: str
+    md5: dict[str, str]  # of the original files; the first holds the class names, the last the test images
+
+    @property
+    def original(self) -> str:
+        """What attnet.data.download calls it."""
+        return self.name.removesuffix("_coarse")
+
+    @property
+    def archive(self) -> str:
+        return f"cifar-{self.original.removeprefix('cifar')}-python.tar.gz"
+
+    @property
+    def fetch(self) -> str:
+        return f"`attnet download {self.original}` fetches the original"
+
+
+_MD5_10 = {
+    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+_MD5_100 = {
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+}
+_LAYOUTS = {
+    "cifar10": _Layout("cifar10", 10, "cifar-10-batches-py", "labels", "label_names", _MD5_10),
+    "cifar100": _Layout("cifar100", 100, "cifar-100-python", "fine_labels", "fine_label_names", _MD5_100),
+    "cifar100_coarse": _Layout(
+        "cifar100_coarse", 20, "cifar-100-python", "coarse_labels", "coarse_label_names", _MD5_100
+    ),
+}
+NAMES = tuple(_LAYOUTS)
+
+
+def load(source: Path, name: str, size: int) -> Dataset:
+    """Read one of NAMES from what `find` found: uint8 [N, 3, 32, 32] in RGB, int64 labels [N]; `size` does not matter.
+
+    Files that differ from the originals only warn (UserWarning, and `Dataset.warnings`), because preprocessed copies
+    are legitimate.
+
+    Raises:
+        DataError: anything missing, damaged, unsafe or of the wrong shape.
+    """
+    layout = _LAYOUTS[name]
+    meta, *batches, last = layout.md5
+    step = TRAIN // len(batches)
+    rows = {file: slice(i * step, (i + 1) * step) for i, file in enumerate(batches)}
+    rows[last] = slice(TRAIN, TRAIN + TEST)
+    images, labels = np.empty((TRAIN + TEST, PIXELS), np.uint8), np.empty(TRAIN + TEST, np.int64)
+    classes: tuple[str, ...] = ()
+    altered, missing = [], dict(layout.md5)
+    for file, blob in _files(source, layout):
+        if hashlib.md5(blob, usedforsecurity=False).hexdigest() != layout.md5[file]:
+            altered.append(file)
+        try:
+            content = _unpickle(blob)
+            if file == meta:
+                classes = _class_names(content, layout)
+            else:
+                images[rows[file]], labels[rows[file]] = _batch(content, layout, len(labels[rows[file]]))
+        except DataError as error:
+            raise DataError(f"{source}/{file} {error}. Remove it; {layout.fetch}") from error.__cause__
+        missing.pop(file, None)
+    if missing:
+        raise DataError(f"{source} lacks {', '.join(missing)} of {', '.join(layout.md5)}; {layout.fetch}")
+
+    note = ""
+    if altered:
+        differ = f"{len(altered)} of {len(layout.md5)} files differ from the originals by md5"
+        note = f"{source}: {differ} ({', '.join(altered)}). Fine if preprocessed; if not, {layout.fetch}"
+        warnings.warn(note, UserWarning, stacklevel=3)
+    pictures, answers = torch.from_numpy(images).view(-1, 3, 32, 32), torch.from_numpy(labels)
+    splits = Split(pictures[:TRAIN], answers[:TRAIN]), Split(pictures[TRAIN:], answers[TRAIN:])
+    return Dataset(*splits, classes, name, str(source), (note,) if note else ())
+
+
+def find(data_path: str | Path, name: str) -> Path | None:
+    """The folder or archive of the set at `data_path`, or None when there is nothing.
+
+    `data_path` may be the set's folder (under any name), the folder that holds it or its `.tar.gz`, or a
+    `.tar.gz`. The path of a set's folder also finds what lies beside it, so one path serves packed and unpacked,
+    CIFAR-10 and CIFAR-100. A folder that lacks files gives way to an archive: an interrupted unpacking may have
+    left it.
+    """
+    layout, path = _LAYOUTS[name], Path(data_path).expanduser()
+    if path.is_file():
+        return path if path.name.endswith((".tar.gz", ".tgz")) else None
+    homes = [path, path.parent] if path.name in {other.folder for other in _LAYOUTS.values()} else [path]
+    places = [path, *(home / layout.folder for home in homes)]
+    held = {place: sum((place / file).is_file() for file in layout.md5) for place in places}
+    # Any folder may hold something called "test": without the set's own name, it takes two files.
+    folders = [f for f, files in held.items() if files >= (1 if f.name == layout.folder else 2)]
+    whole = [f for f in folders if held[f] == len(layout.md5)]
+    archives = [home / layout.archive for home in homes if (home / layout.archive).is_file()]
+    return next(iter(whole + archives + folders), None)
+
+
+def absent(data_path: str | Path | None, name: str) -> tuple[str, str]:
+    """What is needed at the path, and how to get it, as parts of a sentence."""
+    layout = _LAYOUTS[name]
+    return f"the folder {layout.folder} ({', '.join(layout.md5)}) or {layout.archive}", layout.fetch
+
+
+def _files(source: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the set's files, from a folder or straight out of the compressed archive."""
+    try:
+        if source.is_dir():
+            for file in layout.md5:
+                if (source / file).is_file():
+                    yield file, (source / file).read_bytes()
+            return
+        with gzip.open(source) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                path = PurePosixPath(member.name)
+                if member.isfile() and path.name in layout.md5 and path.parent.name in (layout.folder, ""):
+                    yield path.name, archive.extractfile(member).read()
+            while stream.read(1 << 20):  # gzip compares its checksum only at the very end
+                pass
+    except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
+        what = f"damaged, perhaps half a download ({source.stat().st_size:,} bytes; {error})"
+        raise DataError(f"{source} is {what}. Remove it; {layout.fetch}") from error
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error}); check its permissions") from error
+
+
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """In place of numpy's `_frombuffer`, for arrays pickled with protocol 5 (Python 3.14's default)."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+_ALLOWED = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+_ALLOWED["_codecs", "encode"] = lambda text, _: text.encode("latin1")  # how Python 3 writes bytes for Python 2
+for _core in ("numpy.core", "numpy._core"):  # the names of numpy 1 and of numpy 2
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            rule = "only numpy arrays, lists, numbers and text are read"
+            raise DataError(f"asks for {module}.{name}, which could run code; {rule}: do not trust this file")
+        return _ALLOWED[module, name]
+
+
+def _unpickle(blob: bytes) -> dict[str, Any]:
+    """The dict in a pickle of Python 2 (its strings stay bytes: quickest) or Python 3, with keys as str."""
+    try:
+        content = _Unpickler(io.BytesIO(blob), encoding="bytes").load()
+    except DataError:
+        raise
+    except Exception as error:  # damaged bytes can raise anything, from EOFError to MemoryError
+        raise DataError(f"is damaged or cut short ({len(blob):,} bytes; {error!r})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"holds a {type(content).__name__} where a dict is expected")
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): content[key] for key in content}
+
+
+def _get(content: dict[str, Any], key: str, layout: _Layout) -> Any:
+    if key not in content:
+        raise DataError(f"has no `{key}`, only {sorted(content)}: not a file of {layout.name}")
+    return content[key]
+
+
+def _batch(content: dict[str, Any], layout: _Layout, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels, uint8 [rows, 3072] (the red plane line by line, then green, blue), and labels, int [rows]."""
+    key = layout.labels_key
+    data, labels = _get(content, "data", layout), _get(content, key, layout)
+    kind = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
+    if kind != np.uint8:
+        raise DataError(f"has pixels in `data` of type {kind}; they must be a numpy array of uint8")
+    if data.ndim != 2 or data.shape[1] != PIXELS:
+        raise DataError(f"has `data` of shape {data.shape}; 32x32 RGB images, one a row, are (n, {PIXELS})")
+    if len(data) != rows:
+        raise DataError(f"holds {len(data):,} images where {rows:,} are expected")
+    try:
+        labels = np.asarray(labels)
+    except ValueError as error:  # lists of unequal length
+        raise DataError(f"has no whole numbers in `{key}` ({error})") from error
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(f"has `{key}` of {labels.dtype} {labels.shape}; it must be one whole number an image")
+    if len(labels) != rows:
+        raise DataError(f"has {len(labels):,} `{key}` for {rows:,} images")
+    wrong = np.flatnonzero((labels < 0) | (labels >= layout.classes))
+    if wrong.size:
+        bad = f"{labels[wrong[0]]} at position {wrong[0]}, {wrong.size:,} such in all"
+        raise DataError(f"has `{key}` outside 0 to {layout.classes - 1} ({bad})")
+    return data, labels
+
+
+def _class_names(content: dict[str, Any], layout: _Layout) -> tuple[str, ...]:
+    names = _get(content, layout.names_key, layout)
+    if isinstance(names, list):
+        names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
+        if all(isinstance(name, str) for name in names) and len(names) == len(set(names)) == layout.classes:
+            return tuple(names)
+    raise DataError(f"must give {layout.classes} different names in `{layout.names_key}`, not {names!r:.80}")

@@ -1,0 +1,136 @@
+"""Measuring a network on a test set: loss, Top-1, per-class accuracy, confusion matrix, the mistakes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnet.base.errors import AttnetError
+from attnet.data.batches import TestBatches
+from attnet.engine.plan import Plan
+from attnet.model.folding import folded
+from attnet.model.network import evaluating, memory_format
+from attnet.model.variants import build_model, study_options
+
+if TYPE_CHECKING:
+    from attnet.model.weights import Weights
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outputs of a network on a split, in the split's order, on the CPU.
+
+    `logits` float32 [N, K], `labels` int64 [N]; everything else follows from them. `mirrored`, where it was asked
+    for, are the logits of the mirror images.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    mirrored: Tensor | None = None
+
+    @property
+    def predictions(self) -> Tensor:
+        """The class with the largest logit, int64 [N]."""
+        return self.logits.argmax(dim=1)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats."""
+        return F.cross_entropy(self.logits.double(), self.labels).item()
+
+    @property
+    def top1(self) -> float:
+        """Share of right predictions, per cent."""
+        return 100 * (self.predictions == self.labels).double().mean().item()
+
+    @property
+    def top1_flip(self) -> float:
+        """Top-1 of the logits averaged over image and mirror image (test-time averaging), per cent."""
+        if self.mirrored is None:
+            raise AttnetError("top1_flip: the mirror images were not tested; evaluate with mirror=True (test_flip)")
+        return Evaluation((self.logits + self.mirrored) / 2, self.labels, self.classes).top1
+
+    @property
+    def confusion(self) -> Tensor:
+        """How many images of class i were taken for class j: int64 [K, K] at [i, j]."""
+        k = self.logits.shape[1]
+        return (self.labels * k + self.predictions).bincount(minlength=k * k).view(k, k)
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """Top-1 of each class, per cent; None for a class without images."""
+        table = self.confusion[: len(self.classes), :].double()
+        rates = (100 * table.diagonal() / table.sum(dim=1)).tolist()
+        return {name: None if rate != rate else rate for name, rate in zip(self.classes, rates, strict=True)}
+
+    def mistakes(self, n: int) -> Tensor:
+        """Indices of the `n` wrong predictions the network was surest of, surest first: int64 [<= n]."""
+        confidence = self.logits.softmax(dim=1).amax(dim=1)
+        confidence[self.predictions == self.labels] = -1
+        order = confidence.argsort(descending=True)
+        return order[: min(n, int((confidence >= 0).sum()))]
+
+
+def evaluate(
+    model: nn.Module,
+    batches: TestBatches,
+    classes: tuple[str, ...],
+    *,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    input_dtype: torch.dtype = torch.float32,
+    mirror: bool = False,
+) -> Evaluation:
+    """Run `model` in evaluation mode over `batches`; the mode of its every part is put back afterwards.
+
+    `mirror`: over the mirror images as well. Results stay on the device until the end: one transfer for the whole
+    set.
+    """
+    logits, mirrored, layout = [], [], memory_format(model)
+    with evaluating(model), autocast():
+        for batch in batches:
+            images = batch.images.to(input_dtype, memory_format=layout)
+            logits.append(model(images))
+            if mirror:
+                mirrored.append(model(images.flip(3)))
+
+    def together(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts).float().cpu() if parts else torch.empty(0, len(classes))
+
+    return Evaluation(together(logits), batches.labels.cpu(), classes, together(mirrored) if mirror else None)
+
+
+def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Tensor] | None = None) -> Evaluation:
+    """Evaluate weights on the plan's test images, in float32.
+
+    Args:
+        plan: an evaluation's, or a training's whose network the weights are.
+        weights: ours or a reference checkpoint, file or state dict; None: the plan's own. An .onnx file of
+            `attnet export` is run by onnxruntime on the CPU.
+
+    Raises:
+        WeightsError: weights that do not fit the plan's network.
+    """
+    from attnet.model.weights import Weights, load_weights
+
+    config, weights = plan.config, plan.weights if weights is None else weights
+    opened = Weights.open(weights) if isinstance(weights, str | Path) else weights
+    classes, mirror = plan.dataset.classes, config.test_flip
+    if isinstance(opened, Weights) and opened.is_graph:
+        from attnet.model.formats import OnnxNetwork
+
+        plain = dataclasses.replace(plan, colour=None)  # the graph standardises them itself
+        return evaluate(OnnxNetwork(opened.path), plain.test_batches(), classes, mirror=mirror)
+    model = build_model(config.model, config.num_classes, **study_options(config.to_dict()))
+    load_weights(model, opened)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    model.to(plan.device.torch_device, memory_format=layout)
+    return evaluate(folded(model), plan.test_batches(), classes, mirror=mirror)

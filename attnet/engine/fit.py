@@ -1,0 +1,114 @@
+"""From a configuration to a result: `fit` plans, opens the run folder, trains, on one card or as one of many."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from attnet.base.errors import ConfigError, in_sentences
+from attnet.base.progress import Draw, make_progress
+from attnet.engine.distributed import World, is_watched, redirect_output
+from attnet.engine.loop import Trainer
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import Plan, make_plan
+from attnet.engine.run_folder import CONFIG, Result, RunFolder, check_same_run, inherit, new_run, run_to_resume
+
+
+def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
+    """Train (or, with is_train=False, only evaluate) as `config` says.
+
+    Args:
+        config: the parameters, or the plan that `attnet.make_plan` made of them: then nothing is read or said twice.
+        draw: makes a picture of the epochs so far, which a notebook shows while they grow.
+
+    Returns:
+        The result; the run folder `Result.output_dir` holds config.json, metrics.jsonl, last.pt, best.pt,
+        log.txt and result.json.
+
+    Raises:
+        AttnetError: before anything is written, when configuration, data or weights do not work.
+        TrainingInterrupted: after Ctrl-C or SIGTERM; saved, and the message says how to continue.
+    """
+    world, shown = World.from_environment(), isinstance(config, Plan)
+    plan = config if shown else plan_run(world.fit_to(config))
+    world.fit_to(plan.config)
+    with plan.device.working(), world.joined(plan.device):
+        trainer = Trainer(plan, world)  # before the folder: what cannot start leaves nothing behind
+        try:
+            with _folder_of_all(plan, world) as folder:
+                progress = make_progress(plan.config.progress if world.is_main else "none", folder.log, draw)
+                for line in plan.describe().splitlines():
+                    (folder.log if shown else progress.emit)(line)
+                return trainer.run(folder, progress, plan.resumed is not None)
+        finally:
+            trainer.train_step.let_go()
+
+
+def resuming(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
+    """With `resume` the configuration that the interrupted run goes on with, and its folder; else as it is.
+
+    Raises:
+        ConfigError: `resume` names no interrupted run.
+    """
+    resumed = run_to_resume(config)
+    return (config, None) if resumed is None else (inherit(TrainConfig.load(resumed / CONFIG), config), resumed)
+
+
+def plan_run(config: TrainConfig) -> Plan:
+    """The plan of what `fit` will do: with `resume` what is left of the interrupted run, as it was begun.
+
+    Raises:
+        AttnetError: as `make_plan` and `resuming`, and where a resumed run was begun with other parameters.
+    """
+    config, resumed = resuming(config)
+    plan = make_plan(config)
+    if resumed is None:
+        return plan
+    check_same_run(TrainConfig.load(resumed / CONFIG), plan.config)
+    return dataclasses.replace(plan, resumed=resumed)
+
+
+@contextlib.contextmanager
+def _folder_of_all(plan: Plan, world: World) -> Iterator[RunFolder]:
+    """The run folder, which rank 0 holds; the other ranks only read it. A refusal stops all ranks alike."""
+    folder, answer = None, None
+    if world.is_main:
+        try:
+            folder = new_run(plan.config) if plan.resumed is None else RunFolder(plan.resumed)
+            answer = folder.path
+        except ConfigError as error:
+            answer = error
+    answer = world.broadcast(answer)
+    if isinstance(answer, ConfigError):
+        raise answer
+    if folder is None:
+        yield RunFolder(answer, held=False)
+        return
+    with folder:
+        yield folder
+
+
+@in_sentences
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`attnet train`: every parameter of `TrainConfig` is a flag.
+
+    With `--device_num` above 1 it starts itself through torchrun, a process a card; under torchrun it is one of them.
+    Exit status 0, 2 for a mistake in the parameters or data, 128 + signal.
+    """
+    redirect_output()
+    world = World.from_environment()
+    config = TrainConfig.parse(arguments, description="Train a residual attention network.")
+    if config.device_num > 1 and world.size == 1:
+        from attnet.engine.launch import launch
+
+        result = launch(config)
+    else:
+        result = fit(config)
+    if world.is_main and not is_watched():  # else `attnet.launch` shows the result
+        fps = "" if result.fps is None else f", {result.fps:,.0f} images/s"
+        print(f"Top-1 {result.top1:.2f} % ({result.kind}), {result.epochs} epochs{fps}")
+        print(f"{result.model} on {result.dataset}, {result.amp}, {result.device}, batch {result.batch_size}")
+        print(f"run folder: {result.output_dir}")
+    return 0

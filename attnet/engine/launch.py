@@ -1,0 +1,214 @@
+"""Training on several cards from a notebook cell or a shell: torchrun started, watched, streamed and ended.
+
+    result = attnet.launch(attnet.TrainConfig(device_num=8, …))
+    attnet train --device_num 8 …
+
+Nothing is forked, so it works from a kernel that has used its cards already. A launcher of another kind is a class
+beside `Torchrun`, and its line in LAUNCHERS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from attnet.base import device as devices
+from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
+from attnet.base.progress import Draw, LiveProgress, make_progress
+from attnet.engine.distributed import LAUNCHER, LOG_DIR
+from attnet.engine.fit import resuming
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import Plan, decide
+from attnet.engine.run_folder import CONFIG, METRICS, Result, is_finished, new_run
+
+POLL = 0.2  # seconds between looks at the log
+GRACE = 45.0  # seconds that ranks have to save and end; torchrun itself allows 30
+SHOWN_LINES = 15
+
+
+class LaunchError(AttnetError):
+    """A rank failed for good; the message holds its last lines and where its log lies."""
+
+
+class Torchrun:
+    """torchrun on this machine, `device_num` / `nnodes` processes; on each machine of several the same."""
+
+    # With several machines, ranks that are brought back meet in a new store, free of their dead predecessors'
+    # addresses.
+    FRESH_STORE: ClassVar[dict[str, str]] = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What is set besides this process's environment."""
+        return self.FRESH_STORE if self.config.nnodes > 1 else {}
+
+    def arguments(self, folder: Path) -> list[str]:
+        """What follows `torchrun` on the command line for this run folder.
+
+        Raises:
+            ConfigError: cards that do not divide among the machines, or no meeting point for several machines.
+        """
+        config = self.config
+        if config.device_num % config.nnodes:
+            raise ConfigError(
+                f"device_num={config.device_num}: {config.nnodes} machines cannot share them evenly; "
+                "give a multiple of nnodes"
+            )
+        if config.node_rank >= config.nnodes:
+            raise ConfigError(f"node_rank={config.node_rank}: machines are numbered 0 to {config.nnodes - 1} (nnodes)")
+        where = ["--standalone"]
+        if config.nnodes > 1:
+            if not config.dist_url:
+                raise ConfigError(f"nnodes={config.nnodes}: give dist_url=HOST:PORT of machine 0, where all meet")
+            endpoint = config.dist_url.removeprefix("tcp://")
+            where = [f"--nnodes={config.nnodes}", f"--node_rank={config.node_rank}", "--rdzv_backend=c10d"]
+            where += [f"--rdzv_endpoint={endpoint}", "--rdzv_id=attnet"]
+        each = config.device_num // config.nnodes
+        flags = config.replace(output_dir=relative_to_root(folder), resume="auto", progress="auto").flags()
+        restarts = f"--max_restarts={config.max_restarts}"
+        return [*where, f"--nproc_per_node={each}", restarts, "-m", "attnet.train", *flags]
+
+    def words(self, folder: Path) -> list[str]:
+        """What follows `python`."""
+        return ["-m", "torch.distributed.run", *self.arguments(folder)]
+
+    def shown(self, folder: Path) -> str:
+        """The plain command, to be pasted into a shell."""
+        prefix = "".join(f"{name}={value} " for name, value in self.variables.items())
+        return f"{prefix}torchrun {shlex.join(self.arguments(folder))}"
+
+
+LAUNCHERS: dict[str, Callable[[TrainConfig], Torchrun]] = {"torchrun": Torchrun}
+
+
+def launch(config: TrainConfig | Plan, draw: Draw | None = None, launcher: str = "torchrun") -> Result:
+    """Train with `device_num` processes, one a card; rank 0's lines appear here as they come.
+
+    Each rank's output is kept in `logs/rank<k>.log` of the run folder. A rank that dies is brought back from the
+    last checkpoint up to `max_restarts` times. Interrupting saves the run and ends every process.
+
+    Args:
+        config: the parameters, or the plan that `attnet.make_plan` made of them: then data are not read again here.
+        draw: as of `attnet.fit`.
+        launcher: a name of LAUNCHERS.
+
+    Returns:
+        The result, as `attnet.fit`.
+
+    Raises:
+        ConfigError, DataError: before anything is started.
+        LaunchError: with the last lines of the rank that failed.
+        TrainingInterrupted: after Ctrl-C or SIGTERM; saved, and the message says how to continue.
+    """
+    if isinstance(config, Plan):
+        asked, chosen, device, folder = config.asked, config.config, config.device, config.resumed
+    else:
+        asked, folder = resuming(config)
+        if folder is not None and config.device_num == 1:  # not said: as many as before
+            asked = asked.replace(device_num=TrainConfig.load(folder / CONFIG).device_num)
+        chosen, device, *_ = decide(asked)
+    devices.check_cards(device.kind, asked.device_num // asked.nnodes)
+    if folder is None and asked.nnodes == 1:
+        with new_run(asked) as claimed:
+            folder = claimed.path
+    elif folder is None:  # machines cannot agree on a number without talking; the folder must be free
+        folder = resolve_path(asked.output_dir or "runs/train")
+        if is_finished(folder):
+            raise ConfigError(f"output_dir={folder}: holds a finished run; give another one on every machine")
+    by = LAUNCHERS[launcher](asked)
+    print(by.shown(folder), flush=True)
+    with StopSignal() as stop, _Job(by, folder, chosen, draw) as job:
+        return job.follow(stop)
+
+
+class _Job:
+    """One launcher with its ranks; leaving the context leaves no process behind."""
+
+    def __init__(self, launcher: Torchrun, folder: Path, config: TrainConfig, draw: Draw | None) -> None:
+        self.launcher, self.folder, self.config, self.draw = launcher, folder, config, draw
+        self.logs = folder / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.rank0 = self.logs / "rank0.log"
+        self.position = self.rank0.stat().st_size if self.rank0.exists() else 0
+
+    def __enter__(self) -> _Job:
+        variables = {**self.launcher.variables, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
+        with open(self.logs / "torchrun.log", "a", encoding="utf-8") as log:
+            self.process = start(self.launcher.words(self.folder), log, variables, end_with_us=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self.process, GRACE)  # it asks the ranks; they notice within a second that it is gone
+
+    def follow(self, stop: StopSignal) -> Result:
+        """Show rank 0's lines until the job ends, by itself or by a signal."""
+        display = make_progress(self.config.progress, lambda line: None, self.draw)
+        live = isinstance(display, LiveProgress)
+        if live:
+            display.start(1, self.config.total_epochs, 1)
+        try:
+            while self.process.poll() is None and stop.number is None:
+                time.sleep(POLL)
+                self._show(display if live else None)
+            if stop.number is not None:
+                end(self.process, GRACE)
+            self._show(display if live else None)
+        finally:
+            display.close()
+        if self.process.returncode == 0:
+            return Result.load(self.folder)
+        if stop.number is not None:
+            message = f'stopped; everything is saved. Go on with resume="{relative_to_root(self.folder)}"'
+            raise TrainingInterrupted(message, stop.number)
+        log = self.folder / "log.txt"
+        last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.exists() else []
+        if last and last[0].startswith(STOPPED):  # torchrun was asked to end from outside, as by a batch system
+            raise TrainingInterrupted(last[0], signal.SIGTERM)
+        raise LaunchError(self._cause())
+
+    def _show(self, live: LiveProgress | None) -> None:
+        if not self.rank0.exists():
+            return
+        with open(self.rank0, encoding="utf-8", errors="replace") as log:
+            log.seek(self.position)
+            text = log.read()
+            text = text[: text.rfind("\n") + 1]
+            self.position += len(text.encode())
+        if not text or self.config.progress == "none":
+            return
+        if live is None:
+            print(text, end="", flush=True)
+            return
+        metrics = self.folder / METRICS
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        if rows:
+            live.begin_epoch(rows[-1]["epoch"], 1)
+            live.end_epoch(rows)
+
+    def _cause(self) -> str:
+        """Which rank failed first, how, and its last lines."""
+        report = (self.logs / "torchrun.log").read_text(encoding="utf-8", errors="replace")
+        found = re.findall(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", report, flags=re.DOTALL)
+        rank, code = map(int, found[-1]) if found else (0, self.process.returncode)
+        log = self.logs / f"rank{rank}.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
+        lines = lines or report.splitlines()[-SHOWN_LINES:]
+        failed = f"rank {rank} of {self.config.device_num} failed ({how_it_ended(code)})"
+        return "\n".join(
+            [
+                f"{failed} after {self.config.max_restarts} restarts; its last lines, from {log}:",
+                *(f"    {line}" for line in lines),
+            ]
+        )

@@ -1,0 +1,306 @@
+"""Every training parameter once: name, type, default, help, and all else that is true of it.
+
+The command line, the notebooks, sweeps and checks read this. Names are those of the document (3d_attention_net for
+PyTorch). A parameter left at None takes its value from the `mode` (how long, how large) or the `recipe` (how to
+train); what is given explicitly always wins. Augmentation has its parameters beside it, in `attnet.data.augment`.
+"""
+
+from __future__ import annotations
+
+from attnet.base.device import KINDS
+from attnet.base.errors import ConfigError
+from attnet.base.values import facts, parameter, parameters
+from attnet.data.augment import Augmentation
+from attnet.data.registry import READERS
+from attnet.engine.precision import LEVELS
+from attnet.engine.recipes import LENGTHS, MODES, RECIPES
+from attnet.engine.schedule import SCHEDULES
+from attnet.model.modules import ATTENTION_TYPES, COMBINE_TYPES
+
+
+@parameters
+class TrainConfig(Augmentation):
+    """Parameters of a run; checked when created, unknown names included.
+
+    Raises:
+        ConfigError: naming the parameter, its value, the rule, and for an unknown name the one that was meant.
+    """
+
+    # What to run
+    mode: str = parameter(
+        "auto",
+        "full, performance, rehearsal; auto: full with an accelerator and CIFAR-10, else rehearsal",
+        choices=("auto", *MODES),
+    )
+    is_train: bool = parameter(True, "train; False: only evaluate the weights at pretrained on the test images")
+    is_pretrain: bool = parameter(
+        False, "start from the weights at pretrained", decides="start", only_with_weights=True, also=("finetune",)
+    )
+    pretrained: str = parameter(
+        "",
+        "weights file: ours or a reference checkpoint; a path",
+        decides="start",
+        only_with_weights=True,
+        also=("weights", "checkpoint", "ckpt"),
+    )
+    new_head: bool | None = parameter(
+        None,
+        "with is_pretrain: a fresh last layer; None: where the weights' classes are others",
+        decides="start",
+        only_with_weights=True,
+    )
+    freeze: str = parameter(
+        "",
+        "parts that keep their weights: stem, stage1 ..., tail, norm, head, or body (all but the head)",
+        only_with_weights=True,
+    )
+    layer_decay: float = parameter(
+        1.0,
+        "rate of a part (see freeze) over that of the part above it; the head learns at lr",
+        low=0,
+        high=1,
+        only_with_weights=True,
+    )
+    # Where
+    device_type: str = parameter(
+        "auto",
+        "NPU, GPU, MPS or CPU; auto takes the first of these that is here",
+        choices=("auto", *KINDS),
+        decides="never",
+        here=True,
+        also=("device",),
+    )
+    device_id: int = parameter(
+        0,
+        "which card, counted from 0, when one is used",
+        low=0,
+        decides="never",
+        here=True,
+        also=("gpu", "gpu_id", "local_rank"),
+    )
+    device_num: int = parameter(
+        1,
+        "how many cards in all; more than one: attnet.launch or torchrun",
+        low=1,
+        decides="start",
+        here=True,
+        also=("gpus", "num_gpus", "world_size", "nproc_per_node", "n_gpu"),
+    )
+    nnodes: int = parameter(1, "how many machines share the cards", low=1, decides="never", also=("num_nodes",))
+    node_rank: int = parameter(0, "which of them this one is, counted from 0", low=0, decides="never")
+    dist_url: str = parameter("", "HOST:PORT on machine 0 where several machines meet", decides="never")
+    max_restarts: int = parameter(
+        3, "how often a job of several cards is brought back after a rank died", low=0, decides="never"
+    )
+    # Data
+    data_path: str = parameter(
+        "./data/cifar-10-batches-py",
+        "CIFAR folder, parent or .tar.gz; image folder; from the repository root",
+        decides="start",
+        also=("data", "data_dir", "root"),
+    )
+    dataset: str = parameter(
+        "auto",
+        "cifar10, cifar100[_coarse], shapes, folder; auto: what is at data_path, else shapes (rehearsal)",
+        choices=("auto", *READERS),
+        weights="evaluation",
+    )
+    classes: str = parameter(
+        "",
+        "train and test on these classes alone, names or numbers, renumbered in this order: cat,dog; empty: all",
+        weights="evaluation",
+    )
+    train_images: int | None = parameter(None, "train on a class-balanced subset of this many; 0: all", low=0)
+    test_images: int | None = parameter(None, "test on a class-balanced subset of this many; 0: all", low=0)
+    label_noise: float = parameter(
+        0.0,
+        "share of the training labels, 0 to 1, that are replaced by wrong ones, all equally likely",
+        low=0,
+        high=1,
+        weights="evaluation",
+    )
+    noise_seed: int = parameter(0, "seed of the label noise", low=0, high=2**32 - 1, weights="evaluation")
+    # Network
+    model: str | None = parameter(
+        None, "a name of attnet.variants()", weights="always", also=("arch", "network", "net")
+    )
+    num_classes: int | None = parameter(
+        None, "outputs of the network; None: as many as the data set has", low=1, weights="evaluation"
+    )
+    attention: str | None = parameter(
+        None, "how masks are normalised; None: the model's own", choices=ATTENTION_TYPES, weights="options"
+    )
+    combine: str | None = parameter(
+        None, "mask on trunk: (1 + M)·T or M·T; None: the model's own", choices=COMBINE_TYPES, weights="options"
+    )
+    unit: str | None = parameter(
+        None, "preact, resnext, inception, or yours as package.module:name; None: preact", weights="options"
+    )
+    p: int | None = parameter(
+        None, "units before a module's branches, and after; None: the model's own", low=1, weights="options"
+    )
+    t: int | None = parameter(None, "units of a trunk branch; None: the model's own", low=1, weights="options")
+    r: int | None = parameter(
+        None, "units between two poolings of a mask branch; None: the model's own", low=1, weights="options"
+    )
+    modules: str | None = parameter(
+        None, "attention modules a stage, as 1,2,3; None: the model's own", counts=True, weights="options"
+    )
+    # How long, how large
+    total_epochs: int | None = parameter(
+        None, "epochs", low=1, also=("epochs", "num_epochs", "max_epochs", "n_epochs", "nb_epochs")
+    )
+    train_batch_size: int | None = parameter(
+        None, "images a step and card", low=1, also=("batch_size", "bs", "batchsize", "batch", "b")
+    )
+    test_batch_size: int = parameter(
+        500, "images a step of evaluation", low=1, also=("eval_batch_size", "val_batch_size")
+    )
+    accumulate: int = parameter(
+        1,
+        "micro-batches of train_batch_size a step; k on one card equals k cards",
+        low=1,
+        decides="start",
+        also=("accumulate_grad_batches", "grad_accumulation", "gradient_accumulation_steps"),
+    )
+    # How to train
+    recipe: str = parameter(
+        "seed",
+        "how to train: seed (the document's), large_batch, best (Top-1), fast94 (soonest at 94 %)",
+        choices=tuple(RECIPES),
+        weights="evaluation",
+    )
+    lr: float | None = parameter(
+        None, "learning rate at the start", low=0, recipe=0.1, also=("learning_rate", "base_lr", "rate")
+    )
+    lr_batch: int | None = parameter(
+        None, "lr is for this many images a step, scaled in proportion; 0: never", low=0, recipe=0
+    )
+    schedule: str | None = parameter(
+        None,
+        "how lr falls; " + "; ".join(f"{name}: {what}" for name, (what, _) in SCHEDULES.items()),
+        choices=tuple(SCHEDULES),
+        recipe="step",
+        also=("scheduler", "lr_schedule", "lr_scheduler"),
+    )
+    warmup_epochs: float | None = parameter(
+        None,
+        "epochs in which lr rises from 0 (with lr_batch, from its unscaled value) to its full value",
+        low=0,
+        recipe=0.0,
+        also=("warmup",),
+    )
+    momentum: float | None = parameter(None, "Nesterov momentum of SGD", low=0, high=1, recipe=0.9)
+    weight_decay: float | None = parameter(None, "L2 penalty on every parameter", low=0, recipe=1e-4, also=("wd",))
+    no_bias_decay: bool | None = parameter(
+        None,
+        "weight decay on the weights of convolutions and linear layers only, not on biases and norms",
+        recipe=False,
+    )
+    label_smoothing: float | None = parameter(
+        None, "share of the label that is spread over all classes, 0 to 1", low=0, high=1, recipe=0.0
+    )
+    normalize: bool | None = parameter(
+        None,
+        "standardise each colour by the training set's mean and deviation",
+        recipe=False,
+        weights="always",
+        also=("normalise",),
+    )
+    ema: float | None = parameter(
+        None,
+        "decay a step of an exponential moving average of the weights, which is then what is tested and kept; 0: off",
+        low=0,
+        high=0.99999,
+        recipe=0.0,
+    )
+    test_flip: bool | None = parameter(
+        None,
+        "also test with logits averaged over each image and its mirror image; reported apart, as top1_flip",
+        recipe=False,
+    )
+    # Precision and speed
+    amp: str = parameter(
+        "auto",
+        ", ".join(f"{name} {level.help}" for name, level in LEVELS.items()) + "; auto: O2 on NPU, GPU, else O0",
+        choices=("auto", *LEVELS),
+        also=("opt_level", "precision"),
+    )
+    amp_backend: str = parameter(
+        "native",
+        "who does O1 and O2: native torch, or apex where a fitting one is installed",
+        choices=("native", "apex"),
+        decides="never",
+    )
+    loss_scale: float | str = parameter(128.0, 'loss scale of O1 and O2: a number, or "dynamic"', low=1)
+    channels_last: bool | None = parameter(
+        None,
+        "keep images and activations as NHWC in memory; None: yes, but not on an NPU, which takes NCHW alone",
+        decides="never",
+    )
+    compile: str = parameter(
+        "off",
+        "torch.compile: off, on, graphs (CUDA graphs too); gains nothing on CPUs, not measured on GPUs",
+        choices=("off", "on", "graphs"),
+        true="on",
+    )
+    # Reproducing
+    seed: int = parameter(
+        0, "seed of weights, data order and augmentation", low=0, high=2**32 - 1, sweep="seeds", also=("random_seed",)
+    )
+    output_dir: str = parameter(
+        "",
+        "run folder (empty: runs/train_1p); one in use gets a number, nothing is overwritten",
+        decides="never",
+        sweep="folder",
+        also=("save_dir", "log_dir", "out", "output"),
+    )
+    checkpoint_seconds: float = parameter(
+        600.0, "save within an epoch after this many seconds; 0: never", low=0, decides="never"
+    )
+    keep_epochs: int = parameter(
+        0,
+        "keep the weights after every so many epochs (and before the first) as epoch_NNN.pt; 0: never",
+        low=0,
+        decides="never",
+    )
+    resume: str = parameter(
+        "",
+        'run folder to continue, or "auto": the newest at output_dir; empty: begin afresh',
+        decides="never",
+        here=True,
+        sweep="",
+    )
+    progress: str = parameter(
+        "auto",
+        "live (bar and curve), lines (one an epoch), none; auto: live when somebody is looking",
+        choices=("auto", "live", "lines", "none"),
+        decides="never",
+        here=True,
+        sweep="",
+    )
+
+    def check(self) -> None:
+        if (self.is_pretrain or not self.is_train) and not self.pretrained:
+            which = "is_pretrain=True" if self.is_pretrain else "is_train=False"
+            raise ConfigError(f"{which} needs weights: give their file as pretrained=PATH")
+
+    @classmethod
+    def default_text(cls, name: str) -> str:
+        """The default, and where it is None what that means: the value of each mode or recipe."""
+        if cls.fields()[name].default is not None:
+            return super().default_text(name)
+        modes = {mode: table[name] for mode, table in MODES.items() if name in table}
+        modes |= {f"full with {recipe}": table[name] for recipe, table in LENGTHS.items() if name in table}
+        usual = facts(cls.fields()[name]).recipe
+        recipes = {} if usual is None else {recipe: table.get(name, usual) for recipe, table in RECIPES.items()}
+        different = {r: value for r, value in recipes.items() if r == "seed" or value != usual}
+        if len(different) == 1:
+            return f"{usual}"
+        return ", ".join(f"{preset}: {value}" for preset, value in (modes | different).items()) or "None"
+
+    @classmethod
+    def recipe_values(cls, recipe: str) -> dict[str, object]:
+        """All that a recipe sets: what recipe `seed` does, and what this one does differently."""
+        seed = {name: facts(spec).recipe for name, spec in cls.fields().items() if facts(spec).recipe is not None}
+        return seed | RECIPES[recipe]

@@ -1,0 +1,178 @@
+"""What modes and recipes set: how long and how large, and how to train; and deciding by them what was left open.
+
+A recipe is what it does differently from recipe `seed`, the document's, which stands with each parameter.
+"""
+
+from __future__ import annotations
+
+from attnet.base.device import Device
+from attnet.base.errors import ConfigError
+from attnet.base.files import resolve_path
+from attnet.base.values import Parameters
+from attnet.data.registry import FOLDER, ON_DISK, SHAPES, find_dataset, require_dataset
+from attnet.model.network import Variant
+
+# mode -> what it sets. The document's train_full_* and train_performance_*, and a rehearsal of the same code that
+# takes about a minute on two CPU cores.
+MODES: dict[str, dict[str, object]] = {
+    "full": {
+        "model": "attention92",
+        "total_epochs": 300,
+        "train_batch_size": 512,
+        "train_images": 0,
+        "test_images": 0,
+    },
+    "performance": {
+        "model": "attention92",
+        "total_epochs": 1,
+        "train_batch_size": 512,
+        "train_images": 0,
+        "test_images": 0,
+    },
+    "rehearsal": {
+        "model": "attention56_tiny",
+        "total_epochs": 5,
+        "train_batch_size": 32,
+        "train_images": 2000,
+        "test_images": 500,
+    },
+}
+
+# recipe -> what differs from `seed`.
+RECIPES: dict[str, dict[str, object]] = {
+    "seed": {},
+    # The document's rows lose nine points at 4,096 images a step. The rate grows with the batch after a warm-up, as in
+    # Goyal et al., "Accurate, Large Minibatch SGD" (2017).
+    "large_batch": {"lr_batch": 256, "warmup_epochs": 5.0},
+    # What the Gluon port reached 97.14 % with (mixup, warm-up, cosine, cutout, no bias decay; He et al., "Bag of Tricks
+    # for Image Classification", 2019), the stronger weight decay of wide residual networks, averaged weights, and the
+    # last epochs without mixup, on the images as they are.
+    "best": {
+        "lr_batch": 128,
+        "schedule": "cosine",
+        "warmup_epochs": 5.0,
+        "weight_decay": 5e-4,
+        "no_bias_decay": True,
+        "cutout": 16,
+        "mixup": 0.2,
+        "mixup_off_epochs": 15,
+        "normalize": True,
+        "ema": 0.999,
+        "test_flip": True,
+    },
+    # Few epochs at a high rate, as in Page, "How to Train Your ResNet" (2018), and Jordan, "94 % on CIFAR-10 in 3.29
+    # Seconds on a Single GPU" (2024). No mixup: it pays in long trainings only.
+    "fast94": {
+        "lr_batch": 128,
+        "schedule": "onecycle",
+        "warmup_epochs": 5.0,
+        "weight_decay": 5e-4,
+        "no_bias_decay": True,
+        "label_smoothing": 0.1,
+        "flip": "alternating",
+        "cutout": 8,
+        "normalize": True,
+        "test_flip": True,
+    },
+}
+# recipe -> how long, in mode full, where it differs from the mode's.
+LENGTHS: dict[str, dict[str, object]] = {
+    "best": {"total_epochs": 250, "train_batch_size": 128},
+    "fast94": {"total_epochs": 24},
+}
+# What a recipe counts in epochs keeps its share when another mode, or somebody, makes the run shorter.
+COUNTED_IN_EPOCHS = ("warmup_epochs", "mixup_off_epochs")
+
+
+def choose_preset(config: Parameters, device: Device, choices: list[str]) -> Parameters:
+    """`config` with mode and data set chosen, and all that these and the recipe set for what is left open.
+
+    Sentences that say why are added to `choices`.
+
+    Raises:
+        DataError: nothing usable at a `data_path` that was given.
+    """
+    data_path = resolve_path(config.data_path)
+    given = "data_path" in config.given()
+    wanted = config.dataset if config.dataset in ON_DISK else "cifar10"
+    found = None if config.dataset == SHAPES else find_dataset(data_path, wanted)
+    if config.dataset == "auto" and given and found is None and (found := find_dataset(data_path, FOLDER)):
+        wanted = FOLDER
+        choices.append(f"data set folder, since {data_path} holds folders of images: one a class")
+    if config.dataset == "auto" and given and found is None:
+        require_dataset(data_path, wanted)  # says what is at data_path and what is needed
+
+    mode = config.mode
+    if mode == "auto":
+        mode = "full" if device.is_accelerator and found else "rehearsal"
+        if not device.is_accelerator:
+            why = "there is no accelerator here"
+        else:
+            why = f"an accelerator and {wanted} are here" if found else f"there is no {wanted} at {data_path}"
+        other = "mode=full trains the real network to the end" if mode == "rehearsal" else "mode=rehearsal is short"
+        choices.append(f"mode {mode}, since {why}; {other}")
+    name = config.dataset
+    if name == "auto":
+        name = wanted if found or mode != "rehearsal" else SHAPES
+        if name == SHAPES:
+            choices.append(f"data set shapes (embedded, synthetic), since there is no CIFAR-10 at {data_path}")
+
+    preset = _preset(config, mode, device) | {"mode": mode, "dataset": name, "device_type": device.kind}
+    asked = config.to_dict()
+    chosen = {key: value for key, value in preset.items() if asked[key] is None or asked[key] == "auto"}
+    return config.replace(**chosen)
+
+
+def _preset(config: Parameters, mode: str, device: Device) -> dict[str, object]:
+    """What mode, recipe and device set for parameters that are left open."""
+    preset = dict(MODES[mode])
+    if mode == "performance" and config.device_num > 1:
+        preset["total_epochs"] = 3
+    if mode == "rehearsal":  # about as many images a step on many cards as on one
+        preset["train_batch_size"] = max(8, preset["train_batch_size"] // config.device_num)
+    if mode == "full":
+        preset |= LENGTHS.get(config.recipe, {})
+    preset |= config.recipe_values(config.recipe)
+    usual = LENGTHS.get(config.recipe, MODES["full"])["total_epochs"]
+    epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
+    for counted in COUNTED_IN_EPOCHS if epochs < usual else ():
+        preset[counted] = type(preset[counted])(preset[counted] * epochs / usual)
+    return preset | {"amp": device.usual_level, "channels_last": device.takes_channels_last}
+
+
+def fit_to_device(config: Parameters, device: Device, choices: list[str]) -> Parameters:
+    """`config` with what the device and its software do not do given up, and why among `choices`.
+
+    Raises:
+        ConfigError: apex's amp with torch.compile.
+    """
+    if config.channels_last and not device.takes_channels_last:
+        choices.append(f"channels_last False: {device.kind}s take tensors as NCHW alone")
+        config = config.replace(channels_last=False)
+    if device.remark:
+        choices.append(device.remark)
+    if config.amp_backend != "apex":
+        return config
+    from attnet.base import apex
+
+    is_used, why = apex.choose(config.amp, device.kind)
+    choices.append(f"amp_backend {'apex' if is_used else 'native'}: {why}")
+    if is_used and config.compile != "off" and apex.find().has_amp:
+        raise ConfigError(
+            f"compile={config.compile}: torch.compile is untried with apex's amp, which patches what it would "
+            "compile; give compile=off or amp_backend=native"
+        )
+    return config.replace(amp_backend="apex" if is_used else "native")
+
+
+def check_together(config: Parameters, network: Variant) -> None:
+    """ConfigError where complete parameters contradict each other or the network."""
+    if config.warmup_epochs >= config.total_epochs:
+        raise ConfigError(
+            f"warmup_epochs={config.warmup_epochs:g}: fewer than total_epochs={config.total_epochs} are needed, or lr "
+            "never gets to its full value"
+        )
+    if config.freeze:
+        from attnet.model.parts import frozen_parts
+
+        frozen_parts(network, config.freeze)

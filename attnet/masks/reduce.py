@@ -1,0 +1,185 @@
+"""From many channels to one map: a class a kind of reduction, in REDUCTIONS, and maps for as many images as you like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnet.base.errors import ConfigError
+from attnet.masks.capture import capture
+
+
+class Reduction:
+    """One kind: [N, C, H, W] -> [N, H, W]. `words` is what a title calls it, before "of C channels".
+
+    A kind that `looks_first` is shown all features by `look` before it reduces any.
+    """
+
+    words = ""
+    looks_first = False
+
+    def look(self, features: Tensor) -> None:
+        """See features [N, C, H, W] that will be reduced, a batch at a time."""
+
+    def reduce(self, features: Tensor) -> Tensor:
+        """One map an image, in the features' dtype."""
+        raise NotImplementedError
+
+
+class Mean(Reduction):
+    """The mean over channels."""
+
+    words = "mean"
+
+    def reduce(self, features: Tensor) -> Tensor:
+        return features.mean(dim=1)
+
+
+class Largest(Reduction):
+    """The largest channel at each position."""
+
+    words = "largest"
+
+    def reduce(self, features: Tensor) -> Tensor:
+        return features.amax(dim=1)
+
+
+class Norm(Reduction):
+    """The root of the sum of squares over channels."""
+
+    words = "norm"
+
+    def reduce(self, features: Tensor) -> Tensor:
+        return features.norm(dim=1)
+
+
+class Deviation(Reduction):
+    """The standard deviation over channels: large where they disagree."""
+
+    words = "deviation"
+
+    def reduce(self, features: Tensor) -> Tensor:
+        return features.std(dim=1, correction=0)
+
+
+class MainComponent(Reduction):
+    """The first principal component of the channel vectors at all positions of all images, with the sign that makes it
+    go along with the mean; float32. Mean and covariance are gathered batch by batch in O(C²) memory."""
+
+    words = "main component"
+    looks_first = True
+
+    def __init__(self) -> None:
+        self.count, self.sum, self.products = 0, 0.0, 0.0
+
+    def look(self, features: Tensor) -> None:
+        rows = features.transpose(0, 1).flatten(1).float()  # [C, positions]
+        self.count += rows.shape[1]
+        self.sum = self.sum + rows.sum(dim=1).cpu().double()
+        self.products = self.products + (rows @ rows.T).cpu().double()
+
+    def reduce(self, features: Tensor) -> Tensor:
+        if not self.count:
+            self.look(features)
+        mean = self.sum / self.count
+        covariance = self.products / self.count - mean.outer(mean)
+        direction = torch.linalg.eigh(covariance).eigenvectors[:, -1]
+        # An eigenvector's sign is arbitrary: let the score rise with the mean over channels.
+        direction = direction if (covariance.sum(dim=0) @ direction) >= 0 else -direction
+        direction, mean = (value.to(features.device, torch.float32) for value in (direction, mean))
+        return torch.einsum("nchw,c->nhw", features.float(), direction) - mean @ direction
+
+
+class Channel(Reduction):
+    """One channel alone: "channel:K"."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.words = number, f"channel {number}"
+
+    def reduce(self, features: Tensor) -> Tensor:
+        if self.number >= features.shape[1]:
+            raise ConfigError(f"reduction='channel:{self.number}': there are channels 0 to {features.shape[1] - 1}")
+        return features[:, self.number]
+
+
+REDUCTIONS: dict[str, type[Reduction]] = {
+    "mean": Mean,
+    "max": Largest,
+    "l2": Norm,
+    "std": Deviation,
+    "pca": MainComponent,
+}
+
+
+def find_reduction(name: str) -> Reduction:
+    """A reduction by its name: one of REDUCTIONS, or "channel:K"; ConfigError for any other."""
+    if name in REDUCTIONS:
+        return REDUCTIONS[name]()
+    kind, _, number = name.partition(":")
+    if kind != "channel" or not number.isdecimal():
+        raise ConfigError(f"reduction={name!r}: choose one of {', '.join(REDUCTIONS)} or channel:K")
+    return Channel(int(number))
+
+
+def reduce_channels(features: Tensor, reduction: str = "mean") -> Tensor:
+    """One map an image from many channels: [N, C, H, W] -> [N, H, W], in the features' dtype (pca: float32).
+
+    Args:
+        reduction: "mean", "max", "l2" (root of the sum of squares) or "std" (standard deviation: large where
+            channels disagree) over channels; "channel:K" for channel K; "pca": the first principal component of
+            the channel vectors at all positions of all N images, with the sign that makes it go along with the mean.
+
+    Raises:
+        ConfigError: an unknown reduction, or a channel that is not there.
+    """
+    return find_reduction(reduction).reduce(features)
+
+
+def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """[N, h, w] -> [N, H, W] bilinearly, corners on corners, as the mask branch does it."""
+    return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=True)[:, 0]
+
+
+def attention_maps(
+    model: nn.Module,
+    images: Tensor,
+    part: str = "mask",
+    reduction: str = "mean",
+    modules: Sequence[str] | None = None,
+    *,
+    full_size: bool = True,
+    batch_size: int = 100,
+) -> dict[str, Tensor]:
+    """A map an image and module, for as many images as you like: one batch of features is held at a time.
+
+    Args:
+        part, modules: as `capture`; one part (not "scales"). Modules without it are left out.
+        reduction: as `reduce_channels`; what looks first ("pca") takes two passes over the images.
+        full_size: up-sampled to the images' size; otherwise as large as the features are.
+
+    Returns:
+        module -> float32 [N, H, W] on the CPU.
+    """
+    reducers: dict[str, Reduction] = {}
+    if find_reduction(reduction).looks_first:
+        for _, features in _passes(model, images, part, modules, batch_size):
+            for name, value in features.items():
+                reducers.setdefault(name, find_reduction(reduction)).look(value)
+    maps: dict[str, list[Tensor]] = {}
+    for batch, features in _passes(model, images, part, modules, batch_size):
+        for name, value in features.items():
+            map_ = reducers.setdefault(name, find_reduction(reduction)).reduce(value).float()
+            maps.setdefault(name, []).append((upsample(map_, batch.shape[-2:]) if full_size else map_).cpu())
+    return {name: torch.cat(pieces) for name, pieces in maps.items()}
+
+
+def _passes(
+    model: nn.Module, images: Tensor, part: str, modules: Sequence[str] | None, batch_size: int
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Batches of images with the wanted part of each module that has it."""
+    for batch in (images[None] if images.dim() == 3 else images).split(batch_size):
+        features = capture(model, batch, (part,), modules).features
+        yield batch, {name: parts[part] for name, parts in features.items() if part in parts}

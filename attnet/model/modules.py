@@ -1,0 +1,165 @@
+"""The attention module of the Residual Attention Network, its mask branch written recursively.
+
+Source: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017 (sections in brackets).
+Shapes are written [N, C, H, W].
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from attnet.model.units import ResidualUnit, UnitFactory
+
+ATTENTION_TYPES = ("mixed", "channel", "spatial", "none")
+COMBINE_TYPES = ("residual", "naive")
+
+
+def _units(unit: UnitFactory, count: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(*(unit(channels, channels, 1) for _ in range(count)))
+
+
+def _pool(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+def _upsample_like(x: Tensor, target: Tensor) -> Tensor:
+    return F.interpolate(x, size=target.shape[2:], mode="bilinear", align_corners=True)
+
+
+class MaskLevel(nn.Module):
+    """One resolution of the mask branch and, recursively, every coarser one (section 3.2, figure 2).
+
+    [N, C, h, w] -> [N, C, h, w]. The coarsest level (`poolings` = 0) is 2r units; any other one is r units, a
+    pooled level below it, a one-unit skip connection, and r units on the sum of the three on the way up.
+    """
+
+    def __init__(self, channels: int, poolings: int, r: int, unit: UnitFactory) -> None:
+        super().__init__()
+        coarsest = poolings == 0
+        self.units = _units(unit, 2 * r if coarsest else r, channels)
+        self.skip = None if coarsest else unit(channels, channels, 1)
+        self.below = None if coarsest else MaskLevel(channels, poolings - 1, r, unit)
+        self.up = None if coarsest else _units(unit, r, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        here = self.units(x)
+        if self.below is None:
+            return here
+        coarse = self.below(_pool(here))
+        return self.up(_upsample_like(coarse, here).add_(here).add_(self.skip(here)))
+
+
+class MaskHead(nn.Module):
+    """BN-ReLU-1x1, BN-ReLU-1x1, then the attention type's normalisation (section 3.3). Keeps [N, C, H, W].
+
+    mixed: sigmoid, in (0, 1). channel: divided by the L2 norm over channels at each position, in [-1, 1].
+    spatial: each channel standardised over its positions, then sigmoid, in (0, 1).
+    """
+
+    def __init__(self, channels: int, attention: str) -> None:
+        super().__init__()
+        self.attention = attention
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(F.relu(self.norm1(x), inplace=True))
+        out = self.conv2(F.relu(self.norm2(out), inplace=True))
+        if self.attention == "channel":
+            return F.normalize(out, dim=1)
+        if self.attention == "spatial":
+            out = F.instance_norm(out)
+        return torch.sigmoid(out)
+
+
+class MaskBranch(nn.Module):
+    """The soft mask of an attention module; its output is what `attnet.capture_masks` returns.
+
+    Without poolings it sees x alone; with them, the up-sampled coarse path is added to the trunk's output.
+    """
+
+    def __init__(self, channels: int, depth: int, r: int, attention: str, unit: UnitFactory = ResidualUnit) -> None:
+        super().__init__()
+        self.depth = depth
+        self.levels = MaskLevel(channels, max(depth - 1, 0), r, unit)
+        self.head = MaskHead(channels, attention)
+
+    def forward(self, x: Tensor, trunk: Tensor) -> Tensor:
+        if self.depth == 0:
+            return self.head(self.levels(x))
+        return self.head(_upsample_like(self.levels(_pool(x)), x).add_(trunk))
+
+
+class _ResidualAttention(torch.autograd.Function):
+    """(1 + mask) * trunk, one pass over memory forward and two backward; autograd's own derivative takes five."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, trunk: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(trunk, mask)
+        return torch.addcmul(trunk, mask, trunk)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        trunk, mask = ctx.saved_tensors
+        return torch.addcmul(grad, grad, mask), grad * trunk
+
+
+class AttentionModule(nn.Module):
+    """p units, then trunk (t units) and mask branch side by side, (1 + mask) * trunk, p units (section 3).
+
+    [N, C, H, W] -> [N, C, H, W]. `combine="naive"` is mask * trunk, which the paper compares with;
+    `attention="none"` leaves the trunk alone.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        depth: int,
+        *,
+        p: int = 1,
+        t: int = 2,
+        r: int = 1,
+        attention: str = "mixed",
+        combine: str = "residual",
+        unit: UnitFactory = ResidualUnit,
+    ) -> None:
+        super().__init__()
+        self.channels, self.combine = channels, combine
+        self.pre = _units(unit, p, channels)
+        self.trunk = _units(unit, t, channels)
+        self.mask = None if attention == "none" else MaskBranch(channels, depth, r, attention, unit)
+        self.post = _units(unit, p, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pre(x)
+        out = self.trunk(x)
+        if self.mask is not None:
+            mask = self.mask(x, out)
+            out = _ResidualAttention.apply(out, mask) if self.combine == "residual" else mask * out
+        return self.post(out)
+
+
+# What there is to see in an attention module besides the scales of its mask branch ("1/2", "1/4" ...):
+# x, what both branches read; T, the paper's "feature before mask"; M, the soft mask; (1 + M)·T, "feature after mask".
+PARTS = ("input", "trunk", "mask", "masked")
+
+
+def module_parts(module: AttentionModule) -> tuple[str, ...]:
+    """The parts that `capture` can give of a module, finest scale first."""
+    if module.mask is None:
+        return ("input", "trunk", "masked")
+    return (*PARTS, *mask_levels(module))
+
+
+def mask_levels(module: AttentionModule) -> dict[str, MaskLevel]:
+    """The levels of a mask branch by their resolution: "1/2", "1/4" ...; "1" where it does not pool."""
+    level, side, found = module.mask.levels, 2 if module.mask.depth else 1, {}
+    while level is not None:
+        found["1" if side == 1 else f"1/{side}"] = level
+        level, side = level.below, 2 * side
+    return found

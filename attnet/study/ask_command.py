@@ -1,0 +1,82 @@
+"""Studies: what each ingredient of the strong recipes brings (recipe), and the questions of the paper.
+
+    attnet ablation residual --seeds 0,1,2 --total_epochs 8 --train_images 10000 --output data/results/x.json
+    attnet ablation residual attention depth noise unit --size full --parallel 8 --output data/results/x.json
+
+Every parameter of `attnet train` is a flag here too, holds for every run and wins over the size's. A stopped
+ablation goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from attnet.base.errors import in_sentences
+from attnet.base.files import resolve_path, write_text
+from attnet.base.words import listed, listed_seeds
+from attnet.engine.recipes import RECIPES
+from attnet.study.ask import FOLDER, STUDIES, ablate, find_study
+from attnet.study.ask_table import ablation_table
+from attnet.study.ingredients import INGREDIENTS
+from attnet.study.questions import SIZES
+
+
+@in_sentences
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, 1 when runs failed, 2 for a mistake in the parameters, 128 + signal when stopped."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # The studies come first: behind flags that only `given_parameters` knows, argparse would take values for them.
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    options, words = _parser().parse_known_args(arguments[len(names) :])
+    failed = False
+    studies = [find_study(name).name for name in names or ["recipe"]]
+    only = listed(options.only)
+    if recipes := [f"recipe {name}" for name in listed(options.recipe_rows)]:
+        only = [*(only or INGREDIENTS), *recipes]
+    seeds, parameters = listed_seeds(options.seeds) or None, TrainConfig.parse_given(words)
+    common = {"size": options.size, "folder": options.folder, "parallel": options.parallel}
+    files = [_file(options.output, name, len(studies)) for name in studies]
+    for name, file in zip(studies, files, strict=True):
+        if file:  # before the hours, not after
+            file.parent.mkdir(parents=True, exist_ok=True)
+        record = ablate(name, seeds=seeds, only=only, **common, **parameters)
+        if file:
+            record |= {"command": f"attnet ablation {shlex.join(arguments)}"}
+            write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        print(f"\n{record['question']} {STUDIES[name].see}\n\n{ablation_table(record)}")
+        failed |= any(row["failures"] for row in [record["baseline"], *record["rows"]])
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    rows = f"recipe: {', '.join(INGREDIENTS)}, {', '.join(f'recipe {name}' for name in RECIPES)}"
+    parser = argparse.ArgumentParser(
+        prog="attnet ablation",
+        usage="%(prog)s [STUDY ...] [--size SIZE] [--seeds SEEDS] [--output FILE] [...]",
+        description=f"{__doc__.splitlines()[0]} STUDY: some of {', '.join(STUDIES)} (default recipe).",
+        epilog="Every parameter of attnet train is a flag as well and holds for every run.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--size", default="rehearsal", help=f"{' or '.join(SIZES)}: small and short, or the real one on accelerators")
+    add("--output", default="", help="JSON file to write, of several studies FILE_STUDY.json; from the repository root")
+    add("--seeds", default="", help="seeds of each row, as 0,1,2 (default: the study's own, 0,1,2 at full size)")
+    add("--parallel", type=int, default=1, help="runs at once; on accelerators a card each (default 1)")
+    add("--folder", default=FOLDER, help=f"where the runs go (default {FOLDER})")
+    add("--only", default="", help=f"some rows, and what they are held against; of {rows}".replace("%", "%%"))
+    add("--recipe_rows", default="", help="whole recipes as rows beside those of study recipe, as fast94,best")
+    return parser
+
+
+def _file(output: str, study: str, studies: int) -> Path | None:
+    """Where the record of a study goes."""
+    if not output:
+        return None
+    path = resolve_path(output)
+    return path.with_stem(f"{path.stem}_{study}") if studies > 1 else path

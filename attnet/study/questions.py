@@ -1,0 +1,98 @@
+"""What a study is: a question, and the rows that answer it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from attnet.base.errors import ConfigError
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.recipes import MODES
+from attnet.study.published import Published
+
+SIZES = ("rehearsal", "full")  # each trains in the mode of the same name
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration of a study.
+
+    `changes` are its parameters, on top of those of all rows. `against` is the row that its difference is taken from;
+    "" for a row that others are held against. `published` is the figure of the paper that belongs to it. In a figure
+    with lines it stands at `x` of the line called `line`.
+    """
+
+    name: str
+    changes: Mapping[str, object]
+    against: str = ""
+    what: str = ""
+    source: str = ""
+    published: Published | None = None
+    line: str = ""
+    x: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, and how it is asked.
+
+    `rows` makes the rows from the parameters of all, the size, and the names of those wanted (none: the usual ones).
+    `presets` holds the parameters of all rows by size, where the mode's own will not do; `seeds` those of a rehearsal.
+    `axis` says what `x` is, where rows make lines. Where `on_given` is False, rows alone decide what they change: it
+    may not be given for all.
+    """
+
+    name: str
+    question: str
+    see: str
+    rows: Callable[[TrainConfig, str, Sequence[str]], list[Row]]
+    presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    axis: str = ""
+    on_given: bool = False
+
+    def base(self, size: str, given: Mapping[str, object]) -> TrainConfig:
+        """The parameters of all rows: what is given wins over the size's, and None is not given.
+
+        Of the mode's own, the network stays open, as it does in any other run of that mode.
+
+        Raises:
+            ConfigError: an unknown size, or what `TrainConfig` refuses.
+        """
+        if size not in SIZES:
+            raise ConfigError(f"size={size!r}: choose one of {', '.join(SIZES)}")
+        given = {name: value for name, value in given.items() if value is not None}
+        mode = TrainConfig(mode=given.get("mode", "auto")).mode  # raises for an unknown one
+        given["mode"] = size if mode == "auto" else mode
+        budget = {name: value for name, value in MODES[given["mode"]].items() if name != "model"}
+        return TrainConfig(**{**budget, **self.presets.get(size, {}), **given})
+
+    def check_given(self, rows: Sequence[Row], given: Mapping[str, object]) -> None:
+        """Refuse a parameter that the rows set themselves."""
+        for name in {name for row in rows for name in row.changes if not self.on_given}:
+            if given.get(name) is not None:
+                raise ConfigError(
+                    f"{name}={given[name]!r}: study {self.name} sets {name} itself, row by row; leave it out, or train "
+                    "that one network with attnet train"
+                )
+
+
+def pick(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+    """The rows with these names, and those they are held against, in the order of `rows`; all without a name.
+
+    Raises:
+        ConfigError: there is no such row.
+    """
+    table = {row.name: row for row in rows}
+    for name in only:
+        if name not in table:
+            raise ConfigError(f"only={name!r}: no such row: {nearest(name, table)}")
+    wanted = {*only, *(table[name].against for name in only)} if only else set(table)
+    return [row for row in rows if row.name in wanted]
+
+
+def nearest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """What was probably meant, or all that there is."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

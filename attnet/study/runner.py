@@ -1,0 +1,230 @@
+"""Runs as processes of their own: started or resumed, several at once, tried again when they fail, ended with us."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnet.base import device as devices
+from attnet.base.errors import ConfigError
+from attnet.base.files import resolve_path
+from attnet.base.host import usable_cores
+from attnet.base.notebooks import GATHERS, parameter_names, trains
+from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.run_folder import CONFIG, Result, RunFolder, is_finished
+
+POLL = 0.2  # seconds between looks at the processes
+GRACE = 120.0  # seconds that stopped runs have to finish their step and save
+ATTEMPTS = 2  # a run that failed is tried once more
+LOG, NOTEBOOK = "output.log", "notebook.ipynb"  # what a run of a sweep has in its folder besides
+
+
+def content_hash(config: TrainConfig) -> str:
+    """Eight hexadecimal digits of the parameters that decide a run's result, its seed apart.
+
+    A recipe counts with the values it stands for, so the hash changes when the recipe is changed; what is as in
+    recipe `seed` does not count, so the hash stays when `TrainConfig` gets a new parameter.
+    """
+    fields = config.fields()
+    usual = {name: spec.default for name, spec in fields.items()} | config.recipe_values("seed")
+    values = config.recipe_values(config.recipe) | {
+        n: value for n, value in config.to_dict().items() if value is not None
+    }
+    left_out = {*config.named(decides="never"), *config.named(sweep="seeds")}
+    decisive = {name: value for name, value in values.items() if name not in left_out and value != usual[name]}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def check_notebook(notebook: str | Path) -> list[str]:
+    """The names in the parameters cell of a notebook that trains.
+
+    Raises:
+        ConfigError: no such file, no notebook, or one that does not take the parameters of a run.
+    """
+    path = resolve_path(notebook)
+    if not path.is_file():
+        raise ConfigError(f"notebook={path}: no such file; notebooks/train_1p.ipynb is one")
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        names = parameter_names(cells)
+    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+        raise ConfigError(f"notebook={path}: not a notebook ({error})") from None
+    if names is None or not trains(cells):
+        raise ConfigError(
+            f"notebook={path}: needs one cell tagged `parameters`, and {GATHERS}globals()) to take them; "
+            "notebooks/train_1p.ipynb shows how"
+        )
+    return names
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration with one seed; `config.output_dir` is the folder that belongs to it alone.
+
+    Its process is `attnet train`, or `notebook` executed, which is then kept in the folder.
+    """
+
+    name: str
+    config: TrainConfig
+    notebook: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return resolve_path(self.config.output_dir)
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.config.seed}"
+
+    @property
+    def state(self) -> str:
+        """ "finished", "begun" (the next start goes on there) or "to do"."""
+        if is_finished(self.folder):
+            return "finished"
+        return "begun" if (self.folder / CONFIG).exists() else "to do"
+
+    def is_in_use(self) -> bool:
+        """Whether another process trains here, such as one that still saves after its sweep was killed.
+
+        Such a run is left waiting until it is free, or finished.
+        """
+        if not self.folder.exists():
+            return False
+        try:
+            RunFolder(self.folder).close()
+        except ConfigError:
+            return True
+        return False
+
+    def start(self, slot: int = 0, parallel: int = 1) -> subprocess.Popen:
+        """Begin the run, or go on where it was stopped; on the accelerator `slot` cards after `device_id`.
+
+        Of `parallel` runs at once each gets its share of the processor's cores, unless OMP_NUM_THREADS is set.
+        """
+        changes: dict[str, object] = {}
+        if slot and devices.choose(self.config.device_type, self.config.device_id).is_accelerator:
+            changes["device_id"] = self.config.device_id + slot
+        if self.state == "begun":
+            changes["resume"] = self.config.output_dir
+        self.folder.mkdir(parents=True, exist_ok=True)
+        threads = max(1, usable_cores() // parallel) if parallel > 1 else 0
+        with open(self.folder / LOG, "a", encoding="utf-8") as log:
+            return start(self._words(self.config.replace(**changes)), log, threads=threads)
+
+    def _words(self, config: TrainConfig) -> list[str]:
+        """What follows `python`. A notebook gets every parameter of its parameters cell, whatever its defaults there,
+        and those that are not at TrainConfig's."""
+        if not self.notebook:
+            return ["-m", "attnet.train", *config.flags()]
+        names = {*check_notebook(self.notebook), *config.given()}
+        given = {name: value for name, value in config.to_dict().items() if name in names}
+        quiet = ["-k", "python3", "--no-progress-bar", "--log-level", "WARNING", "--stdout-file", "-"]
+        paths = [str(resolve_path(self.notebook)), str(self.folder / NOTEBOOK)]
+        return ["-m", "papermill", "--engine", "attnet", *paths, *quiet, "-y", json.dumps(given)]
+
+    def failure(self, status: int) -> str:
+        """Why its process failed: how it ended, and the last line of its log."""
+        text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
+        return f"{how_it_ended(status)}; {lines[-1].strip() if lines else 'it wrote nothing'}"
+
+
+@dataclass
+class _Job:
+    """A run at work: its process, and when that was started (seconds of the monotonic clock)."""
+
+    run: Run
+    process: subprocess.Popen
+    begun: float
+
+
+class Runner:
+    """Works off runs, `parallel` at once, a line on standard output for each; leaving the context ends every process.
+
+    `failures` says why, for each run that failed ATTEMPTS times.
+    """
+
+    def __init__(self, runs: Sequence[Run], parallel: int) -> None:
+        self.waiting, self.total, self.parallel = list(runs), len(runs), parallel
+        self.jobs: dict[int, _Job] = {}  # by slot
+        self.attempts: Counter[Run] = Counter()
+        self.failures: dict[Run, str] = {}
+        self.seconds: list[float] = []  # of each run that was finished here
+        self.shown = 0
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ask what still runs to stop, which saves it; then make sure."""
+        for job in self.jobs.values():
+            job.process.terminate()
+        deadline = time.monotonic() + GRACE
+        for job in self.jobs.values():
+            end(job.process, deadline - time.monotonic())
+
+    def work(self, stop: StopSignal) -> None:
+        """Until every run is finished or has failed.
+
+        Raises:
+            TrainingInterrupted: `stop` has a signal.
+        """
+        while self.waiting or self.jobs:
+            if stop.number is not None:
+                message = (
+                    f"{STOPPED} {signal.Signals(stop.number).name} with {self.shown} of {self.total} runs done; what "
+                    "was begun is saved. Start the same again to go on"
+                )
+                raise TrainingInterrupted(message, stop.number)
+            self._pass_finished()
+            self._start_some()
+            time.sleep(POLL)
+            for slot, job in list(self.jobs.items()):
+                if (status := job.process.poll()) is not None:
+                    del self.jobs[slot]
+                    self._ended(job, status)
+
+    def _pass_finished(self) -> None:
+        for run in [run for run in self.waiting if is_finished(run.folder)]:
+            self.waiting.remove(run)
+            self._show(run, "done before")
+
+    def _start_some(self) -> None:
+        for slot in sorted(set(range(self.parallel)) - set(self.jobs)):
+            run = next((run for run in self.waiting if not run.is_in_use()), None)
+            if run is None:
+                return
+            self.waiting.remove(run)
+            self.attempts[run] += 1
+            self.jobs[slot] = _Job(run, run.start(slot, self.parallel), time.monotonic())
+
+    def _ended(self, job: _Job, status: int) -> None:
+        run = job.run
+        if is_finished(run.folder):
+            self.seconds.append(time.monotonic() - job.begun)
+            self._show(run, f"{self.seconds[-1] / 60:.1f} min")
+        elif self.attempts[run] < ATTEMPTS:
+            self.waiting.insert(0, run)
+        else:
+            self.failures[run] = run.failure(status)
+            self._show(run)
+
+    def _show(self, run: Run, how: str = "") -> None:
+        self.shown += 1
+        if run in self.failures:
+            outcome = f"failed {ATTEMPTS} times: {self.failures[run]} ({run.folder / LOG})"
+        else:
+            outcome = f"Top-1 {Result.load(run.folder).last_top1:.2f} %, {how}"
+        left = len(self.waiting) + len(self.jobs)
+        if left and self.seconds:
+            minutes = statistics.mean(self.seconds) * left / min(left, self.parallel) / 60
+            outcome += f", about {minutes:.1f} min left"
+        print(f"[{self.shown}/{self.total}] {run}: {outcome}", flush=True)

@@ -1,0 +1,163 @@
+"""The runs of a sweep: which there are, which are finished, and the rows that they make."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnet.base import device as devices
+from attnet.base.errors import ConfigError
+from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.intervals import over_seeds
+from attnet.base.processes import StopSignal
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.run_folder import Result, RunFolder, is_finished
+from attnet.study.runner import Run, Runner, check_notebook, content_hash
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Configurations by name, the seeds that each is run with, and the folder of all runs.
+
+    With `notebook` each run executes that notebook through papermill, with the run's parameters, in place of
+    `attnet train`; what it looks like afterwards is kept in the run's folder.
+
+    Raises:
+        ConfigError: no configuration or seed, a seed twice, a name that cannot be a folder's, or a notebook that is
+            not there or does not take the parameters of a training.
+    """
+
+    configs: Mapping[str, TrainConfig]
+    seeds: Sequence[int]
+    folder: str | Path
+    notebook: str | Path = ""
+
+    def __post_init__(self) -> None:
+        if not self.configs:
+            raise ConfigError("configs={}: at least one configuration is needed")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds={list(self.seeds)}: at least one is needed, and none twice")
+        for name in self.configs:
+            if not re.fullmatch(r"\w([\w .,=+-]*[\w+-])?", name) or len(name) > 200:
+                raise ConfigError(
+                    f"configs: {name!r} names a folder too; use letters, digits, spaces and . , = _ + -, 200 at most"
+                )
+        if self.notebook:
+            check_notebook(self.notebook)
+
+    def runs(self) -> list[Run]:
+        """Every run, seed by seed, so that a sweep stopped early has about as many of each configuration."""
+        notebook = str(self.notebook)
+        return [Run(name, self._prepared(name, seed), notebook) for seed in self.seeds for name in self.configs]
+
+    def _prepared(self, name: str, seed: int) -> TrainConfig:
+        config = self.configs[name]
+        folder = resolve_path(self.folder) / name / f"{content_hash(config)}-seed{seed}"
+        return config.replace(seed=seed, output_dir=relative_to_root(folder), resume="", progress="lines")
+
+    def results(self) -> dict[str, dict[int, Result]]:
+        """name -> seed -> result, of the runs that are finished."""
+        found: dict[str, dict[int, Result]] = {name: {} for name in self.configs}
+        for run in self.runs():
+            if is_finished(run.folder):
+                found[run.name][run.config.seed] = Result.load(run.folder)
+        return found
+
+    def run(self, parallel: int = 1) -> list[dict[str, object]]:
+        """Run what is not finished, `parallel` at once (on accelerators, each on a card of its own).
+
+        A first line on standard output says what is finished and what is to do; then each run gets a line. One that
+        fails is tried once more, then its row says why; the others go on. What failed is tried again by the next call.
+
+        Returns:
+            A row a configuration: `name`; `changed`, the parameters that the configurations do not share; `top1` of
+            the last epoch, by seed (per cent, None without one), its `mean` over seeds with the 95 % confidence
+            interval `low` to `high`; `dataset`, what it was trained on; `fps`, the median over runs (images/s);
+            `seconds` of training and testing in all; `failures`, sentences.
+
+        Raises:
+            ConfigError: more at once than there are cards, or another sweep at work in the folder.
+            TrainingInterrupted: after Ctrl-C or SIGTERM; what was begun is saved, and the same call goes on.
+        """
+        self._check_parallel(parallel)
+        with self._held(), StopSignal() as stop, Runner(self.runs(), parallel) as runner:
+            print(self.describe(), flush=True)
+            runner.work(stop)
+        results, changed = self.results(), self.changed()
+        return [
+            {
+                "name": name,
+                "changed": changed[name],
+                **summary([results[name].get(seed) for seed in self.seeds]),
+                "failures": [f"seed {r.config.seed}: {why}" for r, why in runner.failures.items() if r.name == name],
+            }
+            for name in self.configs
+        ]
+
+    def describe(self) -> str:
+        """How many runs there are, finished, begun and not, as a line."""
+        states = Counter(run.state for run in self.runs())
+        configs, seeds = len(self.configs), len(self.seeds)
+        size = f"{configs} configuration{'s' * (configs > 1)} x {seeds} seed{'s' * (seeds > 1)}"
+        by = f" through {self.notebook}" if self.notebook else ""
+        parts = [f"{states[state]} {state}" for state in ("finished", "begun", "to do") if states[state]]
+        return f"sweep of {size} in {self.folder}{by}: {', '.join(parts)}"
+
+    def changed(self) -> dict[str, dict[str, object]]:
+        """name -> what is not at its default, without what is the same in all configurations."""
+        defaults = {name: spec.default for name, spec in TrainConfig.fields().items()}
+        tables = {name: config.to_dict() for name, config in self.configs.items()}
+        shared = [key for key in defaults if len({table[key] for table in tables.values()}) == 1]
+        return {
+            name: {key: value for key, value in table.items() if key not in shared and value != defaults[key]}
+            for name, table in tables.items()
+        }
+
+    def _check_parallel(self, parallel: int) -> None:
+        if parallel < 1:
+            raise ConfigError(f"parallel={parallel}: at least 1 run at a time is needed")
+        for config in self.configs.values() if parallel > 1 else ():
+            if config.device_num > 1:
+                raise ConfigError(f"parallel={parallel}: runs of device_num={config.device_num} go one at a time only")
+            kind = devices.choose(config.device_type, config.device_id).kind
+            cards = devices.count(kind) - config.device_id
+            if kind != "CPU" and parallel > cards:
+                raise ConfigError(
+                    f"parallel={parallel}: each run takes a card, and from device_id={config.device_id} on there are "
+                    f"{cards} of type {kind}; give parallel={cards}"
+                )
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other sweeps out of the folder, since two would begin the same runs."""
+        folder = resolve_path(self.folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = RunFolder(folder)
+        except ConfigError:
+            raise ConfigError(f"folder={folder}: another sweep works there; wait, or give another folder") from None
+        except OSError as error:
+            raise ConfigError(f"folder={folder}: cannot be written ({error.strerror}); give another one") from None
+        with lock:
+            yield
+
+
+def summary(results: Sequence[Result | None]) -> dict[str, object]:
+    """What a row says of the runs of one configuration, a result a seed, None for one that failed.
+
+    `top1` is the last epoch's: the best epoch's would be picked by the test images.
+    """
+    done = [result for result in results if result is not None]
+    fps = [result.fps for result in done if result.fps]
+    return {
+        "top1": [result and result.last_top1 for result in results],
+        **over_seeds([result.last_top1 for result in done]),
+        "dataset": " and ".join(sorted({result.dataset for result in done})) or None,
+        "fps": statistics.median(fps) if fps else None,
+        "seconds": sum(row["seconds"] for result in done for row in result.history),
+    }

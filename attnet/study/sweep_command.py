@@ -1,0 +1,101 @@
+"""`attnet sweep`: a grid or a list of configurations, each with some seeds, as one resumable job.
+
+attnet sweep --grid lr=0.1,0.05 --grid "modules=1,1,1;2,2,2" --seeds 0,1,2 --folder runs/lr
+attnet sweep --list configurations.json --notebook notebooks/train_1p.ipynb --output runs/list.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+
+from attnet.base.errors import ConfigError, in_sentences
+from attnet.base.files import resolve_path, write_text
+from attnet.base.words import listed_seeds
+from attnet.engine.parameters import TrainConfig
+from attnet.study.configs import BASE, OWN, grid, read_list
+from attnet.study.sweep import Sweep
+from attnet.study.sweep_record import FORMS, as_text, check_output
+from attnet.study.sweep_table import state_table, sweep_table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="attnet sweep",
+        description="Train several configurations, each with several seeds. A sweep that was stopped, in whatever "
+        "way, goes on when the same command is given again: what is finished is not run again.",
+        epilog="Every parameter of attnet train is a flag as well and holds for every run. Exit status 1 "
+        "when runs failed, 2 for a mistake in what was given, 128 + signal when stopped.",
+        allow_abbrev=False,
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="PARAMETER=VALUES",
+        help="values with commas between, lr=0.1,0.05; where a value has commas itself, with semicolons: "
+        '"modules=1,1,1;2,2,2". Given several times: every combination',
+    )
+    what.add_argument(
+        "--list",
+        default="",
+        metavar="FILE",
+        help='JSON: {"name": {"lr": 0.1, ...}, ...} or [{"lr": 0.1, ...}, ...], each what a configuration changes',
+    )
+    parser.add_argument("--seeds", default="0", help="seeds of each configuration, as 0,1,2 (default 0)")
+    parser.add_argument("--folder", default="runs/sweep", help="where the runs go (default runs/sweep)")
+    parser.add_argument("--parallel", type=int, default=1, help="runs at once; on accelerators a card each (default 1)")
+    parser.add_argument(
+        "--notebook",
+        default="",
+        help="execute this notebook for each run through papermill, and keep it in its folder",
+    )
+    parser.add_argument("--output", default="", help=f"file to write, one of {', '.join(FORMS)}; CSV has a line a run")
+    parser.add_argument("--dry_run", action="store_true", help="list the runs and what is finished; start nothing")
+    return parser
+
+
+@in_sentences
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0, 1 when runs failed, 2 for a mistake in the parameters, 128 + signal when stopped."""
+    options, words = _parser().parse_known_args(arguments)
+    base = TrainConfig.parse(words)
+    for name, instead in OWN.items():
+        if name != "progress" and getattr(base, name) != getattr(TrainConfig(), name):
+            hint = f"give --{instead}" if instead else "a sweep goes on by itself"
+            raise ConfigError(f"{name}={getattr(base, name)!r}: each run of a sweep has its own; {hint}")
+    configs = {BASE: base}
+    if options.list:
+        configs = read_list(options.list, base)
+    elif options.grid:
+        configs = grid(base, **_values(options.grid))
+    sweep = Sweep(configs, listed_seeds(options.seeds), options.folder, notebook=options.notebook)
+    if options.dry_run:
+        print(f"{sweep.describe()}\n\n{state_table(sweep.runs())}")
+        return 0
+    if options.output:
+        check_output(options.output)
+    rows = sweep.run(options.parallel)
+    print(sweep_table(rows))
+    if options.output:
+        line = "attnet sweep " + shlex.join(sys.argv[1:] if arguments is None else arguments)
+        file = resolve_path(options.output)
+        write_text(file, as_text(sweep, rows, line, file.suffix))
+    return int(any(row["failures"] for row in rows))
+
+
+def _values(words: Sequence[str]) -> dict[str, list[str]]:
+    """["lr=0.1,0.05", "modules=1,1,1;2,2,2"] as parameter -> values."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        values = [value.strip() for value in text.split(";" if ";" in text else ",") if value.strip()]
+        if not equals or not values:
+            raise ConfigError(f"grid={word!r}: PARAMETER=VALUE,VALUE is needed, as lr=0.1,0.05")
+        if name in found:
+            raise ConfigError(f"grid={word!r}: {name} is there already; give all its values at once")
+        found[name] = values
+    return found

@@ -1,0 +1,179 @@
+"""Several cards, with real torchrun and Gloo: the same pictures, the same weights, the same test result."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import attnet
+from attnet.base.errors import ConfigError
+from attnet.engine import distributed
+from attnet.engine.distributed import Requests, World
+from attnet.engine.parameters import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"},
+    **{"train_images": 96, "test_images": 90, "test_batch_size": 25, "train_batch_size": 4, "total_epochs": 1},
+}
+
+
+def train(ranks: int, output_dir: Path, **changes: object) -> attnet.Result:
+    """One run with `ranks` processes started by torchrun, one thread each."""
+    parameters = {**TINY, **changes, "output_dir": output_dir}
+    flags = [f"--{name}={value}" for name, value in parameters.items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    done = subprocess.run(
+        [*command, "-m", "attnet.train", *flags],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("run folder:") == 1, "rank 0 alone speaks"
+    return attnet.Result.load(output_dir)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.pt", weights_only=True)["model"]
+
+
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """The largest difference of a tensor from its counterpart, relative to its own largest value."""
+    pairs = ((a[n].double(), b[n].double()) for n in a if a[n].is_floating_point())
+    return max(((x - y).abs().max() / x.abs().max().clamp_min(1e-12)).item() for x, y in pairs)
+
+
+def test_two_ranks_equal_accumulate_2(tmp_path):
+    """Twelve steps at lr 0.01: every weight, momentum and batch-norm statistic, to 1e-6."""
+    one = train(1, tmp_path / "one", accumulate=2, lr=0.01, label_noise=0.3)
+    two = train(2, tmp_path / "two", lr=0.01, label_noise=0.3)
+    assert distance(weights(one.output_dir), weights(two.output_dir)) <= 1e-6
+    start = attnet.build_model("attention56_tiny").state_dict()
+    assert distance(weights(one.output_dir), start) > 0.1, "something was learned"
+    assert two.device == "cpu_2p" and two.history[0]["train_loss"] == pytest.approx(one.history[0]["train_loss"])
+    assert one.memorisation == two.memorisation and one.memorisation["images"] == 29
+    assert len(two.history[0]["rank_fps"]) == 2
+    assert two.fps == pytest.approx(2 * min(two.history[0]["rank_fps"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [8])
+def test_more_ranks_equal_accumulate(tmp_path, ranks):
+    """One step: gradients are summed in another order than on one card, so they agree to rounding.
+
+    (After a second step, single pixels have changed sides in a max-pool or ReLU, and runs part by 1e-2.)
+    """
+    size = {"lr": 0.01, "train_images": 4 * ranks, "test_images": 20}
+    one = train(1, tmp_path / "one", accumulate=ranks, **size)
+    many = train(ranks, tmp_path / "many", **size)
+    assert distance(weights(one.output_dir), weights(many.output_dir)) <= 2e-5
+    assert many.device == f"cpu_{ranks}p"
+
+
+@pytest.mark.slow
+def test_every_number_of_ranks_tests_alike(tmp_path):
+    """90 images in batches of 25 for 1, 3 and 8 ranks, four of which have nothing to do: equal to the last digit."""
+    torch.manual_seed(0)
+    torch.save(attnet.build_model("attention56_tiny").state_dict(), tmp_path / "weights.pt")
+    given = {"is_train": False, "pretrained": tmp_path / "weights.pt"}
+    results = [train(ranks, tmp_path / str(ranks), **given) for ranks in (1, 3, 8)]
+    for result in results[1:]:
+        assert (result.test_loss, result.top1) == (results[0].test_loss, results[0].top1)
+        assert (result.confusion, result.per_class) == (results[0].confusion, results[0].per_class)
+    assert sum(map(sum, results[0].confusion)) == 90
+
+
+def test_a_mistake_is_told_once_by_each_rank_and_ends_the_job(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "attnet.train",
+    ]
+    flags = [f"--{k}={v}" for k, v in {**TINY, "train_batch_size": 64, "output_dir": tmp_path / "run"}.items()]
+    done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "train_batch_size=64 x 2 micro-batches a step: more than the 96 training images" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_refuses_several_cards():
+    with pytest.raises(ConfigError, match=r"device_num=8: one process drives one card.*attnet\.launch"):
+        attnet.fit(TrainConfig(device_num=8))
+
+
+def test_world_reads_torchrun_and_stands_alone_without(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    alone = World.from_environment()
+    assert alone == World() and alone.is_main
+    assert alone.gather("x") == ["x"] and alone.broadcast(3) == 3 and alone.sum(torch.tensor(2.0)) == 2
+    values = {"RANK": "5", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    world = World.from_environment()
+    assert world == World(5, 16, 1, 4) and not world.is_main
+    assert world.fit_to(TrainConfig(device_type="CPU")).device_num == 16
+
+
+@pytest.mark.parametrize(("ranks", "shares"), [(1, [4]), (2, [2, 2]), (3, [1, 1, 1]), (8, [4] * 8)])
+def test_cores_are_split_evenly(ranks, shares, monkeypatch):
+    """Four cores; with more ranks than cores nobody is pinned and each has one thread."""
+    cores, threads = {0, 2, 4, 6}, []
+    owned = []
+    for rank in range(ranks):
+        mine = set(cores)
+        monkeypatch.setattr(distributed.os, "sched_getaffinity", lambda pid: cores, raising=False)
+        monkeypatch.setattr(
+            distributed.os,
+            "sched_setaffinity",
+            lambda pid, some, mine=mine: mine.intersection_update(some),
+            raising=False,
+        )
+        monkeypatch.setattr(distributed.torch, "set_num_threads", threads.append)
+        distributed.share_cores(rank, ranks)
+        owned.append(mine)
+    assert [len(mine) for mine in owned] == shares
+    assert threads == [max(1, 4 // ranks)] * ranks
+    if ranks <= 4:
+        assert sum(map(len, owned)) == len(set().union(*owned)), "no core twice"
+
+
+class FakeStore(dict):
+    """The three calls of a TCPStore that Requests makes."""
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self for key in keys)
+
+    def compare_set(self, key: str, expected: str, value: str) -> None:
+        if self.get(key, "") == expected:
+            self[key] = value
+
+
+def test_ranks_stop_after_the_same_step(monkeypatch):
+    """Rank 1 is signalled after step 7 while rank 0 has finished step 7 or is about to finish step 8."""
+    store = FakeStore()
+    monkeypatch.setattr(distributed.dist.distributed_c10d, "_get_default_store", lambda: store)
+    first, second = (Requests(World(rank, 2, rank, 2)) for rank in (0, 1))
+    assert first.due("stop", 7) is None
+    second.post("stop", 8, 15)
+    first.post("stop", 9, 2)  # its own signal a moment later changes nothing
+    assert second.due("stop", 7) is None
+    assert (first.due("stop", 8), second.due("stop", 8)) == (15, 15)
+    assert second.due("stop", 9) is None, "used up"
+    for step in (20, 30):  # a request can be made again
+        first.post("save", step)
+        assert (first.due("save", step), second.due("save", step)) == (0, 0)
+
+
+def test_metrics_of_many_ranks_are_one_row_an_epoch(tmp_path):
+    result = train(2, tmp_path / "run", train_images=32, total_epochs=2)
+    rows = [json.loads(line) for line in (result.output_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert not list(result.output_dir.glob("*.tmp")) and not (result.output_dir / "step.pt").exists()

@@ -1,0 +1,114 @@
+"""Figures of an evaluation on hand-made logits, and running one."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import attnet
+from attnet.data.batches import TestBatches
+from attnet.data.splits import Split
+from attnet.engine.evaluation import Evaluation, evaluate
+
+CLASSES = ("cat", "dog", "frog")
+
+
+def make_evaluation(outputs: int = 3) -> Evaluation:
+    """Five images: cats taken for a cat, a dog; dogs for a dog, a cat (very sure); one more cat for a cat."""
+    logits = torch.zeros(5, outputs)
+    for row, (guess, sureness) in enumerate([(0, 5.0), (1, 2.0), (1, 1.0), (0, 9.0), (0, 3.0)]):
+        logits[row, guess] = sureness
+    return Evaluation(logits, torch.tensor([0, 0, 1, 1, 0]), CLASSES)
+
+
+def test_figures_of_hand_made_logits():
+    evaluation = make_evaluation()
+    assert evaluation.predictions.tolist() == [0, 1, 1, 0, 0]
+    assert evaluation.top1 == pytest.approx(60)
+    assert evaluation.confusion.tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert evaluation.per_class["cat"] == pytest.approx(200 / 3)
+    assert evaluation.per_class["dog"] == pytest.approx(50)
+    assert math.isnan(evaluation.per_class["frog"])  # there is none
+    # -log softmax, by hand: two zeros and one logit s, at the true class or not.
+    right = [-math.log(math.exp(s) / (math.exp(s) + 2)) for s in (5, 1, 3)]
+    wrong = [-math.log(1 / (math.exp(s) + 2)) for s in (2, 9)]
+    assert evaluation.loss == pytest.approx(sum(right + wrong) / 5, rel=1e-6)
+
+
+def test_mistakes_are_the_wrong_ones_surest_first():
+    evaluation = make_evaluation()
+    assert evaluation.mistakes(1).tolist() == [3]
+    assert evaluation.mistakes(10).tolist() == [3, 1]
+    assert Evaluation(evaluation.logits, evaluation.predictions, CLASSES).mistakes(3).tolist() == []
+
+
+def test_more_outputs_than_classes():
+    """A network for 100 classes on a set of 3: guesses beyond them are mistakes like any other."""
+    evaluation = make_evaluation(outputs=7)
+    evaluation.logits[0, 6] = 20
+    assert evaluation.confusion[0].tolist() == [1, 1, 0, 0, 0, 0, 1]
+    assert evaluation.per_class["cat"] == pytest.approx(100 / 3)
+    assert evaluation.mistakes(1).tolist() == [0]
+
+
+class Halves(nn.Module):
+    """Logits that name the brighter half of the image; remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.seen: list[tuple] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append((self.training, torch.is_grad_enabled(), images.dtype))
+        return images.float().mean(1).unflatten(2, (2, 4)).mean((1, 3))
+
+
+def make_split() -> Split:
+    images = torch.zeros(10, 3, 8, 8, dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 0, 1])
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, :, 4 * label : 4 * label + 4] = 200
+    labels[3] = 1  # one wrong label
+    return Split(images, labels)
+
+
+def test_evaluate_runs_the_network_over_the_whole_set_in_order():
+    model = Halves()
+    evaluation = evaluate(
+        model, TestBatches(make_split(), 4, torch.device("cpu")), ("left", "right"), input_dtype=torch.float16
+    )
+    assert evaluation.top1 == pytest.approx(90)
+    assert evaluation.mistakes(5).tolist() == [3]
+    assert evaluation.classes == ("left", "right")
+    assert evaluation.logits.dtype == torch.float32
+    assert model.seen == 3 * [(False, False, torch.float16)]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_evaluate_puts_the_mode_of_every_part_back(fails):
+    """Fine-tuning keeps the batch norms of a training network in evaluation mode: they must stay so."""
+    model = Halves()
+    model.norm.eval()
+    if fails:
+        model.forward = None
+        with pytest.raises(TypeError):
+            evaluate(model, TestBatches(make_split(), 4, torch.device("cpu")), CLASSES[:2])
+    else:
+        evaluate(model, TestBatches(make_split(), 4, torch.device("cpu")), CLASSES[:2])
+    assert (model.training, model.norm.training) == (True, False)
+
+
+def test_results_do_not_depend_on_the_batch_size():
+    torch.manual_seed(0)
+    model = attnet.build_model("attention56_tiny")
+    model(torch.rand(8, 3, 16, 16))  # running statistics that are not the initial ones
+    split = Split(torch.randint(0, 256, (13, 3, 16, 16), dtype=torch.uint8), torch.randint(0, 10, (13,)))
+    classes = tuple("abcdefghij")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    results = [evaluate(model, TestBatches(split, size, torch.device("cpu")), classes) for size in (1, 5, 13)]
+    for other in results[1:]:
+        torch.testing.assert_close(other.logits, results[0].logits, rtol=1e-4, atol=1e-5)
+        assert torch.equal(other.labels, split.labels)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -1,0 +1,179 @@
+"""Stopping a run and going on: everything is saved, and the end is bit for bit that of a run never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnet import TrainConfig, fit
+from attnet.base.processes import StopSignal, TrainingInterrupted
+from attnet.base.progress import Progress
+from attnet.engine import run_folder as checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+# With everything that is drawn at random, so that a difference in any of it shows in the weights.
+TINY = {
+    "device_type": "CPU",
+    "dataset": "shapes",
+    "model": "attention56_tiny",
+    "test_images": 50,
+    "train_batch_size": 16,
+    "mixup": 0.2,
+    "cutout": 8,
+    "progress": "lines",
+}
+SHORT = TINY | {"train_images": 64, "total_epochs": 2}  # 4 steps an epoch
+LONG = TINY | {"train_images": 64, "total_epochs": 6}  # long enough to be stopped from outside
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the processes below: the number of threads decides the order of sums, and so the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def same_end(folder: Path, other: Path) -> bool:
+    """Whether two runs ended with the same bits: weights, momentum, losses and Top-1 of every epoch."""
+    ends = []
+    for path in (folder, other):
+        end = torch.load(path / "last.pt", weights_only=True)
+        momentum = [entry["momentum_buffer"] for entry in end["precision"]["optimizer"]["state"].values()]
+        rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        losses = [(row["epoch"], row["lr"], row["train_loss"], row["test_loss"], row["top1"]) for row in rows]
+        ends.append((list(end["model"].values()) + momentum, losses))
+    (tensors, losses), (others, other_losses) = ends
+    assert len(tensors) > 100 and len(tensors) == len(others)
+    return losses == other_losses and all(map(torch.equal, tensors, others))
+
+
+def fit_in(folder: Path, parameters: dict[str, object]) -> Path:
+    return fit(TrainConfig(**parameters, output_dir=folder)).output_dir
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory) -> Path:
+    return fit_in(tmp_path_factory.mktemp("short") / "run", SHORT)
+
+
+@pytest.mark.parametrize(
+    "epoch, step, number, saved",
+    [
+        (1, 1, signal.SIGINT, (0, 1)),  # before the first test
+        (2, 3, signal.SIGTERM, (1, 3)),
+        (1, 4, signal.SIGINT, (1, 0)),  # at an epoch's last step: the epoch is finished first
+    ],
+)
+def test_stopped_at_a_step_and_continued(short_run, tmp_path, monkeypatch, epoch, step, number, saved):
+    def step_and_signal(self: Progress, done: int, loss: torch.Tensor) -> None:
+        if (self.epoch, done) == (epoch, step):
+            os.kill(os.getpid(), number)
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "step", step_and_signal)
+        with pytest.raises(TrainingInterrupted) as stopped:
+            fit_in(folder, SHORT)
+    assert stopped.value.signal_number == number
+    assert signal.Signals(number).name in str(stopped.value) and f'resume="{folder}"' in str(stopped.value)
+    assert str(stopped.value) in (folder / "log.txt").read_text()
+    state = checkpoint.load_newest(folder)
+    assert (state["epoch"], state["step"]) == saved
+    assert not checkpoint.is_finished(folder)
+
+    result = fit(TrainConfig(resume=folder))  # every other parameter is as it was
+    assert (result.output_dir, result.epochs) == (folder, 2)
+    assert same_end(folder, short_run)
+
+
+def test_a_signal_in_the_last_step_of_all_lets_the_run_finish(short_run, tmp_path, monkeypatch):
+    def step_and_signal(self: Progress, done: int, loss: torch.Tensor) -> None:
+        if (self.epoch, done) == (2, 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "step", step_and_signal)
+    assert same_end(fit_in(tmp_path / "run", SHORT), short_run)
+
+
+def stop_after_an_epoch(folder: Path, number: int, *more: str) -> tuple[int, list[str], str]:
+    """Run the command line until its first line of an epoch, then signal it: exit status, epochs shown, stderr."""
+    arguments = [f"--{name}={value}" for name, value in LONG.items()]
+    command = [sys.executable, "-m", "attnet.train", *arguments, f"--output_dir={folder}", *more]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, cwd=folder.parent, text=True, **pipes) as process:
+        watchdog = threading.Timer(300, process.kill)
+        watchdog.start()
+        try:
+            epochs = []
+            for line in process.stdout:
+                if line.startswith("epoch "):
+                    if not epochs:
+                        process.send_signal(number)
+                    epochs.append(line.split("  ")[0])
+            errors = process.stderr.read()
+            return process.wait(), epochs, errors
+        finally:
+            watchdog.cancel()
+            process.kill()
+
+
+def test_processes_stopped_three_times_end_like_one_that_never_was(tmp_path):
+    folder = tmp_path / "run"
+    status, epochs, errors = stop_after_an_epoch(folder, signal.SIGINT)
+    assert (status, epochs[0]) == (130, "epoch 1/6"), errors
+    message = re.fullmatch(
+        r'attnet: stopped by SIGINT in epoch \d, .*; everything is saved\. .*resume="(.+?)".*\n', errors
+    )
+    assert message, errors
+
+    status, epochs, errors = stop_after_an_epoch(folder, signal.SIGTERM, f"--resume={message[1]}")
+    assert (status, epochs[0]) == (143, "epoch 2/6"), errors
+    assert "stopped by SIGTERM" in errors and "Traceback" not in errors
+
+    status, epochs, errors = stop_after_an_epoch(folder, signal.SIGKILL, "--resume=auto")
+    assert (status, epochs[0]) == (-signal.SIGKILL, "epoch 3/6"), errors
+
+    result = fit(TrainConfig(output_dir=folder, resume="auto"))
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5, 6]
+    assert same_end(result.output_dir, fit_in(tmp_path / "uninterrupted", LONG))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run")] == ["run"]
+
+
+# ---- the signal itself ----
+
+
+def test_the_first_signal_asks_the_second_stops_at_once():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert stop.number is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_outside_the_main_thread_signals_stay_as_they_are():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def use() -> None:
+        with StopSignal() as stop:
+            seen.append((stop.number, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]

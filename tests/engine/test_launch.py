@@ -1,0 +1,256 @@
+"""Launching: what is started, what is shown, and that nothing is lost or left behind when something dies."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+import attnet
+from attnet.base.device import KINDS
+from attnet.base.errors import ConfigError
+from attnet.base.files import repository_root
+from attnet.base.processes import TrainingInterrupted
+from attnet.base.progress import Progress
+from attnet.engine import launch as launcher
+from attnet.engine.launch import launch, torchrun_arguments
+from attnet.engine.parameters import TrainConfig
+
+EPOCHS = 4
+TINY = {
+    **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},
+    **{"train_images": 192, "test_images": 20, "train_batch_size": 8, "total_epochs": EPOCHS, "progress": "lines"},
+}
+# Runs `attnet.launch` in a process of its own, as a notebook's kernel does.
+KERNEL = """
+import signal, sys, attnet
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as ipykernel does; a background job inherits "ignore"
+try:
+    attnet.launch(TrainConfig.parse(sys.argv[1:]))
+except attnet.base.processes.TrainingInterrupted as stop:
+    print("INTERRUPTED", stop, flush=True)
+    sys.exit(130)
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def start(folder: Path, **changes: object) -> psutil.Popen:
+    flags = to_flags(TrainConfig(**{**TINY, **changes}, output_dir=str(folder)))
+    return psutil.Popen(
+        [sys.executable, "-c", KERNEL, *flags], cwd=repository_root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def wait_until(condition: Callable[[], object], process: psutil.Popen, seconds: float = 120) -> object:
+    """The first truthy value of `condition`; fails when the process ends before."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "nothing happened"
+        assert process.poll() is None, process.stdout.read().decode()
+        time.sleep(0.05)
+    return value
+
+
+def ranks_of(process: psutil.Popen) -> list[psutil.Process]:
+    """The training processes, by rank."""
+    found = [p for p in process.children(recursive=True) if "attnet.train" in p.cmdline() and "-u" in p.cmdline()]
+    return sorted(found, key=lambda p: int(p.environ()["RANK"]))
+
+
+def end(process: psutil.Popen, family: list[psutil.Process]) -> None:
+    """Whatever a failed test left, by its own id."""
+    for one in [process, *family]:
+        if one.is_running():
+            one.kill()
+    process.wait()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.pt", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    return launch(TrainConfig(**TINY, output_dir=str(tmp_path_factory.mktemp("launch") / "run"))).output_dir
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    mine, others = weights(a), weights(b)
+    assert mine.keys() == others.keys()
+    for name, value in mine.items():
+        assert torch.equal(value, others[name]), name
+
+
+def test_launch_trains_and_keeps_a_log_a_rank(undisturbed):
+    result = attnet.Result.load(undisturbed)
+    assert (result.device, result.epochs) == ("cpu_2p", EPOCHS)
+    logs = undisturbed / "logs"
+    assert {"rank0.log", "rank1.log", "torchrun.log"} <= {p.name for p in logs.iterdir()}
+    assert f"epoch {EPOCHS}/{EPOCHS}" in (logs / "rank0.log").read_text()
+    assert "epoch" not in (logs / "rank1.log").read_text()
+
+
+def test_what_is_shown(tmp_path, capfd):
+    result = launch(TrainConfig(**{**TINY, "total_epochs": 1, "train_images": 32}, output_dir=str(tmp_path / "run")))
+    shown = capfd.readouterr().out
+    first, *rest = shown.splitlines()
+    assert first.startswith("torchrun --standalone --nproc_per_node=2 --max_restarts=3 -m attnet.train ")
+    assert "--train_batch_size 8" in first and str(tmp_path / "run") in first and "--resume auto" in first
+    assert sum(line.startswith("epoch 1/1") for line in rest) == 1
+    assert f"{result.top1:.2f}" in shown
+
+
+def test_the_shown_command_works_when_pasted(tmp_path):
+    config = TrainConfig(**{**TINY, "total_epochs": 1, "train_images": 32})
+    words = torchrun_arguments(config, tmp_path / "pasted")
+    command = [sys.executable, "-m", "torch.distributed.run", *words]
+    done = subprocess.run(command, cwd=repository_root(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "epoch 1/1" in done.stdout and attnet.Result.load(tmp_path / "pasted").device == "cpu_2p"
+
+
+def test_several_machines():
+    config = TrainConfig(device_num=16, nnodes=2, node_rank=1, dist_url="tcp://10.0.0.1:29400", max_restarts=1)
+    words = torchrun_arguments(config, Path("/shared/run"))
+    assert words[:5] == [
+        *("--nnodes=2", "--node_rank=1", "--rdzv_backend=c10d"),
+        *("--rdzv_endpoint=10.0.0.1:29400", "--rdzv_id=attnet"),
+    ]
+    assert "--nproc_per_node=8" in words and "--standalone" not in words
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"device_num": 3, "nnodes": 2, "dist_url": "a:1"}, "device_num=3: 2 machines cannot share them evenly"),
+        ({"device_num": 4, "nnodes": 2}, "nnodes=2: give dist_url=HOST:PORT"),
+        (
+            {"device_num": 4, "nnodes": 2, "node_rank": 2, "dist_url": "a:1"},
+            "node_rank=2: machines are numbered 0 to 1",
+        ),
+    ],
+)
+def test_machines_that_cannot_work(parameters, message):
+    with pytest.raises(ConfigError, match=message):
+        torchrun_arguments(TrainConfig(**parameters), Path("/shared/run"))
+
+
+def test_more_cards_than_there_are(monkeypatch, tmp_path):
+    config = TrainConfig(**{**TINY, "device_num": 8}, output_dir=str(tmp_path / "run"))
+    plan = attnet.make_plan(config)
+
+    gpu_plan = dataclasses.replace(plan, device=KINDS["GPU"]())
+    monkeypatch.setattr(launcher, "make_plan", lambda config: gpu_plan)
+    monkeypatch.setattr(launcher.devices, "count", lambda kind: 2)
+    with pytest.raises(ConfigError, match="device_num=8: only 2 GPU cards are here"):
+        launch(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_that_dies_is_brought_back_to_the_same_weights(undisturbed, tmp_path):
+    process = start(tmp_path / "run", checkpoint_seconds=2)
+    try:
+        wait_until(lambda: (tmp_path / "run" / "last.pt").exists(), process)
+        ranks_of(process)[1].kill()
+        output = process.stdout.read().decode()
+        assert process.wait() == 0, output
+        assert "resume: " in output
+        assert_same_weights(undisturbed, tmp_path / "run")
+    finally:
+        end(process, [])
+
+
+def test_a_rank_that_dies_for_good_is_named_with_its_last_lines(tmp_path):
+    process = start(tmp_path / "run", max_restarts=0)
+    try:
+        wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), process)
+        family = process.children(recursive=True)
+        ranks_of(process)[0].kill()
+        output = process.stdout.read().decode()
+        assert process.wait() != 0
+        assert "LaunchError: rank 0 of 2 failed (killed by SIGKILL) after 0 restarts" in output
+        assert f"    epoch 1/{EPOCHS}" in output and "rank0.log" in output
+        assert not psutil.wait_procs(family, timeout=60)[1], "no process left behind"
+    finally:
+        end(process, [])
+
+
+def test_a_notebook_that_is_interrupted_then_killed_loses_nothing(undisturbed, tmp_path):
+    """Nobody else gets its folder; then Ctrl-C in the cell, later the kernel killed: every process ends each time.
+
+    Going on gives the undisturbed weights.
+    """
+    folder = tmp_path / "run"
+
+    def epochs() -> int:
+        metrics = folder / "metrics.jsonl"
+        return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+    for number, changes in ((signal.SIGINT, {}), (signal.SIGKILL, {"resume": str(folder)})):
+        before = epochs()
+        process = start(folder, **changes)
+        family = []
+        try:
+            wait_until(lambda before=before: epochs() > before, process)
+            family = process.children(recursive=True)
+            assert len(family) >= 3
+            if number == signal.SIGINT:
+                with pytest.raises(ConfigError, match=rf"in use by process {ranks_of(process)[0].pid} on "):
+                    attnet.fit(TrainConfig(**{**TINY, "device_num": 1, "accumulate": 2}, resume=str(folder)))
+            os.kill(process.pid, number)
+            process.wait(timeout=90)
+            assert not psutil.wait_procs(family, timeout=60)[1], "no process left behind"
+            if number == signal.SIGINT:
+                assert "INTERRUPTED stopped; everything is saved" in process.stdout.read().decode()
+            assert not (folder / "result.json").exists() and (folder / "step.pt").exists()
+        finally:
+            end(process, family)
+    result = launch(TrainConfig(**TINY, resume=str(folder)))
+    assert result.output_dir == folder and result.epochs == EPOCHS
+    assert_same_weights(undisturbed, folder)
+
+
+def test_another_number_of_cards_goes_on_from_an_epochs_end(tmp_path, monkeypatch, capfd):
+    """Stopped within epoch 2 of a run on two cards: two cards, or one with accumulate=2, go on from that step.
+
+    Three micro-batches a step go on from the end of epoch 1.
+    """
+    folder, short = tmp_path / "run", {**TINY, "total_epochs": 2}
+
+    def interrupt_at_step_3(self: Progress, done: int, loss: torch.Tensor) -> None:
+        if (self.epoch, done) == (2, 3):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "step", interrupt_at_step_3)
+        with pytest.raises(TrainingInterrupted):
+            attnet.fit(TrainConfig(**{**short, "device_num": 1, "accumulate": 2}, output_dir=str(folder)))
+    stored = TrainConfig.load(folder / "config.json").replace(device_num=2, accumulate=1)  # the same steps
+    (folder / "config.json").write_text(json.dumps(stored.to_dict()))
+    for copy in ("one", "three"):
+        shutil.copytree(folder, tmp_path / copy)
+    capfd.readouterr()
+
+    result = launch(TrainConfig(resume=str(folder), progress="lines"))
+    assert (result.epochs, result.device) == (2, "cpu_2p")
+    assert "goes on after epoch 1, step 3" in capfd.readouterr().out
+
+    assert attnet.fit(TrainConfig(accumulate=2, resume=str(tmp_path / "one"))).device == "cpu_1p"
+    assert "goes on after epoch 1, step 3" in capfd.readouterr().out
+
+    assert attnet.fit(TrainConfig(accumulate=3, resume=str(tmp_path / "three"))).epochs == 2
+    shown = capfd.readouterr().out
+    assert "reached with 2 micro-batches a step, now there are 3; going on from the end of epoch 1" in shown

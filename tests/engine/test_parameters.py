@@ -1,0 +1,227 @@
+"""Parameters: each explained and checked, the same in Python, on the command line and in config.json."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from attnet.base.errors import ConfigError
+from attnet.base.files import resolve_path
+from attnet.engine.parameters import TrainConfig, field_types
+from attnet.engine.recipes import LENGTHS, MODES, RECIPES
+from attnet.model.network import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = TrainConfig.fields()
+
+
+def another_value(name: str) -> object:
+    """A valid value of a parameter that is not its default."""
+    spec = FIELDS[name]
+    kinds = field_types(spec)
+    if spec.metadata["counts"]:
+        return "1,2,3"
+    if spec.metadata["choices"]:
+        return next((c for c in spec.metadata["choices"] if c != spec.default), spec.default)
+    if bool in kinds:
+        return not spec.default
+    if int in kinds:
+        return 5
+    return 0.5 if kinds == (float,) else 256.0 if float in kinds else "some where/else.pt"
+
+
+# ---- the table of parameters ----
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_parameter_is_explained(name):
+    spec = FIELDS[name]
+    kinds = field_types(spec)
+    assert len(spec.metadata["help"]) > 5
+    assert kinds and set(kinds) <= {int, float, bool, str}
+    if spec.default is not None:
+        assert getattr(TrainConfig(**{"pretrained": "", name: spec.default}), name) == spec.default
+    elif name not in ("num_classes", "channels_last", "new_head", *OPTIONS):  # data set, device, weights, model decide
+        assert all(name in table for table in MODES.values()) or all(name in table for table in RECIPES.values())
+        assert default_text(spec) != "None"
+
+
+@pytest.mark.parametrize("table", [*MODES.values(), *RECIPES.values(), *LENGTHS.values()])
+def test_presets_hold_valid_parameters_that_are_open_by_default(table):
+    config = TrainConfig(**table)
+    assert {name: getattr(config, name) for name in table} == table
+    assert [name for name in table if FIELDS[name].default is not None] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "attnet").glob("*.py")), ids=lambda path: path.name)
+def test_the_oldest_supported_python_can_parse_the_package(path):
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+
+
+# ---- the command line ----
+
+
+@pytest.mark.parametrize("form", ["--{name} {value}", "--{name}={value}"])
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_parameter_is_a_flag(name, form):
+    value = another_value(name)
+    flag = form.format(name=name, value=value)
+    arguments = flag.split(" ", 1) if "=" not in form else [flag]
+    config = TrainConfig.parse([*arguments, *([] if name == "pretrained" else ["--pretrained", "w.pt"])])
+    assert getattr(config, name) == value
+    assert type(getattr(config, name)) is type(value)
+    pretrained = value if name == "pretrained" else "w.pt"
+    assert config == TrainConfig(**{"pretrained": pretrained, name: value})
+
+
+def test_help_explains_every_flag(capsys):
+    with pytest.raises(SystemExit) as stop:
+        TrainConfig.parse(["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, spec in FIELDS.items():
+        explained = text.split(f" --{name} ", 1)[1]
+        assert " ".join(spec.metadata["help"].split()) in explained
+        assert f"(default {default_text(spec)})" in explained
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--total_epoch", "1"], ["'total_epoch'", "did you mean 'total_epochs'"]),
+        (["--total-epochs=1"], ["did you mean 'total_epochs'"]),
+        (["--see", "1"], ["did you mean 'seed'"]),  # no abbreviations: they would break when a parameter is added
+        (["seed=1"], ["'seed=1'", "--name value"]),
+        (["runs"], ["'runs'", "known are"]),
+    ],
+)
+def test_a_wrong_flag_names_the_right_one(arguments, words):
+    with pytest.raises(ConfigError) as error:
+        TrainConfig.parse(arguments)
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+# ---- checks ----
+
+
+@pytest.mark.parametrize(
+    "name, value, rule",
+    [
+        ("total_epochs", 0, "a whole number at least 1"),
+        ("total_epochs", -3, "at least 1"),
+        ("total_epochs", 1.5, "a whole number"),
+        ("total_epochs", "many", "a whole number"),
+        ("total_epochs", "", "a whole number"),
+        ("total_epochs", True, "a whole number"),
+        ("total_epochs", math.inf, "a whole number"),
+        ("train_batch_size", "32.5", "a whole number"),
+        ("train_batch_size", [32], "a whole number"),
+        ("test_batch_size", None, "a whole number"),
+        ("train_images", -1, "at least 0"),
+        ("device_id", -1, "at least 0"),
+        ("seed", 2**32, "at most 4294967295"),
+        ("crop_padding", 17, "at least 0 and at most 16"),
+        ("lr", -0.1, "a number at least 0"),
+        ("lr", math.nan, "a number"),
+        ("lr", "inf", "a number"),
+        ("lr", False, "a number"),
+        ("momentum", 1.1, "at most 1"),
+        ("loss_scale", 0.5, 'at least 1 or "dynamic"'),
+        ("loss_scale", "static", '"dynamic"'),
+        ("loss_scale", "nan", '"dynamic"'),
+        ("loss_scale", True, '"dynamic"'),
+        ("flip", "maybe", "choose one of off, random, alternating"),
+        ("normalize", 2, "true or false"),
+        ("is_train", None, "true or false"),
+        ("model", 92, "text"),
+        ("data_path", None, "text"),
+        ("mode", "fast", "full, performance, rehearsal"),
+        ("device_type", "TPU", "NPU, GPU, MPS, CPU"),
+        ("amp", "O4", "O0, O1, O2, O3"),
+        ("amp", 2, "text"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_rule(name, value, rule):
+    with pytest.raises(ConfigError) as error:
+        TrainConfig(**{name: value})
+    assert f"{name}={value!r}" in str(error.value)
+    assert rule in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("total_epochs", "3", 3),
+        ("total_epochs", 3.0, 3),
+        ("total_epochs", "1e2", 100),
+        ("train_images", 2**53 + 1, 2**53 + 1),  # which no float holds
+        ("lr", 1, 1.0),
+        ("lr", " 1e-3", 0.001),
+        ("flip", "False", "off"),
+        ("compile", False, "off"),
+        ("flip", "yes", "random"),
+        ("flip", None, None),
+        ("loss_scale", "256", 256.0),
+        ("loss_scale", "dynamic", "dynamic"),
+        ("device_type", "npu", "NPU"),
+        ("amp", "o2", "O2"),
+        ("mode", "FULL", "full"),
+        ("output_dir", Path("runs") / "a", str(Path("runs") / "a")),
+    ],
+)
+def test_a_value_is_taken_when_nothing_is_lost(name, value, expected):
+    taken = getattr(TrainConfig(**{name: value}), name)
+    assert taken == expected
+    assert type(taken) is type(expected)
+
+
+def test_an_unknown_parameter_gets_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"'batch_size'.*'t[a-z]+_batch_size'"):
+        TrainConfig(batch_size=32)
+    with pytest.raises(ConfigError, match="'zzz': known are mode, is_train"):
+        TrainConfig(zzz=1)
+
+
+def test_evaluation_and_fine_tuning_need_weights():
+    for parameters in ({"is_train": False}, {"is_pretrain": True}):
+        with pytest.raises(ConfigError, match="pretrained=PATH"):
+            TrainConfig(**parameters)
+        TrainConfig(**parameters, pretrained="best.pt")
+
+
+def test_the_variables_of_a_notebook():
+    cell = {"total_epochs": 2, "seed": "5", "figure": object(), "_lr": 3, "results": [], "n": 1, "epoch": 3}
+    assert TrainConfig.gather(cell) == TrainConfig(total_epochs=2, seed=5)
+    with pytest.raises(ConfigError, match="'total_epoch': did you mean 'total_epochs'"):
+        TrainConfig.gather(cell | {"total_epoch": 2})  # as `papermill -p total_epoch 2` injects it
+
+
+# ---- keeping ----
+
+
+def test_json_round_trip(tmp_path):
+    config = TrainConfig(**{name: another_value(name) for name in FIELDS})
+    assert [name for name in FIELDS if getattr(config, name) == FIELDS[name].default] == []
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert TrainConfig.load(tmp_path / "config.json") == config
+    assert TrainConfig(**TrainConfig().to_dict()) == TrainConfig()
+
+
+def test_replace_checks_and_leaves_the_original():
+    config = TrainConfig(lr=0.2)
+    assert config.replace(seed=3) == TrainConfig(lr=0.2, seed=3)
+    assert config.seed == 0
+    with pytest.raises(ConfigError, match="lr=-1"):
+        config.replace(lr=-1)
+
+
+def test_relative_paths_start_at_the_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_path("runs/a") == ROOT / "runs" / "a"
+    assert resolve_path(tmp_path / "a") == tmp_path / "a"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_path("~/a") == tmp_path / "a"

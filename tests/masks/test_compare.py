@@ -1,0 +1,109 @@
+"""The comparison of mask maps with baselines, on networks whose masks are known."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import attnet
+from attnet.base.errors import ConfigError
+from attnet.data.shapes import make_shapes
+from attnet.masks import compare as comparison
+from attnet.masks.compare import (
+    SCORES,
+    compare_deletion,
+    compare_localisation,
+    deletion_table,
+    localisation_table,
+)
+from attnet.model.modules import MaskBranch
+
+
+@pytest.fixture(scope="module")
+def split():
+    return make_shapes(10, 60).test
+
+
+@pytest.fixture
+def seeing(split, monkeypatch) -> nn.Module:
+    """A network whose first mask is the objects' pixels, and whose second is their opposite."""
+    model = attnet.build_model("attention56_tiny")
+    by_mean = {image.float().mean().item(): mask for image, mask in zip(split.images, split.masks, strict=True)}
+    seen: list[torch.Tensor] = []
+    model.stem.register_forward_pre_hook(lambda _, inputs: seen.__setitem__(slice(None), [inputs[0]]))
+    original, modules = MaskBranch.forward, model.attention_modules()
+    kinds = {modules["stage1.0"].mask: False, modules["stage2.0"].mask: True}
+
+    def forward(branch: MaskBranch, x: torch.Tensor, trunk: torch.Tensor) -> torch.Tensor:
+        if branch not in kinds:
+            return original(branch, x, trunk)
+        means = [min(by_mean, key=lambda m: abs(m - 255 * image.mean().item())) for image in seen[0]]
+        known = torch.stack([by_mean[m] for m in means])[:, None].float()
+        known = nn.functional.interpolate(known, size=trunk.shape[-1], mode="nearest")
+        return (1 - known if kinds[branch] else known).expand_as(trunk)
+
+    monkeypatch.setattr(MaskBranch, "forward", forward)
+    return model
+
+
+def cells(table: str) -> list[list[str]]:
+    """The cells of a Markdown table's rows."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_a_network_that_sees_the_object_wins(seeing, split):
+    rows = {row.method: row for row in compare_localisation(seeing, split, reductions=("mean", "max"), batch_size=25)}
+    methods = [f"stage{i}.0 mask {how}" for how in ("mean", "max") for i in (1, 2, 3)]
+    assert list(rows) == [*methods, "Grad-CAM", "centre prior", "random"]
+    assert [row.baseline for row in rows.values()] == [False] * 6 + [True] * 3
+    perfect = rows["stage1.0 mask mean"].scores
+    assert {name: interval.mean for name, interval in perfect.items()} == pytest.approx(dict.fromkeys(SCORES, 1.0))
+    assert rows["stage2.0 mask mean"].scores["auroc"].mean < 0.1
+    noise, centre = rows["random"].scores["auroc"], rows["centre prior"].scores["auroc"]
+    assert noise.low < 0.5 < noise.high and centre.low > 0.8
+    table = localisation_table(list(rows.values()))
+    assert table.count("**1.000 (1.000–1.000)**") == 8
+    assert [row[0] for row in cells(table)] == list(rows)
+
+
+def test_only_known_objects_can_be_found(split):
+    with pytest.raises(ConfigError, match="pixels are not known"):
+        compare_localisation(
+            attnet.build_model("attention56_tiny"), attnet.data.splits.Split(split.images, split.labels)
+        )
+
+
+def test_deletion_by_every_method_explains_the_predicted_class(seeing, split):
+    images = split.images[:8].float() / 255
+    curves = compare_deletion(seeing, images, reductions=["mean"], steps=5, batch_size=3)
+    assert list(curves) == [*(f"stage{i}.0 mask mean" for i in (1, 2, 3)), "Grad-CAM", "centre prior", "random"]
+    seeing.eval()
+    with torch.no_grad():
+        whole = seeing(images).softmax(1).amax(1)
+    for curve in curves.values():
+        assert curve.deletion.shape == curve.insertion.shape == (8, 5)
+        torch.testing.assert_close(curve.deletion[:, 0], whole)
+        torch.testing.assert_close(curve.insertion[:, -1], whole)
+    table = {method: deletion for method, deletion, _ in cells(deletion_table(curves))}
+    assert list(table) == list(curves)
+    best = min(curves, key=lambda method: curves[method].deletion_area.mean)
+    assert table[best] == f"**{curves[best].deletion_area}**"
+
+
+def test_command_line_measures_everything(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    network = attnet.Pretrained(attnet.build_model("attention56_tiny").eval(), tuple("abcdefghij"), "tiny")
+    monkeypatch.setattr(comparison, "open_pretrained", lambda *_: (network, make_shapes(10, 20)))
+    file = tmp_path / "masks.json"
+    words = ["--images", "12", "--deletion_images", "3", "--output", str(file)]
+    assert comparison.main(words) == 0
+    record = json.loads(file.read_text())
+    assert record["command"] == "attnet masks " + " ".join(words)
+    assert record["data"] == "shapes, 12 test images (3 for deletion and insertion)"
+    assert [row["module"] for row in record["statistics"]] == ["stage1.0", "stage2.0", "stage3.0"]
+    assert len(record["effects"]) == 1 + 4 * 5 and len(record["deletion"]) == 3 * 2 + 3
+    assert {row["method"] for row in record["localisation"]} >= {"stage1.0 mask std", "Grad-CAM", "random"}
+    monkeypatch.setattr(comparison, "open_pretrained", attnet.open_pretrained)
+    assert comparison.main(["--pretrained", str(tmp_path / "none.pt")]) == 2
+    assert "none.pt: no such file" in capsys.readouterr().err

@@ -1,0 +1,196 @@
+"""Figures: that they show what was given, and that every word of them can be read."""
+
+import io
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from conftest import words
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from attnet import plots
+from attnet.data.splits import Split
+from attnet.engine.evaluation import Evaluation
+from attnet.plots import figure as colours
+
+# CIFAR-100's longest name is 13 letters.
+NAMES = tuple(f"{'aquarium_fish'[: 4 + i % 10]}{i:02d}"[-13:] for i in range(100))
+
+
+def make_evaluation(n: int, classes: int) -> tuple[Split, Evaluation]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, classes, (n,), generator=generator)
+    logits = torch.randn(n, classes, generator=generator)
+    logits[torch.arange(n), labels] += 2
+    images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Split(images, labels), Evaluation(logits, labels, NAMES[:classes])
+
+
+def make_rows(epochs: int, rate: Callable[[int], float] = lambda epoch: 0.1) -> list[dict]:
+    return [
+        {"epoch": e, "lr": rate(e), "train_loss": 2 / e, "test_loss": 2.1 / e, "top1": 90 - 50 / e + 5 * math.sin(e)}
+        for e in range(1, epochs + 1)
+    ]
+
+
+def figures(items: int, classes: int) -> dict[str, Figure]:
+    """Every function of the module on `items` images or epochs."""
+    split, evaluation = make_evaluation(max(items, 200), classes)
+    return {
+        "batch": plots.plot_batch(split.images[:items] / 255, split.labels, NAMES),
+        "curves": plots.plot_curves(make_rows(items)),
+        "per_class": plots.plot_per_class(evaluation.per_class),
+        "confusion": plots.plot_confusion(evaluation.confusion, evaluation.classes),
+        "predictions": plots.plot_predictions(split, evaluation, range(items)),
+    }
+
+
+def titles(figure: Figure) -> list[str]:
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+def shown(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(ax.images[0].get_array()) for ax in figure.axes if ax.images]
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+@pytest.mark.parametrize("items", [1, 20])
+def test_figures_save_at_their_size_with_every_word_inside_and_apart(items, classes):
+    for name, figure in figures(items, classes).items():
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=100)
+        width, height = Image.open(file).size
+        assert (width, height) == pytest.approx(tuple(100 * figure.get_size_inches()), abs=1), name
+        assert 90 <= width <= 1300, name
+        assert 80 <= height <= 1300, name
+        boxes = []
+        for text in words(figure):
+            box = text.get_window_extent()
+            assert text.get_fontsize() >= 6, (name, text)
+            assert box.x0 >= -1, (name, text)
+            assert box.y0 >= -1, (name, text)
+            assert box.x1 <= figure.bbox.width + 1, (name, text)
+            assert box.y1 <= figure.bbox.height + 1, (name, text)
+            if not text.get_rotation() % 90:  # the box of slanted words is larger than they are
+                boxes.append((text.get_text(), box))
+        for i, (word, box) in enumerate(boxes):
+            for other, other_box in boxes[:i]:
+                apart = box.x0 >= other_box.x1 - 1 or other_box.x0 >= box.x1 - 1
+                apart = apart or box.y0 >= other_box.y1 - 2 or other_box.y0 >= box.y1 - 2
+                assert apart, (name, word, other)
+
+
+def test_a_notebook_gets_a_picture_without_pyplot():
+    image, size = plots.plot_per_class({"cat": 50.0})._repr_png_()
+    assert Image.open(io.BytesIO(image)).size == pytest.approx((2 * size["width"], 2 * size["height"]), abs=1)
+
+
+def test_batch_shows_the_images_as_they_are_with_their_classes():
+    images = torch.rand(30, 3, 8, 8) * 0.5
+    figure = plots.plot_batch(images, torch.arange(30) % 10, NAMES, n=12)
+    assert titles(figure) == [NAMES[i % 10] for i in range(12)]
+    for image, picture in zip(images, shown(figure), strict=False):
+        np.testing.assert_array_equal(picture, image.permute(1, 2, 0).numpy())
+
+
+def test_standardised_images_are_stretched_all_alike():
+    images = torch.randn(4, 3, 8, 8) * 2
+    pictures = np.stack(shown(plots.plot_batch(images, torch.zeros(4, dtype=torch.int64), NAMES)))
+    assert (pictures.min(), pictures.max()) == (0, 1)
+    expected = images.permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(np.corrcoef(pictures.ravel(), expected.ravel())[0, 1], 1, rtol=1e-6)
+
+
+def test_curves_show_the_losses_and_the_best_epoch():
+    rows = make_rows(12)
+    rows[6]["top1"] = 93.456
+    left, right = plots.plot_curves(rows).axes
+    assert {line.get_label(): list(line.get_ydata()) for line in left.get_lines()} == {
+        "train loss": [row["train_loss"] for row in rows],
+        "test loss": [row["test_loss"] for row in rows],
+    }
+    assert list(right.get_lines()[0].get_ydata()) == [row["top1"] for row in rows]
+    assert right.get_title() == "best 93.46 % in epoch 7"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 40])
+def test_losses_are_drawn_from_zero_and_no_point_is_cut(epochs):
+    low, high = plots.plot_curves(make_rows(epochs)).axes[0].get_ylim()
+    assert low == 0
+    assert high >= 1.03 * 2.1
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (lambda e: 0.1 / 10 ** sum(e > k for k in (6, 12, 18)), [6.5, 12.5, 18.5]),
+        (lambda e: 0.05 * (1 + math.cos(math.pi * e / 20)), []),
+        (lambda e: 0.1, []),
+    ],
+    ids=["steps", "cosine", "constant"],
+)
+def test_only_steps_of_the_learning_rate_are_marked(rate, expected):
+    left = plots.plot_curves(make_rows(19, rate)).axes[0]
+    marks = [line.get_xdata()[0] for line in left.get_lines() if line.get_linestyle() == ":"]
+    assert marks == expected
+    assert [text.get_text() for text in left.texts] == (["lr ÷ 10"] if expected else [])
+
+
+def test_a_diverged_test_loss_does_not_stop_the_curves():
+    rows = make_rows(3)
+    rows[1]["test_loss"] = math.nan
+    rows[2]["test_loss"] = math.inf
+    assert words(plots.plot_curves(rows))
+
+
+def test_per_class_is_in_order_and_says_where_there_are_no_images():
+    figure = plots.plot_per_class({"cat": 60.0, "frog": math.nan, "dog": 20.0, "ship": 80.0})
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "cat", "ship", "frog"]  # from below
+    assert [text.get_text() for text in ax.texts] == ["20.0", "60.0", "80.0", "no images"]
+    assert "no images" in [text.get_text() for text in words(figure)]
+    assert ax.get_title() == ""
+
+
+def test_of_many_classes_the_worst_are_shown_and_counted():
+    (ax,) = plots.plot_per_class({name: float(i) for i, name in enumerate(NAMES)}).axes
+    assert [bar.get_width() for bar in ax.patches] == list(range(40))
+    assert ax.get_title() == "the 40 worst of 100 classes"
+
+
+@pytest.mark.parametrize("form", [torch.tensor, list], ids=["tensor", "list"])
+def test_confusion_gives_shares_of_the_true_class(form):
+    counts = [[6, 2, 0, 2], [0, 0, 0, 0], [1, 0, 999, 0], [0, 0, 0, 0]]  # an output more than classes
+    ax = plots.plot_confusion(form(counts), ("cat", "dog", "frog")).axes[0]
+    np.testing.assert_allclose(ax.images[0].get_array(), [[60, 20, 0], [0, 0, 0], [0.1, 0, 99.9]])
+    assert {text.get_position(): text.get_text() for text in ax.texts} == {(0, 0): "60", (1, 0): "20", (2, 2): "100"}
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true class")
+
+
+def chosen(indices: object) -> Figure:
+    logits = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0]]).double()
+    images = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 4) * 50
+    evaluation = Evaluation(logits, torch.tensor([0, 0, 1]), ("cat", "dog"))
+    return plots.plot_predictions(Split(images, evaluation.labels), evaluation, indices)
+
+
+@pytest.mark.parametrize("indices", [[2, 0, 1], torch.tensor([2, 0, 1])], ids=["list", "tensor"])
+def test_predictions_name_guess_and_truth_and_colour_mistakes(indices: list[int] | Tensor):
+    figure = chosen(indices)
+    assert [title.strip() for title in titles(figure)] == ["output 2 100 %\nis dog", "cat 100 %", "dog 100 %\nis cat"]
+    assert [ax.title.get_color() for ax in figure.axes] == [
+        colours.RED,
+        colours.GREEN,
+        colours.RED,
+    ]
+    assert [picture.max() for picture in shown(figure)] == [100, 0, 50]
+
+
+@pytest.mark.parametrize("figure", [lambda: chosen([]), lambda: plots.plot_curves([])], ids=["predictions", "curves"])
+def test_nothing_to_show_is_said(figure):
+    (text,) = words(figure())
+    assert text.get_text().startswith("nothing to show: ")

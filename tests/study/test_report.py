@@ -1,0 +1,244 @@
+"""The table of results: its form, which rows it shows, its files, and the command."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_result import make_result, save
+
+from attnet.base import files as paths
+from attnet.base.errors import AttnetError, ConfigError
+from attnet.study.published import DOCUMENT
+from attnet.study.report import collect
+from attnet.study.report_command import main
+from attnet.study.rows import Row
+from attnet.study.tables import COLUMNS, FIELDS, MARKERS, csv_table, readme_table, result_table, write_readme
+
+
+def parse(text: str) -> list[dict[str, str]]:
+    """The rows of the first Markdown table of a text by column name."""
+    lines = [line for line in text.split("\n\n")[0].splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1, "columns are not aligned"
+    names, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert tuple(names) == COLUMNS
+    return [dict(zip(names, cells, strict=True)) for cells in rows]
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    """Three finished runs; the newest by time is neither first nor last by name."""
+    for age, (name, top1, dataset) in enumerate(
+        [("m/newest", 70.0, "shapes, 2,000 images"), ("a/oldest", 50.0, "cifar10, 50,000 images"),
+         ("z/middle", 60.0, "cifar10, 50,000 images")]
+    ):  # fmt: skip
+        rows = [{"epoch": 1, "top1": top1, "test_loss": 1.0, "seconds": 1.0}]
+        folder = save(make_result(top1=top1, dataset=dataset, history=rows), tmp_path / "runs" / name)
+        os.utime(folder / "result.json", (1e9, 1e9 - {0: 0, 1: 200, 2: 100}[age]))
+    (tmp_path / "runs" / "b" / "unfinished").mkdir(parents=True)
+    (tmp_path / "runs" / "b" / "unfinished" / "metrics.jsonl").write_text("")
+    return tmp_path / "runs"
+
+
+# -- the table -----------------------------------------------------------------------------------------------------
+
+
+def test_a_measured_row():
+    result = make_result(fps=12345.6, dataset="cifar10, 50,000 images", output_dir=Path("runs/x"))
+    [row] = parse(result_table([result]))
+    assert list(row.values()) == [
+        *("measured", "71.25", "12,346", "3", "O2", "gpu_1p", "64"),
+        *("attention56_tiny", "cifar10, 50,000 images", "measured: runs/x"),
+    ]
+
+
+def test_what_a_source_does_not_give_is_a_dash_and_zero_is_not():
+    nothing = Row("published", "x", "somewhere", "attention92", "cifar10")
+    zero = Row("measured", "x", "x", "attention92", "cifar10", 0.0, fps=0.0, epochs=0, amp="O0", batch_size=1)
+    first, second = parse(result_table([nothing, zero]))
+    assert [first[name] for name in COLUMNS[1:7]] == ["–"] * 6
+    assert [second[name] for name in COLUMNS[1:5]] == ["0.00", "0", "0", "O0"]
+
+
+def test_a_mean_has_its_interval():
+    row = Row("measured", "x", "x", "attention92", "cifar10", 71.0, 58.29, 83.71, seeds=2)
+    assert parse(result_table([row]))[0]["Top-1 (%)"] == "71.00 ± 12.71"
+
+
+def test_the_documents_rows_are_its_table():
+    rows = parse(result_table(DOCUMENT))
+    assert [" ".join(row[name] for name in COLUMNS[:7]) for row in rows] == [
+        "published – 1,432 1 O2 npu_1p 512",
+        "published 85.48 9,587 300 O2 npu_8p 512",
+        "published – 1,396 1 O2 gpu_1p 512",
+        "published 85.37 8,342 300 O2 gpu_8p 512",
+        "published 94.13 723 300 O2 npu_8p 32",
+        "published 94.32 2,461 300 O2 gpu_8p 32",
+    ]
+
+
+def test_csv_holds_every_figure_unrounded():
+    rows = [Row("measured", "x", "runs/x", "attention92", "cifar10, 50,000 images", 71.123456, fps=1234.5),
+            Row.of_published(DOCUMENT[1])]  # fmt: skip
+    first, second = csv.DictReader(io.StringIO(csv_table(rows)))
+    assert tuple(first) == FIELDS
+    assert (first["kind"], first["top1"], first["fps"], first["dataset"]) == (
+        "measured", "71.123456", "1234.5", "cifar10, 50,000 images",
+    )  # fmt: skip
+    assert (first["epochs"], second["epochs"], second["kind"]) == ("", "300", "published")
+    assert second["source"].startswith("published: the document")
+
+
+# -- what is shown -------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_shown_by_default_and_no_run_is_needed(tmp_path):
+    found = collect([str(tmp_path)])
+    assert {row.kind for row in found.rows} >= {"measured", "published", "rehearsal"}
+    assert found.others and not found.warnings
+
+
+@pytest.mark.parametrize(
+    ("where", "tops"),
+    [
+        ("kind=measured", [60.0, 50.0]),
+        ("kind=measured,rehearsal", [60.0, 50.0, 70.0]),
+        ("dataset=shapes", [70.0]),
+        ("dataset=cifar* model=attention56_tiny", [60.0, 50.0]),
+        ("device=gpu name=middle,newest", [60.0, 70.0]),
+        ("device=gpu_1p batch_size=64 amp=O2 epochs=3", [60.0, 50.0, 70.0]),
+        ("device=npu", []),
+        ("model=attention56", []),
+    ],
+)
+def test_where_chooses_rows(runs, where, tops):
+    rows = collect([str(runs)], results="", published="", where=where).rows
+    assert [row.top1 for row in rows] == tops
+
+
+def test_a_network_is_asked_for_with_or_without_its_options():
+    def models(where: str) -> set[str]:
+        return {row.model for row in collect([], results="", published="all", where=where).rows}
+
+    naive = "attention56_cifar with combine=naive"
+    assert {"attention56_cifar", naive} < models("model=attention56_cifar")
+    assert models("'model=attention56_cifar with combine=naive'") == {naive}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"where": "top1=3"}, "where='top1=3': name=value is needed, with a name of kind, name, model"),
+        ({"where": "shapes"}, "where='shapes': name=value"),
+        ({"sort": "size"}, "sort='size': choose one of network, top1"),
+        ({"published": "some"}, "published='some': choose beside, all"),
+    ],
+    ids=["name", "no-value", "sort", "published"],
+)
+def test_what_cannot_be_chosen_is_a_sentence(words, message):
+    with pytest.raises(ConfigError, match=message):
+        collect([], results="", **words)
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tops"),
+    [
+        (["{0}"], ["60.00", "50.00", "70.00"]),
+        (["--newest", "{0}"], ["70.00"]),
+        (["--newest", "{0}/m", "{0}/a", "{0}/z"], ["70.00"]),
+        (["{0}/z/middle", "{0}", "--sort", "top1"], ["70.00", "60.00", "50.00"]),
+        (["{0}", "--where", "kind=measured", "--where", "name=mid*"], ["60.00"]),
+    ],
+    ids=["all", "newest", "newest-of-several", "overlapping-sorted", "where"],
+)
+def test_the_runs_that_are_named(runs, capsys, arguments, tops):
+    assert main([argument.format(runs) for argument in arguments]) == 0
+    rows = parse(capsys.readouterr().out)
+    assert [row["Top-1 (%)"] for row in rows] == tops
+    assert all(row["Source"].startswith(row["Kind"]) for row in rows)
+
+
+def test_published_rows_and_records_come_beside_never_instead(runs, capsys):
+    assert main([str(runs), "--published", "--results"]) == 0
+    out = capsys.readouterr().out
+    kinds = [row["Kind"] for row in parse(out)]
+    assert {"published", "measured", "rehearsal"} == set(kinds)
+    assert all(f"runs/{name}" in out for name in ("m/newest", "a/oldest", "z/middle"))
+    assert "record train_1p_tiny_cifar10" in out and "| kill_harness " in out
+    assert main([str(runs), "--published", "all", "--where", "kind=published"]) == 0
+    assert "combine=naive" in capsys.readouterr().out
+
+
+def test_without_arguments_everything_is_shown(runs, capsys, monkeypatch):
+    monkeypatch.setattr(paths, "repository_root", lambda: runs.parent)
+    assert main([]) == 0
+    kinds = [row["Kind"] for row in parse(capsys.readouterr().out)]
+    assert (kinds.count("measured"), kinds.count("rehearsal")) == (2, 1) and "published" in kinds
+
+
+def test_files(runs, capsys, tmp_path):
+    assert main([str(runs), "--output", str(tmp_path / "x.csv"), "--curves", str(tmp_path / "x.png")]) == 0
+    assert capsys.readouterr().out == f"3 rows: {tmp_path / 'x.csv'}\n"
+    assert [row["top1"] for row in csv.DictReader((tmp_path / "x.csv").open())] == ["60.0", "50.0", "70.0"]
+    assert Image.open(tmp_path / "x.png").width > 900
+    assert main([str(runs), "--results", "--output", str(tmp_path / "x.md")]) == 0
+    assert "Records that are no rows" in (tmp_path / "x.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{0}/b"], "no finished run (result.json) below {0}/b; make one with `make run`"),
+        (["{0}/b", "--published"], "no finished run (result.json) below {0}/b; make one with `make run`"),
+        (["{0}", "--where", "device=npu"], "where='device=npu': no row is so; without --where all are shown"),
+        (["--results", "{0}"], "results={0}: no record (*.json) that gives a row is there"),
+        (["{0}", "--output", "{0}/x.txt"], "output={0}/x.txt: .txt; give a file that ends in .md or .csv"),
+        (["{0}", "--output", "{0}/no/x.md"], "output={0}/no/x.md: there is no folder {0}/no; make it, or name another"),
+    ],
+    ids=["no-run", "published-alone", "where", "no-record", "ending", "folder"],
+)
+def test_what_cannot_be_done_is_a_sentence(runs, capsys, arguments, message):
+    assert main([argument.format(runs) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"attnet: {message.format(runs)}\n")
+
+
+@pytest.mark.parametrize("name", ["no/x.png", "x.docx"], ids=["folder", "format"])
+def test_a_picture_that_cannot_be_written_is_a_sentence(runs, capsys, name):
+    assert main([str(runs), "--curves", str(runs / name)]) == 2
+    assert f"attnet: curves={runs / name}: it cannot be written" in capsys.readouterr().err
+
+
+def test_a_damaged_run_is_left_out_and_named(runs, capsys):
+    (runs / "a" / "oldest" / "result.json").write_text("{")
+    assert main([str(runs)]) == 0
+    out, err = capsys.readouterr()
+    assert len(parse(out)) == 2
+    assert err.startswith(f"attnet: left out: {runs / 'a' / 'oldest'}: not a finished run's folder")
+    assert main([str(runs / "a")]) == 2
+
+
+# -- the README ----------------------------------------------------------------------------------------------------
+
+
+def test_the_readmes_table_holds_no_rehearsal_and_replaces_the_one_before(tmp_path, monkeypatch):
+    table = readme_table()
+    rows = parse(table)
+    assert {row["Kind"] for row in rows} == {"measured", "published"}
+    timed = {row["Network"] for row in rows if row["Kind"] == "measured" and row["Top-1 (%)"] == "–"}
+    assert timed == {"attention92"}, "throughput stands there only where it is published, too"
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n\n{MARKERS[0]}\nold\n{MARKERS[1]}\n\nafter\n")
+    monkeypatch.setattr("attnet.study.tables.resolve_path", lambda path: tmp_path / path)
+    monkeypatch.setattr("attnet.study.tables.readme_table", lambda: table)
+    write_readme()
+    write_readme()
+    assert readme.read_text() == f"before\n\n{MARKERS[0]}\n\n{table}\n\n{MARKERS[1]}\n\nafter\n"
+    readme.write_text("no markers")
+    with pytest.raises(AttnetError, match="belongs between the lines"):
+        write_readme()

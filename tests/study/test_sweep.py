@@ -1,0 +1,580 @@
+"""Sweeps: what counts as the same run, what is started when, and that neither kills nor failures lose or repeat any."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from test_result import make_result, save
+
+from attnet.base import device as devices
+from attnet.base.device import KINDS
+from attnet.base.errors import ConfigError
+from attnet.base.files import repository_root
+from attnet.base.intervals import t_quantile
+from attnet.base.processes import StopSignal, TrainingInterrupted
+from attnet.engine.parameters import RECIPES, TrainConfig
+from attnet.engine.run_folder import Result, RunFolder
+from attnet.study import runner as runs
+from attnet.study.configs import grid, read_list
+from attnet.study.runner import ATTEMPTS, LOG, Run, Runner, content_hash
+from attnet.study.sweep import Sweep, summary
+from attnet.study.sweep_command import main
+from attnet.study.sweep_record import as_csv, sweep_record
+from attnet.study.sweep_table import state_table, sweep_table
+
+EPOCHS = 8  # long enough to be stopped from outside
+TINY = {
+    **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"},
+    **{"train_images": 32, "test_images": 20, "train_batch_size": 16, "total_epochs": EPOCHS},
+}
+
+
+# ---- which runs there are ----
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"schedule": "cosine"}, {"total_epochs": 7}, {"model": "attention56"}, {"normalize": True}, {"lr": 0.2}),
+        *({"recipe": "large_batch"}, {"accumulate": 2}, {"is_pretrain": True, "pretrained": "w.pt"}),
+        *({"data_path": "elsewhere"}, {"pretrained": "w.pt"}),
+    ],
+    ids=str,
+)
+def test_hash_tells_what_decides_the_result(changes):
+    assert content_hash(TrainConfig(**{**TINY, **changes})) != content_hash(TrainConfig(**TINY))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"output_dir": "x"}, {"progress": "none"}, {"resume": "auto"}, {"device_id": 1}, {"device_type": "GPU"}),
+        *({"checkpoint_seconds": 1}, {"keep_epochs": 2}, {"max_restarts": 0}, {"seed": 4}),
+        {"lr": RECIPES["seed"]["lr"], "recipe": "seed"},
+    ],
+    ids=str,
+)
+def test_hash_leaves_out_what_does_not_decide_it(changes):
+    assert content_hash(TrainConfig(**{**TINY, **changes})) == content_hash(TrainConfig(**TINY))
+
+
+def test_hash_follows_the_values_of_a_recipe(monkeypatch):
+    config, plain = TrainConfig(recipe="large_batch"), TrainConfig()
+    before = content_hash(config), content_hash(plain)
+    monkeypatch.setitem(RECIPES, "large_batch", RECIPES["large_batch"] | {"lr_batch": 512})
+    assert content_hash(config) != before[0]
+    assert content_hash(plain) == before[1]
+
+
+def test_every_run_has_a_folder_of_its_own_and_seeds_come_in_turn(tmp_path):
+    a = TrainConfig(**TINY, progress="live", resume="auto", output_dir="ignored")
+    found = Sweep({"a": a, "same as a": a, "b": a.replace(lr=0.2)}, (3, 1), tmp_path).runs()
+    assert [str(run) for run in found] == [
+        f"{name}, seed {seed}" for seed in (3, 1) for name in ("a", "same as a", "b")
+    ]
+    assert len({run.folder for run in found}) == 6
+    for run in found:
+        assert run.folder.parent == tmp_path / run.name
+        assert run.folder.name == f"{content_hash(run.config)}-seed{run.config.seed}"
+        assert (run.config.resume, run.config.progress) == ("", "lines")
+    assert found[2].config.lr == 0.2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"configs": {}}, "at least one configuration is needed"),
+        ({"seeds": ()}, r"seeds=\[\]: at least one"),
+        ({"seeds": (1, 2, 1)}, r"seeds=\[1, 2, 1\]: .* none twice"),
+        ({"configs": {"../a": TrainConfig()}}, "'../a' names a folder too"),
+        ({"configs": {"a.": TrainConfig()}}, "'a.' names a folder too"),
+        ({"configs": {"a" * 201: TrainConfig()}}, "200 at most"),
+        ({"notebook": "nowhere.ipynb"}, "notebook=.*nowhere.ipynb: no such file"),
+        ({"notebook": "README.md"}, "notebook=.*README.md: not a notebook with one cell tagged"),
+        ({"notebook": "notebooks/architecture.ipynb"}, "lacks output_dir and resume"),
+    ],
+)
+def test_sweeps_that_cannot_be(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Sweep(**{"configs": {"a": TrainConfig()}, "seeds": (0,), "folder": tmp_path, **changes})
+
+
+def test_no_more_at_once_than_there_are_cards(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "choose", lambda kind, index: KINDS["GPU"](index))
+    monkeypatch.setattr(devices, "count", lambda kind: 4)
+    monkeypatch.setattr(Runner, "work", lambda runner, stop: None)
+    sweep = Sweep({"a": TrainConfig(device_id=2)}, (0, 1, 2), tmp_path)
+    assert sweep.run(parallel=2)[0]["top1"] == [None, None, None]
+    with pytest.raises(ConfigError, match=r"parallel=3: .* from device_id=2 on there are 2 .*; give parallel=2"):
+        sweep.run(parallel=3)
+    with pytest.raises(ConfigError, match="parallel=0: at least 1"):
+        sweep.run(parallel=0)
+    with pytest.raises(ConfigError, match="parallel=2: runs of device_num=2 go one at a time"):
+        Sweep({"a": TrainConfig(device_num=2)}, (0, 1), tmp_path).run(parallel=2)
+
+
+def test_each_run_at_once_gets_a_card_of_its_own(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: commands.append(command))
+    (run,) = Sweep({"a": TrainConfig(**TINY, device_id=2)}, (5,), tmp_path).runs()
+    for kind in ("GPU", "CPU"):
+        monkeypatch.setattr(devices, "choose", lambda asked, index, kind=kind: KINDS[kind](index))
+        for slot in (0, 1):
+            run.start(slot)
+    cards = [command[command.index("--device_id") + 1] for command in commands]
+    assert cards == ["2", "3", "2", "2"]
+    assert commands[0][1:3] == ["-m", "attnet.train"]
+    assert {"--seed", "5", "--output_dir", str(run.folder)} <= set(commands[0])
+    assert "--resume" not in commands[0] and "--lr" not in commands[0]
+    (run.folder / "config.json").write_text("{}")
+    run.start(0)
+    assert commands[-1][commands[-1].index("--resume") + 1] == str(run.folder)
+
+
+def test_runs_at_once_share_the_cores(tmp_path, monkeypatch):
+    """Threads of all runs together are no more than cores; what the user has set stays."""
+    given = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, env, **_: given.append(env.get("OMP_NUM_THREADS")))
+    monkeypatch.setattr(runs, "usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (run,) = Sweep({"a": BASE}, (0,), tmp_path).runs()
+    for parallel in (1, 2, 3, 16):
+        run.start(0, parallel)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    run.start(0, 2)
+    assert given == [None, "4", "2", "1", "5"]
+
+
+# ---- configurations: grids and lists ----
+
+BASE = TrainConfig(**TINY)
+
+
+def test_a_grid_is_every_combination_by_name():
+    found = grid(BASE, lr=(0.1, 0.05), modules=[(1, 1, 1), "2,2,2"])
+    assert list(found) == [f"lr={lr} modules={modules}" for lr in (0.1, 0.05) for modules in ("1,1,1", "2,2,2")]
+    assert found["lr=0.05 modules=2,2,2"] == BASE.replace(lr=0.05, modules="2,2,2")
+    assert list(grid(BASE, pretrained=["a/b.pt", "c:d."])) == ["pretrained=a-b.pt", "pretrained=c-d"]
+    Sweep(found, (0,), "runs/any")  # the names are folders' names
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "attention92"}, "model='attention92': a list of values"),
+        ({"lr": ()}, "a list of values is needed"),
+        ({"base": (1, 2)}, "unknown parameter 'base'"),
+        ({"lrs": (1, 2)}, "unknown parameter 'lrs': did you mean 'lr'"),
+        ({"lr": (0.1, -1)}, "'lr': -1.*at least 0"),
+        ({"seed": (0, 1)}, "seed=0: .* give seeds of the sweep"),
+        ({"resume": ("auto",)}, "resume='auto': .* leave it out"),
+        ({"lr": (0.1, "0.1")}, "two configurations are called 'lr=0.1'"),
+        ({"lr": (0.1, None)}, "'lr=0.1' and 'lr=None' train the same"),
+        ({"device_id": (0, 1)}, "'device_id=0' and 'device_id=1' train the same"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_grids_that_cannot_be(values, message):
+    with pytest.raises(ConfigError, match=message):
+        grid(BASE, **values)
+
+
+def test_a_list_from_a_file_with_names_or_without(tmp_path):
+    file = tmp_path / "list.json"
+    file.write_text('{"plain": {}, "much": {"lr": 0.4, "flip": false}}')
+    assert read_list(file, BASE) == {"plain": BASE, "much": BASE.replace(lr=0.4, flip="off")}
+    file.write_text('[{}, {"lr": 0.4, "flip": false}]')
+    assert read_list(file, BASE) == {"base": BASE, "lr=0.4 flip=off": BASE.replace(lr=0.4, flip="off")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[]", "one configuration at least"),
+        ('{"a": 1}', "is needed"),
+        ('{"a": {}, "a": {"lr": 1}}', "'a' stands there twice"),
+        ('{"a": {"lr": 0.3}, "b": {"lr": 0.3}}', "'a' and 'b' train the same"),
+        ('{"a": {"lr": "much"}}', "list.json, a: lr='much'"),
+        ('[{"output_dir": "x"}]', "give folder of the sweep"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_lists_that_cannot_be(tmp_path, text, message):
+    file = tmp_path / "list.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_list(file, BASE)
+
+
+# ---- several processes, here without any training ----
+
+
+def with_processes(monkeypatch, code: str) -> list[tuple[str, int, float]]:
+    """Let `code` run in place of training, in the run's folder with `name`, `attempt` and `result` defined.
+
+    Returns a list that grows by name, slot and time at every start.
+    """
+    started = []
+    result = json.dumps(make_result(last_top1=50.0).to_json())
+
+    def start(run: Run, slot: int = 0, parallel: int = 1) -> subprocess.Popen:
+        attempt = sum(name == run.name for name, *_ in started) + 1
+        started.append((run.name, slot, time.monotonic()))
+        run.folder.mkdir(parents=True, exist_ok=True)
+        words = f"import time, signal; name, attempt, result = {run.name!r}, {attempt}, {result!r}\n{code}"
+        with open(run.folder / LOG, "a") as log:
+            return subprocess.Popen([sys.executable, "-S", "-c", words], cwd=run.folder, stdout=log, stderr=log)
+
+    monkeypatch.setattr(Run, "start", start)
+    monkeypatch.setattr(runs, "POLL", 0.02)
+    return started
+
+
+def sweep_of(folder: Path, names: str, seeds: tuple[int, ...] = (0,)) -> Sweep:
+    return Sweep({name: TrainConfig(**TINY) for name in names}, seeds, folder)
+
+
+def test_so_many_at_once_and_no_more(tmp_path, monkeypatch):
+    code = "open('begun', 'w').write(str(time.monotonic())); time.sleep(0.2)\n"
+    code += "open('ended', 'w').write(str(time.monotonic())); open('result.json', 'w').write(result)"
+    started = with_processes(monkeypatch, code)
+    sweep = sweep_of(tmp_path, "abcd")
+    sweep.run(parallel=2)
+    assert [name for name, *_ in started] == ["a", "b", "c", "d"]
+    assert {slot for _, slot, _ in started} == {0, 1}
+    spans = [[float((run.folder / file).read_text()) for file in ("begun", "ended")] for run in sweep.runs()]
+    most = max(sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans)
+    assert most == 2
+
+
+def test_what_fails_is_tried_again_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    code = "print('line one'); print(f'attempt {attempt} of {name}', flush=True)\n"
+    code += "if name == 'b' or (name == 'c' and attempt == 1): raise SystemExit(3)\n"
+    code += "if name == 'd': signal.raise_signal(signal.SIGKILL)\n"
+    code += "open('result.json', 'w').write(result)"
+    started = with_processes(monkeypatch, code)
+    rows = sweep_of(tmp_path, "abcd").run()
+    assert [name for name, *_ in started] == ["a", "b", "b", "c", "c", "d", "d"]
+    assert [row["top1"] for row in rows] == [[50.0], [None], [50.0], [None]]
+    b, d = "exit status 3; attempt 2 of b", "killed by SIGKILL; attempt 2 of d"
+    assert [row["failures"] for row in rows] == [[], [f"seed 0: {b}"], [], [f"seed 0: {d}"]]
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == f"sweep of 4 configurations x 1 seed in {tmp_path}: 4 to do"
+    assert [line.split(":")[0] for line in lines] == [f"[{i}/4] {name}, seed 0" for i, name in enumerate("abcd", 1)]
+    assert f"failed {ATTEMPTS} times: {b}" in lines[1] and "Top-1 50.00 %" in lines[2]
+    assert all(re.search(r"about \d+\.\d min left$", line) for line in lines[:3]) and "left" not in lines[3]
+
+
+def test_a_run_without_a_result_is_no_success(tmp_path, monkeypatch):
+    with_processes(monkeypatch, "pass")
+    (row,) = sweep_of(tmp_path, "a").run()
+    assert row["failures"] == ["seed 0: exit status 0; it wrote nothing"]
+
+
+def test_what_another_process_trains_is_waited_for(tmp_path, monkeypatch, capsys):
+    """As after a sweep whose processes outlived it for a moment."""
+    started = with_processes(monkeypatch, "open('result.json', 'w').write(result)")
+    sweep = sweep_of(tmp_path, "ab")
+    folder = sweep.runs()[0].folder
+    folder.mkdir(parents=True)
+    other = RunFolder(folder)
+    show = Runner._show
+
+    def release_after_the_first(runner: Runner, run: Run, *rest: str) -> None:
+        show(runner, run, *rest)
+        if run.name == "b":
+            (folder / "result.json").write_text(json.dumps(make_result().to_json()))
+            other.close()
+
+    monkeypatch.setattr(Runner, "_show", release_after_the_first)
+    sweep.run()
+    assert [name for name, *_ in started] == ["b"]
+    assert "[2/2] a, seed 0: Top-1 70.50 %, done before" in capsys.readouterr().out
+
+
+def test_a_folder_belongs_to_one_sweep_at_a_time(tmp_path, monkeypatch):
+    with_processes(monkeypatch, "open('result.json', 'w').write(result)")
+    sweep = sweep_of(tmp_path, "a")
+    with RunFolder(tmp_path), pytest.raises(ConfigError, match=f"folder={tmp_path}: another sweep works there"):
+        sweep.run()
+    assert sweep.run()[0]["top1"] == [50.0]
+
+
+@pytest.mark.parametrize("stubborn", [False, True], ids=["orderly", "stubborn"])
+def test_a_signal_ends_every_process(tmp_path, monkeypatch, stubborn):
+    code = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
+    with_processes(monkeypatch, code + "open('here', 'w').close(); time.sleep(60)")
+    monkeypatch.setattr(runs, "GRACE", 0.5 if stubborn else 60.0)
+    found = sweep_of(tmp_path, "abc").runs()
+    stop, begun, runner = StopSignal(), time.monotonic(), Runner(found, 2)
+    poll = runner._pass_finished
+
+    def until_both_are_here() -> None:
+        poll()
+        if all((run.folder / "here").exists() for run in found[:2]):
+            stop.number = signal.SIGTERM
+        assert time.monotonic() < begun + 60, "nothing happened"
+
+    monkeypatch.setattr(runner, "_pass_finished", until_both_are_here)
+    with pytest.raises(TrainingInterrupted, match="stopped by SIGTERM with 0 of 3 runs done") as raised, runner:
+        runner.work(stop)
+    assert raised.value.signal_number == signal.SIGTERM
+    ended = [job.process.poll() for job in runner.jobs.values()]
+    assert ended == [-(signal.SIGKILL if stubborn else signal.SIGTERM)] * 2
+    assert not found[2].folder.exists()
+
+
+# ---- real training, killed in the middle ----
+
+PROGRAM = """
+import sys
+from attnet.engine.parameters import TrainConfig
+from attnet.base.processes import TrainingInterrupted
+from attnet.study.sweep import Sweep
+base = TrainConfig(**%r)
+try:
+    Sweep({"plain": base, "cosine": base.replace(schedule="cosine")}, (0,), sys.argv[1]).run()
+except TrainingInterrupted as stop:
+    sys.exit(128 + stop.signal_number)
+"""
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def kill_during(folder: Path, number: signal.Signals, sweep: Path) -> int:
+    """Start the sweep, kill it with `number` once the run in `folder` has an epoch; its status. No child is left."""
+    process = psutil.Popen([sys.executable, "-c", PROGRAM % TINY, str(sweep)], cwd=repository_root())
+    family = []
+    try:
+        wait_until(lambda: (folder / "metrics.jsonl").exists() or process.poll() is not None)
+        assert process.poll() is None
+        family = process.children(recursive=True)
+        assert len(family) == 1
+        process.send_signal(number)
+        status = process.wait(100)
+        if number != signal.SIGKILL:
+            assert not any(child.is_running() for child in family)
+        wait_until(lambda: not any(child.is_running() for child in family))
+        return status
+    finally:
+        for one in [process, *family]:
+            if one.is_running():
+                one.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a sweep that gets SIGKILL leaves its run to its end")
+def test_killed_in_every_way_it_goes_on_and_repeats_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    base = TrainConfig(**TINY)
+    lost = base.replace(dataset="cifar10", data_path=str(tmp_path / "nowhere"))
+    configs = {"lost": lost, "plain": base, "cosine": base.replace(schedule="cosine")}
+    sweep = Sweep(configs, (0,), tmp_path)
+    folders = {run.name: run.folder for run in sweep.runs()}
+
+    assert kill_during(folders["plain"], signal.SIGKILL, tmp_path) == -signal.SIGKILL
+    assert not (folders["plain"] / "result.json").exists()
+    assert kill_during(folders["cosine"], signal.SIGTERM, tmp_path) == 128 + signal.SIGTERM
+    finished = (folders["plain"] / "result.json").stat().st_mtime_ns
+    assert not (folders["cosine"] / "result.json").exists()
+
+    rows = {row["name"]: row for row in sweep.run()}
+    assert (folders["plain"] / "result.json").stat().st_mtime_ns == finished
+    for name in ("plain", "cosine"):
+        log = (folders[name] / LOG).read_text()
+        assert re.findall(r"^epoch (\d+)/", log, flags=re.MULTILINE) == [str(i + 1) for i in range(EPOCHS)]
+        assert log.count("stopped by SIGTERM") == 1 and log.count("resume:") == 1
+        assert len(rows[name]["top1"]) == 1 and 0 <= rows[name]["mean"] <= 100
+        assert rows[name]["fps"] > 0 and rows[name]["seconds"] > 0 and rows[name]["failures"] == []
+    assert rows["cosine"]["changed"]["schedule"] == "cosine" and "model" not in rows["plain"]["changed"]
+    assert rows["lost"]["top1"] == [None] and "nowhere does not exist" in rows["lost"]["failures"][0]
+    assert (folders["lost"] / LOG).read_text().count("nowhere does not exist") == ATTEMPTS
+    shown = capsys.readouterr().out
+    assert "plain, seed 0: Top-1" in shown and "done before" in shown and "lost, seed 0: failed" in shown
+    assert not psutil.Process().children(recursive=True)
+
+    def no_start(run: Run, *_: int) -> None:
+        raise AssertionError(f"{run} was started again")
+
+    monkeypatch.setattr(Run, "start", no_start)
+    del configs["lost"]
+    assert [row["top1"] for row in Sweep(configs, (0,), tmp_path).run()] == [
+        rows[name]["top1"] for name in ("plain", "cosine")
+    ]
+
+
+@pytest.mark.slow
+def test_on_two_cards_it_stops_in_order_and_goes_on(tmp_path, monkeypatch):
+    """Through torchrun: SIGTERM to the sweep ends the launcher, torchrun and both ranks before it ends itself."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    epochs = 12  # of one step: long enough to be stopped from outside
+    given = TINY | {"device_num": 2, "total_epochs": epochs}
+    (run,) = (sweep := Sweep({"base": TrainConfig(**given)}, (0,), tmp_path)).runs()
+    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "attnet.sweep", "--folder", str(tmp_path), *flags]
+    process, family = psutil.Popen(command, cwd=repository_root()), []
+    try:
+        wait_until(lambda: (run.folder / "metrics.jsonl").exists() or process.poll() is not None)
+        family = process.children(recursive=True)
+        assert len(family) == 4
+        process.terminate()
+        assert process.wait(100) == 128 + signal.SIGTERM
+        assert not any(one.is_running() for one in family)
+    finally:
+        for one in [process, *family]:
+            if one.is_running():
+                one.kill()
+    assert run.state == "begun" and "everything is saved" in (run.folder / LOG).read_text()
+    (row,) = sweep.run()
+    assert row["failures"] == [] and Result.load(run.folder).device == "cpu_2p"
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+
+
+# ---- rows and tables ----
+
+
+def test_summary_takes_the_last_epoch_and_what_there_is():
+    done = [
+        make_result(top1=80.0, last_top1=70.0, fps=100.0, history=[{"seconds": 2.0}, {"seconds": 3.0}]),
+        None,
+        make_result(top1=81.0, last_top1=74.0, fps=None, history=[]),
+    ]
+    row = summary(done)
+    assert (row["top1"], row["mean"], row["fps"], row["seconds"]) == ([70.0, None, 74.0], 72.0, 100.0, 5.0)
+    assert row["mean"] - row["low"] == pytest.approx(t_quantile(1) * 2)  # the standard error of two is half the gap
+    assert row["high"] - row["mean"] == pytest.approx(row["mean"] - row["low"])
+    assert {summary([None])[key] for key in ("mean", "low", "high", "fps")} == {None}
+    one = summary(done[:1])
+    assert (one["mean"], one["low"], one["high"]) == (70.0, None, None)
+
+
+@pytest.fixture
+def half_done(tmp_path, monkeypatch) -> Sweep:
+    """A sweep of four runs, three of them finished; the last one fails whenever it is started."""
+    base = TrainConfig(**TINY)
+    sweep = Sweep({"plain": base, "two changes": base.replace(lr=0.2, flip=False)}, (0, 1), tmp_path)
+    for run in sweep.runs():
+        if run.name == "plain" or run.config.seed == 0:
+            save(make_result(last_top1=70.0 + 2 * run.config.seed, fps=1234.0, history=[{"seconds": 90.0}]), run.folder)
+        else:
+            run.folder.mkdir(parents=True)
+            (run.folder / LOG).write_text("out | of memory\n")
+            (run.folder / "config.json").write_text("{}")
+    monkeypatch.setattr(Run, "start", lambda *_: subprocess.Popen([sys.executable, "-S", "-c", "exit(1)"]))
+    return sweep
+
+
+def test_table(half_done, capsys):
+    table = sweep_table(half_done.run())
+    begun = f"sweep of 2 configurations x 2 seeds in {half_done.folder}: 3 finished, 1 begun"
+    assert capsys.readouterr().out.splitlines()[0] == begun
+    head, rule, *rows, empty, failure = table.splitlines()
+    assert len({len(line) for line in (head, rule, *rows)}) == 1
+    plain, changed = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
+    low, high = 71 - t_quantile(1), 71 + t_quantile(1)
+    data = make_result().dataset
+    assert plain == ["plain", "–", f"71.00 ({low:.2f} to {high:.2f})", "70.00, 72.00", data, "1,234", "3.0", "0"]
+    flip = TrainConfig(flip=False).flip
+    assert changed == ["two changes", f"lr=0.2, flip={flip}", "70.00", "70.00, –", data, "1,234", "1.5", "1"]
+    assert (empty, failure) == ("", "- two changes, seed 1: exit status 1; out | of memory")
+
+
+def test_a_line_a_run_as_csv(half_done):
+    rows = list(csv.DictReader(as_csv(half_done).splitlines()))
+    assert [(row["name"], row["seed"], row["lr"], row["flip"]) for row in rows] == [
+        (name, seed, lr, flip)
+        for seed in "01"
+        for name, lr, flip in (("plain", "", ""), ("two changes", "0.2", TrainConfig(flip=False).flip))
+    ]
+    assert [row["top1_last"] for row in rows] == ["70.0", "70.0", "72.0", ""]
+    assert {row["seconds"] for row in rows} == {"90.0", ""}
+    assert [row["folder"] for row in rows] == [str(run.folder) for run in half_done.runs()]
+
+
+def test_record(half_done):
+    content = json.loads(json.dumps(sweep_record(half_done, half_done.run(), "the command")))
+    assert {"kind", "date", "environment"} <= set(content) and content["command"] == "the command"
+    assert [row["mean"] for row in content["rows"]] == [71.0, 70.0]
+    assert [(run["name"], run["seed"], run["top1_last"]) for run in content["runs"]][-2:] == [
+        ("plain", 1, 72.0),
+        ("two changes", 1, None),
+    ]
+
+
+# ---- the command line ----
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    return [*(f"--{name}={value}" for name, value in TINY.items()), "--folder", str(folder), *more]
+
+
+def test_a_dry_run_lists_and_touches_nothing(tmp_path, capsys):
+    more = ["--grid", "lr=0.1,0.05", "--grid", "modules=1,1,1;2,2,2", "--seeds", "3,4", "--dry_run"]
+    assert main(words(tmp_path / "sweep", *more)) == 0
+    assert not (tmp_path / "sweep").exists()
+    configs = grid(BASE, lr=(0.1, 0.05), modules=("1,1,1", "2,2,2"))
+    shown = capsys.readouterr().out
+    assert "sweep of 4 configurations x 2 seeds" in shown
+    assert shown.endswith(state_table(Sweep(configs, (3, 4), tmp_path / "sweep").runs()) + "\n")
+    assert shown.count("to do") == 9
+
+
+def test_the_command_line_writes_what_it_shows(tmp_path, monkeypatch, capsys):
+    code = "if name == 'lr=0.3': raise SystemExit(3)\nopen('result.json', 'w').write(result)"
+    with_processes(monkeypatch, code)
+    given = words(tmp_path / "runs", "--grid", "lr=0.1,0.3", "--output", str(tmp_path / "new" / "out.json"))
+    assert main(given) == 1
+    content = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert content["kind"] == "sweep" and [row["name"] for row in content["rows"]] == ["lr=0.1", "lr=0.3"]
+    assert content["command"].startswith("attnet sweep --model=attention56_tiny")
+    shown = capsys.readouterr().out
+    assert sweep_table(content["rows"]) in shown
+    assert main(words(tmp_path / "runs", "--seeds", "5", "--output", str(tmp_path / "out.md"))) == 0
+    assert (
+        (tmp_path / "out.md").read_text().startswith(sweep_table(Sweep({"base": BASE}, (5,), tmp_path / "runs").run()))
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--grid", "lr"], "grid='lr': PARAMETER=VALUE"),
+        (["--grid", "lr=1", "--grid", "lr=2"], "lr is there already"),
+        (["--seeds", "a"], "seeds='a': whole numbers"),
+        (["--seed", "3"], "seed=3: .* give --seeds"),
+        (["--output_dir", "x"], "output_dir='x': .* give --folder"),
+        (["--output", "x.txt"], "output='x.txt': a name that ends in"),
+        (["--train_image", "3"], "did you mean 'train_images'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_on_the_command_line(tmp_path, capsys, more, message):
+    assert main(words(tmp_path / "runs", *more)) == 2
+    assert re.search(f"attnet: .*{message}", capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_that_is_stopped_says_so(tmp_path, monkeypatch, capsys):
+    def stopped(runner: Runner, stop: StopSignal) -> None:
+        raise TrainingInterrupted("stopped by SIGTERM with 0 of 1 runs done", signal.SIGTERM)
+
+    monkeypatch.setattr(Runner, "work", stopped)
+    assert main(words(tmp_path)) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.startswith("attnet: stopped by SIGTERM")
