@@ -11,7 +11,7 @@ from attnet.base.errors import nearest
 # command -> the module whose `main(arguments)` does it, loaded when it is asked for, and a line of help.
 COMMANDS = {
     "train": ("attnet.engine.fit", "train a network, or evaluate weights, on one card or many"),
-    "report": ("attnet.study.report_command", "runs, records and published figures as one table; a run as a record"),
+    "report": ("attnet.report", "runs, records and published figures as one table; a run as a record"),
     "sweep": ("attnet.study.sweep_command", "many trainings as one job that can be stopped and started again"),
     "ablation": (
         "attnet.study.ask_command",

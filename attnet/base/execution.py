@@ -1,4 +1,4 @@
-"""Executing a notebook with papermill so that it can be stopped: the signal reaches the cell at work, nothing is lost."""
+"""Executing a notebook with papermill so that it can be stopped: the signal reaches the cell at work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training and test batches from a data set that lives on the device as uint8: no worker processes, no per-image Python.
+"""Training and test batches from a data set that lives on the device as uint8: no workers, no per-image Python.
 
 What is random in them is drawn in `attnet.data.augment`.
 """

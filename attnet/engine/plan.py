@@ -30,7 +30,8 @@ class Plan:
     """Everything decided before training starts. `config` has no None and no "auto" left in it, but for the options
     of the network, where None is its own; `asked` is what it was made of.
 
-    `weights` are those that it begins with or evaluates, `resumed` the interrupted run that it goes on with. `choices` are sentences that say what was chosen and why.
+    `weights` are those that it begins with or evaluates, `resumed` the interrupted run that it goes on with. `choices`
+    are sentences that say what was chosen and why.
     """
 
     config: TrainConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -20,6 +21,8 @@ from attnet.engine.parameters import TrainConfig
 # The end of the last epoch and of the one before; a position within an epoch; the best epoch's weights.
 LAST, PREVIOUS, STEP, BEST = "last.pt", "previous.pt", "step.pt", "best.pt"
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+# What a file system answers that has no locks: everything else works there.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 USUAL = "runs/train_1p"  # where a run goes that is given no folder
 
 
@@ -78,6 +81,10 @@ def _lock(path: Path) -> FileLock | None:
             ) from None
         raise ConfigError(f"output_dir={path}: in use; wait for it, or give another output_dir") from None
     except NotImplementedError:
+        return None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
         return None
     return lock
 

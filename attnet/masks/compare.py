@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 
 import torch
 from torch import Tensor, nn
 
 from attnet.base.device import choose, environment
 from attnet.base.errors import ConfigError, in_sentences
-from attnet.base.files import resolve_path, write_text
+from attnet.base.files import command_line, output_file, write_record
 from attnet.base.intervals import Interval
 from attnet.base.words import table
 from attnet.data.splits import Dataset, Split
@@ -178,21 +178,21 @@ def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_i
 
 @in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, 2 after a sentence when it cannot be done."""
-    parser = argparse.ArgumentParser(prog="attnet masks", description="Measure a network's masks.")
+    """`attnet masks`: measure, print the tables, write the record; 2 after a sentence when it cannot be done."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="attnet masks", description="Measure what a network's masks do.")
     parser.add_argument("--pretrained", default="", help="weights, as attnet.open_pretrained takes them")
     parser.add_argument("--data_path", default="./data/cifar-10-batches-py", help="CIFAR-10, from the repository root")
     parser.add_argument("--images", type=int, default=500, help="test images")
     parser.add_argument("--deletion_images", type=int, default=100, help="test images for deletion and insertion")
     parser.add_argument("--output", default="", help="where the JSON goes; empty: standard output")
-    words = parser.parse_args(arguments)
-    given = [f"--{name} {value}" for name, value in vars(words).items() if value != parser.get_default(name)]
-    network, dataset = open_pretrained(words.pretrained, words.data_path)
-    record = {"command": " ".join(["attnet masks", *given]), "date": date.today().isoformat()}
-    record |= measure(network, dataset, words.images, words.deletion_images)
-    text = json.dumps(record | {"environment": environment(choose("CPU"))}, indent=2) + "\n"
-    if words.output:
-        write_text(resolve_path(words.output), text)
+    options = parser.parse_args(words)
+    file = output_file(options.output, (".json",)) if options.output else None
+    network, dataset = open_pretrained(options.pretrained, options.data_path)
+    record = measure(network, dataset, options.images, options.deletion_images)
+    record |= {"environment": environment(choose("CPU"))}
+    if file is None:
+        print(json.dumps(record, indent=2))
     else:
-        print(text, end="")
+        write_record(file, record, command_line("masks", words))
     return 0

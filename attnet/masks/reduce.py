@@ -1,4 +1,4 @@
-"""From many channels to one map: a class a kind of reduction, in REDUCTIONS, and maps for as many images as you like."""
+"""From many channels to one map: a class a kind of reduction, in REDUCTIONS; maps for as many images as you like."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""`attnet export --pretrained WEIGHTS --output FILE`: a trained network for other tools.
+"""`attnet export --pretrained WEIGHTS --output FILE`: a trained network for other tools, or as one small file.
 
 FILE.onnx is the network as a graph, colours standardised inside: "images" float32 [N, 3, S, S] in [0, 1] to "logits"
 [N, K]; for onnxruntime, or Ascend's ATC, which makes of it what runs on an NPU without torch. FILE.safetensors is its
-weights with their record, read wherever this package takes weights.
+weights with their record, read wherever this package takes weights; FILE.pt the same in half precision, as the package
+ships its own.
 
 Of torch's two exporters the older one is used: the newer one writes opset 18 or later only, and what it is asked to
 convert to an older one it leaves as it is (torch 2.13).
@@ -22,8 +23,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from attnet.base import VERSION
-from attnet.base.errors import ConfigError, SaveError, in_sentences
-from attnet.base.files import relative_to_root, resolve_path, write_bytes
+from attnet.base.errors import ConfigError, SaveError, WeightsError, in_sentences
+from attnet.base.files import output_file, relative_to_root, save, write_bytes
 from attnet.model.formats import ONNX, SAFETENSORS, OnnxNetwork, as_strings, package
 from attnet.model.network import evaluating
 from attnet.model.pretrained import SHIPPED, Pretrained, load_pretrained
@@ -36,6 +37,7 @@ OPSETS = range(11, 19)
 # The newest of ONNX 1.12, which those lists are for, and the newest for which they describe Resize. CANN before 7.0
 # named 9 to 13.
 DEFAULT_OPSET = 17
+HALF = ".pt"
 TOLERANCE = 1e-4  # of the largest logit
 _TESTED = 3  # random images
 
@@ -116,6 +118,37 @@ def export_safetensors(network: Pretrained | str | Path, file: str | Path) -> Pa
     return path
 
 
+def export_half(network: Pretrained | str | Path, file: str | Path) -> Path:
+    """Write the weights in half precision with their record, atomically: half the size, as the package ships its own.
+
+    Integers and the running statistics of batch norms keep their types: a variance may exceed what half precision
+    holds.
+
+    Args:
+        network: an opened network, or weights as `load_pretrained` takes them.
+        file: ends in .pt; a relative path starts at the repository root.
+
+    Returns:
+        The absolute path of the file.
+
+    Raises:
+        ConfigError: a wrong suffix or folder. WeightsError: a value that half precision cannot hold.
+    """
+    path = _place(file, HALF)
+    network = network if isinstance(network, Pretrained) else load_pretrained(network)
+    state = {}
+    for name, value in network.model.state_dict().items():
+        state[name] = value
+        if value.is_floating_point() and "running" not in name:
+            state[name] = value.half()
+            if not state[name].isfinite().all():
+                raise WeightsError(f"weights {network.weights}: {name} exceeds what half precision holds")
+    config = {**network.config, "model": network.model.variant.name, "num_classes": network.model.num_classes}
+    record = {"config": config, "classes": list(network.classes), "colour": network.colour}
+    save({"model": state, "top1": network.top1, "epoch": network.epoch, **record}, path)
+    return path
+
+
 def logits_difference(network: Pretrained, file: str | Path | bytes) -> float:
     """The largest difference of an ONNX file's (or its content's) logits from torch's, relative to the largest logit.
 
@@ -129,12 +162,7 @@ def logits_difference(network: Pretrained, file: str | Path | bytes) -> float:
 
 
 def _place(file: str | Path, suffix: str) -> Path:
-    path = resolve_path(file)
-    if path.suffix != suffix:
-        raise ConfigError(f"{file}: a name that ends in {suffix} is needed")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{file}: there is no folder {path.parent}; make it first")
-    return path
+    return output_file(file, (suffix,))
 
 
 def _record(network: Pretrained) -> dict[str, object]:
@@ -199,12 +227,18 @@ def _tidy(graph: GraphProto) -> None:
         field.extend(left)
 
 
+# Ending of a file -> what writes it.
+FORMS = {ONNX: export_onnx, SAFETENSORS: export_safetensors, HALF: export_half}
+
+
 @in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, 2 after a sentence when it cannot be done."""
     parser = argparse.ArgumentParser(prog="attnet export", description="Write a network for other tools.")
     parser.add_argument("--pretrained", default="", help="weights, as attnet.load_pretrained; empty: the shipped ones")
-    parser.add_argument("--output", required=True, help="FILE.onnx or FILE.safetensors, from the repository root")
+    parser.add_argument(
+        "--output", required=True, help="FILE.onnx, FILE.safetensors or FILE.pt, from the repository root"
+    )
     parser.add_argument("--dynamic_batch", choices=["True", "False"], help="ONNX: any batch size (default True)")
     parser.add_argument("--opset", type=int, help=f"ONNX: version of the operators (default {DEFAULT_OPSET})")
     parser.add_argument("--batch_size", type=int, help="ONNX: images a run, with --dynamic_batch False (default 1)")
@@ -213,12 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = {name: value for name, value in words.items() if value is not None}
     if "dynamic_batch" in options:
         options["dynamic_batch"] = options["dynamic_batch"] == "True"
-    if not output.endswith((ONNX, SAFETENSORS)):
-        raise ConfigError(f"--output {output}: a name that ends in {ONNX} or {SAFETENSORS} is needed")
-    if options and output.endswith(SAFETENSORS):
-        raise ConfigError(f"--{next(iter(options))}: only for {ONNX}; leave it out for {SAFETENSORS}")
-    network = load_pretrained(weights)
-    write = export_onnx if output.endswith(ONNX) else export_safetensors
+    file = output_file(output, tuple(FORMS))
+    if options and file.suffix != ONNX:
+        raise ConfigError(f"--{next(iter(options))}: only for {ONNX}; leave it out for {file.suffix}")
+    network, write = load_pretrained(weights), FORMS[file.suffix]
     path = write(network, output, **options)
     print(f"{relative_to_root(path)}: {path.stat().st_size / 1e6:.2f} MB, {network.describe()}")
     if path.suffix == ONNX and importlib.util.find_spec("onnxruntime"):

@@ -54,13 +54,13 @@ def read_safetensors(path: Path) -> dict[str, object]:
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX file of `attnet.model.export`, run by onnxruntime on the CPU with as many threads as torch.
+    """An ONNX file of `attnet export`, run by onnxruntime on the CPU with as many threads as torch.
 
     Images float32 [N, 3, S, S] in [0, 1] to logits float32 [N, K], on the images' device; any N, also for a graph of
     a fixed batch size, whose last run is filled up. It holds no weights and no modules, hence no masks.
 
     Raises:
-        WeightsError: no ONNX file, or one that `attnet.model.export` has not written. AttnetError: onnxruntime is missing.
+        WeightsError: no ONNX file, or one that `attnet export` has not written. AttnetError: onnxruntime is missing.
     """
 
     def __init__(self, file: str | Path | bytes) -> None:

@@ -56,7 +56,7 @@ def _through(module: nn.Module, reach: Tensor) -> Tensor:
     if kind in (nn.BatchNorm2d, nn.ReLU):
         return reach
     raise ConfigError(
-        f"receptive_field: no rule for a {kind.__name__}, which may be a unit of yours; attnet.model.reach knows the units "
+        f"receptive_field: no rule for a {kind.__name__}, which may be a unit of yours; known are the units "
         "of attnet.model.units, and convolutions and pools with square kernels without dilation"
     )
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.intervals import over_seeds
 from attnet.base.words import listed, listed_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
 from attnet.engine.recipes import MODES
 from attnet.engine.run_folder import Result
 from attnet.model.variants import choose_variant, study_options
-from attnet.study.ingredients import BASELINE, RECIPE
+from attnet.study.finetuning import FINETUNE
+from attnet.study.ingredients import BASELINE, RECIPE, flip_row
 from attnet.study.paper import PAPER
-from attnet.study.questions import Row, Study, nearest
+from attnet.study.questions import Case, Study, difference, nearest
 from attnet.study.records import records
 from attnet.study.sweep import Sweep
 
-STUDIES = {study.name: study for study in (RECIPE, *PAPER)}
+STUDIES = {study.name: study for study in (RECIPE, *PAPER, FINETUNE)}
 FOLDER = "runs/ablation"
 WHAT = (
     "top1 is the last epoch's on the test images, not the best epoch's, so that no row profits from picking. A "
     "difference is in points of Top-1 to the row it is `against`, paired by seed; intervals are 95 %, by Student's t "
     "over seeds. What is published was measured by others, with another training, never here."
 )
-FLIP = "flip at test time"
 
 
 def find_study(name: str) -> Study:
@@ -76,6 +74,8 @@ def ablate(
     """
     question = find_study(study)
     base = question.base(size, parameters)
+    if question.prepare is not None:
+        base = base.replace(**question.prepare(folder))
     rows = question.rows(base, size, only)
     question.check_given(rows, parameters)
     if seeds is None:
@@ -86,18 +86,21 @@ def ablate(
     ran = {row["name"]: row for row in sweep.run(parallel)}
     results = sweep.results()
     every = [result for by_seed in results.values() for result in by_seed.values()]
-    data = _common_data(every, folder)
-    first, *others = [ran[row.name] | _described(row, configs[row.name], results, seeds) for row in rows]
+    tasks = sorted({result.parameters["dataset"] for result in every})
+    if len(tasks) > 1:
+        raise AttnetError(f"folder={folder}: holds runs on {' and on '.join(tasks)}; give dataset, or another folder")
+    first, *others = [ran[row.name] | _described(question, row, configs[row.name], results, seeds) for row in rows]
     if question is RECIPE:
-        others.append(_flip_row(results[BASELINE], seeds))
+        others.append(flip_row(results[BASELINE], seeds))
     return {
         **{"kind": "ablation", "study": study, "question": question.question, "size": size, "what": WHAT},
         "budget": {
             **{name: getattr(base, name) for name in ("recipe", *MODES["rehearsal"])},
-            **{"model": _network(base), "seeds": list(seeds), "dataset": data or base.dataset},
+            **{"model": _network(base), "seeds": list(seeds), "dataset": _data(every) or base.dataset},
             **{name: getattr(every[0], name) for name in ("amp", "device") if every},
         },
         **{"baseline": first, "rows": others, "axis": question.axis},
+        **(question.finish(configs) if question.finish else {}),
         "environment": devices.environment(devices.choose(base.device_type, base.device_id)),
         "date": date.today().isoformat(),
     }
@@ -124,26 +127,21 @@ def findings(study: str, studies: str, seeds: str = "", **options: object) -> di
     return found
 
 
-def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict[str, object]:
-    """Points above the baseline by seed, where both have a value, with `mean`, `low` and `high` over the seeds."""
-    by_seed = {seed: value - baseline[seed] for seed, value in values.items() if seed in baseline}
-    return {**over_seeds(list(by_seed.values())), "by_seed": {str(seed): gap for seed, gap in by_seed.items()}}
-
-
-def _common_data(results: Sequence[Result], folder: str) -> str:
-    """The data set of all runs, whatever the noise of their labels; "" without a run."""
-    labels = sorted({re.sub(r" \(label noise [^)]*\)", "", result.dataset) for result in results})
-    if len(labels) > 1:
-        raise AttnetError(f"folder={folder}: holds runs on {' and on '.join(labels)}; give dataset, or another folder")
-    return "".join(labels)
-
-
 def _network(config: TrainConfig) -> str:
     return config.model or MODES[config.mode]["model"]
 
 
+def _data(results: Sequence[Result]) -> str:
+    """The data of all runs in words, whatever the noise of their labels; "" without a run."""
+    if not results:
+        return ""
+    used, total, name = results[0].images["train"], results[0].images["train_total"], results[0].task
+    name = results[0].parameters["dataset"] if results[0].parameters["label_noise"] else name
+    return f"{name}, {used:,} of {total:,} images" if used < total else f"{name}, {used:,} images"
+
+
 def _described(
-    row: Row, config: TrainConfig, results: Mapping[str, Mapping[int, Result]], seeds: Sequence[int]
+    question: Study, row: Case, config: TrainConfig, results: Mapping[str, Mapping[int, Result]], seeds: Sequence[int]
 ) -> dict[str, object]:
     """What a row of the record holds beyond what `Sweep.run` says of it."""
     content: dict[str, object] = {name: getattr(row, name) for name in ("what", "source") if getattr(row, name)}
@@ -156,6 +154,8 @@ def _described(
         content |= {"against": row.against, "difference": gap}
     if row.published:
         content["published"] = asdict(row.published)
+    if question.measure is not None:
+        content |= question.measure(results[row.name])
     if any(result.memorisation for result in results[row.name].values()):
         content["memorisation"] = [results[row.name][s].memorisation if s in results[row.name] else None for s in seeds]
     return content
@@ -163,19 +163,3 @@ def _described(
 
 def _each(results: Mapping[int, Result], name: str) -> dict[int, float]:
     return {seed: getattr(result, name) for seed, result in results.items()}
-
-
-def _flip_row(plain: Mapping[int, Result], seeds: Sequence[int]) -> dict[str, object]:
-    """The baseline's own runs, tested on each image and its mirror image: nothing else differs."""
-    flipped = _each(plain, "top1_flip")
-    return {
-        "name": FLIP,
-        "what": "the baseline's runs, with logits averaged over each test image and its mirror image",
-        "source": 'Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012',
-        "changed": {"test_flip": True},
-        "top1": [flipped.get(seed) for seed in seeds],
-        **over_seeds(list(flipped.values())),
-        "against": BASELINE,
-        "difference": difference(flipped, _each(plain, "last_top1")),
-        "failures": [],
-    }

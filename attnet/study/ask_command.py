@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from attnet.base.errors import in_sentences
-from attnet.base.files import resolve_path, write_text
+from attnet.base.files import command_line, output_file, write_record
 from attnet.base.words import listed, listed_seeds
+from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import RECIPES
 from attnet.study.ask import FOLDER, STUDIES, ablate, find_study
-from attnet.study.ask_table import ablation_table
 from attnet.study.ingredients import INGREDIENTS
 from attnet.study.questions import SIZES
+from attnet.study.tables import study_table
 
 
 @in_sentences
@@ -39,17 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     only = listed(options.only)
     if recipes := [f"recipe {name}" for name in listed(options.recipe_rows)]:
         only = [*(only or INGREDIENTS), *recipes]
-    seeds, parameters = listed_seeds(options.seeds) or None, TrainConfig.parse_given(words)
+    seeds, parameters = listed_seeds(options.seeds) or None, TrainConfig.parse_given(words, prog="attnet ablation")
     common = {"size": options.size, "folder": options.folder, "parallel": options.parallel}
     files = [_file(options.output, name, len(studies)) for name in studies]
     for name, file in zip(studies, files, strict=True):
-        if file:  # before the hours, not after
-            file.parent.mkdir(parents=True, exist_ok=True)
         record = ablate(name, seeds=seeds, only=only, **common, **parameters)
         if file:
-            record |= {"command": f"attnet ablation {shlex.join(arguments)}"}
-            write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-        print(f"\n{record['question']} {STUDIES[name].see}\n\n{ablation_table(record)}")
+            write_record(file, record, command_line("ablation", arguments))
+        print(f"\n{record['question']} {STUDIES[name].see}\n\n{study_table(record)}")
         failed |= any(row["failures"] for row in [record["baseline"], *record["rows"]])
     return int(failed)
 
@@ -78,5 +74,5 @@ def _file(output: str, study: str, studies: int) -> Path | None:
     """Where the record of a study goes."""
     if not output:
         return None
-    path = resolve_path(output)
-    return path.with_stem(f"{path.stem}_{study}") if studies > 1 else path
+    file = output_file(output, (".json",))
+    return file.with_stem(f"{file.stem}_{study}") if studies > 1 else file

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from attnet.base.errors import ConfigError
 from attnet.base.files import resolve_path
+from attnet.base.values import facts
 from attnet.engine.parameters import TrainConfig
 from attnet.study.runner import content_hash
 
 BASE = "base"  # the name of a configuration that changes nothing
 # Parameters that a sweep gives to each run itself, and what the user gives instead.
-OWN = {"seed": "seeds", "output_dir": "folder", "resume": "", "progress": ""}
+OWN = {name: facts(spec).sweep for name, spec in TrainConfig.fields().items() if facts(spec).sweep is not None}
 
 
 def grid(base: TrainConfig, /, **values: Sequence[object]) -> dict[str, TrainConfig]:

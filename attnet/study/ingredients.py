@@ -9,9 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from attnet.base.intervals import over_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
-from attnet.study.questions import Row, Study, pick
+from attnet.engine.run_folder import Result
+from attnet.study.questions import Case, Study, difference, pick
 
 BASELINE, TOGETHER = "baseline", "all together"
 
@@ -100,32 +102,33 @@ INGREDIENTS = {
 }
 
 
-def _rows(base: TrainConfig, size: str, only: Sequence[str]) -> list[Row]:
+def _rows(base: TrainConfig, size: str, only: Sequence[str]) -> list[Case]:
     """The baseline, each ingredient alone, those of them together that do not exclude each other, whole recipes.
 
     Without names it is all ingredients and no whole recipe.
     """
     epochs = base.total_epochs
-    rows = [Row(BASELINE, {}, what="the recipe that everything is added to")]
+    rows = [Case(BASELINE, {}, what="the recipe that everything is added to")]
     for name, ingredient in INGREDIENTS.items():
-        rows.append(Row(name, ingredient.changes(epochs), BASELINE, ingredient.what, ingredient.source))
+        rows.append(Case(name, ingredient.changes(epochs), BASELINE, ingredient.what, ingredient.source))
     for recipe in RECIPES:
         what = "the whole recipe, its counts of epochs shrunk to the budget"
-        rows.append(Row(f"recipe {recipe}", _shrunk(recipe, epochs), BASELINE, what))
+        rows.append(Case(f"recipe {recipe}", _shrunk(recipe, epochs), BASELINE, what))
     rows = pick(rows, only or list(INGREDIENTS))
     changes = {row.name: row.changes for row in rows if row.name in INGREDIENTS}
     if len(changes) > 1:
         replaced = {other for name in changes for other in INGREDIENTS[name].replaces}
         both = {key: value for name in changes if name not in replaced for key, value in changes[name].items()}
         what = "the rows above, without those that another one takes the place of"
-        rows.insert(1 + len(changes), Row(TOGETHER, both, BASELINE, what))
+        rows.insert(1 + len(changes), Case(TOGETHER, both, BASELINE, what))
     return rows
 
 
 def _shrunk(recipe: str, epochs: int) -> dict[str, object]:
     """A recipe whose counts of epochs are in proportion to `epochs`."""
     share = epochs / LENGTHS.get(recipe, MODES["full"])["total_epochs"]
-    warm_up, plain = (RECIPES[recipe][name] * share for name in ("warmup_epochs", "mixup_off_epochs"))
+    values = TrainConfig.recipe_values(recipe)
+    warm_up, plain = (values[name] * share for name in ("warmup_epochs", "mixup_off_epochs"))
     return {"recipe": recipe, "warmup_epochs": round(warm_up, 3), "mixup_off_epochs": math.ceil(plain)}
 
 
@@ -138,3 +141,20 @@ RECIPE = Study(
     {size: {"test_flip": True} for size in ("rehearsal", "full")},
     on_given=True,
 )
+FLIP = "flip at test time"
+
+
+def flip_row(plain: Mapping[int, Result], seeds: Sequence[int]) -> dict[str, object]:
+    """The baseline's own runs, tested on each image and its mirror image: nothing else differs."""
+    flipped = {seed: result.top1_flip for seed, result in plain.items()}
+    return {
+        "name": FLIP,
+        "what": "the baseline's runs, with logits averaged over each test image and its mirror image",
+        "source": 'Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012',
+        "changed": {"test_flip": True},
+        "top1": [flipped.get(seed) for seed in seeds],
+        **over_seeds(list(flipped.values())),
+        "against": BASELINE,
+        "difference": difference(flipped, {seed: result.last_top1 for seed, result in plain.items()}),
+        "failures": [],
+    }

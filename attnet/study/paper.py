@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from attnet.engine.parameters import TrainConfig
 from attnet.model.variants import variants
 from attnet.study.published import Published, published
-from attnet.study.questions import Row, Study, pick
+from attnet.study.questions import Case, Study, pick
 
 FULL = {"model": "attention56_cifar", "normalize": True, "total_epochs": 205, "train_batch_size": 64}
 # All five studies together take about six minutes on two CPU cores.
@@ -44,7 +44,7 @@ def figure(study: str, name: str, **changed: object) -> Published | None:
     return next((row for row in found if changed.items() <= row.changed.items()), None)
 
 
-def _residual(size: str) -> list[Row]:
+def _residual(size: str) -> list[Case]:
     rows = []
     for depth in (56, 92, 128, 164) if size == "full" else (56, 92):
         suffix = "" if depth == 56 else f" {depth}"
@@ -53,11 +53,11 @@ def _residual(size: str) -> list[Row]:
             formula = "(1 + M)·T" if combine == "residual" else "M·T"
             against = "" if combine == "residual" else "residual" + suffix
             changes = {"combine": combine} | network(depth, size)
-            rows.append(Row(combine + suffix, changes, against, f"{formula}, Attention-{depth}", published=paper))
+            rows.append(Case(combine + suffix, changes, against, f"{formula}, Attention-{depth}", published=paper))
     return rows
 
 
-def _attention(size: str) -> list[Row]:
+def _attention(size: str) -> list[Case]:
     whats = {
         "mixed": "a sigmoid",
         "channel": "normalised over the channels of each position",
@@ -65,7 +65,7 @@ def _attention(size: str) -> list[Row]:
         "none": "no masks: the trunk alone, a ResNet",
     }
     return [
-        Row(
+        Case(
             kind,
             {"attention": kind},
             "" if kind == "mixed" else "mixed",
@@ -76,18 +76,18 @@ def _attention(size: str) -> list[Row]:
     ]
 
 
-def _depth(size: str) -> list[Row]:
+def _depth(size: str) -> list[Case]:
     rows = []
     for depth in (56, 92, 236, 452):
         name = f"Attention-{depth}"
         paper = figure("depth", name) or figure("residual", name, combine="residual")
         against, what = "" if depth == 56 else "56", f"{MODULES[depth]} modules a stage"
-        row = Row(str(depth), network(depth, size), against, what, published=paper, line="Attention", x=depth)
+        row = Case(str(depth), network(depth, size), against, what, published=paper, line="Attention", x=depth)
         rows.append(row)
     return rows
 
 
-def _noise(size: str) -> list[Row]:
+def _noise(size: str) -> list[Case]:
     rows = []
     for share in NOISE:
         per_cent = round(100 * share)
@@ -98,20 +98,20 @@ def _noise(size: str) -> list[Row]:
         ):
             paper = figure("noise", other, label_noise=share)
             changes = options | {"label_noise": share}
-            rows.append(Row(name, changes, against, what, published=paper, line=what, x=per_cent))
+            rows.append(Case(name, changes, against, what, published=paper, line=what, x=per_cent))
     return rows
 
 
-def _unit(size: str) -> list[Row]:
+def _unit(size: str) -> list[Case]:
     names = {"preact": "Attention-56", "resnext": "AttentionNeXt-56", "inception": "AttentionInception-56"}
     whats = {"preact": "pre-activation bottlenecks", "resnext": "ResNeXt units", "inception": "Inception units"}
     return [
-        Row(kind, {"unit": kind}, "" if kind == "preact" else "preact", whats[kind], published=figure("unit", name))
+        Case(kind, {"unit": kind}, "" if kind == "preact" else "preact", whats[kind], published=figure("unit", name))
         for kind, name in names.items()
     ]
 
 
-def _picked(make: Callable[[str], list[Row]]) -> Callable[[TrainConfig, str, Sequence[str]], list[Row]]:
+def _picked(make: Callable[[str], list[Case]]) -> Callable[[TrainConfig, str, Sequence[str]], list[Case]]:
     return lambda base, size, only: pick(make(size), only)
 
 

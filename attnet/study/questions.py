@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from attnet.base.errors import ConfigError
+from attnet.base.errors import ConfigError, nearest
+from attnet.base.intervals import over_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import MODES
+from attnet.engine.run_folder import Result
 from attnet.study.published import Published
 
 SIZES = ("rehearsal", "full")  # each trains in the mode of the same name
 
 
 @dataclass(frozen=True)
-class Row:
+class Case:
     """One configuration of a study.
 
     `changes` are its parameters, on top of those of all rows. `against` is the row that its difference is taken from;
@@ -40,17 +41,22 @@ class Study:
     `rows` makes the rows from the parameters of all, the size, and the names of those wanted (none: the usual ones).
     `presets` holds the parameters of all rows by size, where the mode's own will not do; `seeds` those of a rehearsal.
     `axis` says what `x` is, where rows make lines. Where `on_given` is False, rows alone decide what they change: it
-    may not be given for all.
+    may not be given for all. `prepare` does what has to be there before any row, in the folder of the runs, and gives
+    parameters of all rows; `measure` adds figures to a row from its results by seed, `finish` some to the record from
+    the configurations of all rows.
     """
 
     name: str
     question: str
     see: str
-    rows: Callable[[TrainConfig, str, Sequence[str]], list[Row]]
+    rows: Callable[[TrainConfig, str, Sequence[str]], list[Case]]
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     axis: str = ""
     on_given: bool = False
+    prepare: Callable[[str], Mapping[str, object]] | None = None
+    measure: Callable[[Mapping[int, Result]], Mapping[str, object]] | None = None
+    finish: Callable[[Mapping[str, TrainConfig]], Mapping[str, object]] | None = None
 
     def base(self, size: str, given: Mapping[str, object]) -> TrainConfig:
         """The parameters of all rows: what is given wins over the size's, and None is not given.
@@ -68,7 +74,7 @@ class Study:
         budget = {name: value for name, value in MODES[given["mode"]].items() if name != "model"}
         return TrainConfig(**{**budget, **self.presets.get(size, {}), **given})
 
-    def check_given(self, rows: Sequence[Row], given: Mapping[str, object]) -> None:
+    def check_given(self, rows: Sequence[Case], given: Mapping[str, object]) -> None:
         """Refuse a parameter that the rows set themselves."""
         for name in {name for row in rows for name in row.changes if not self.on_given}:
             if given.get(name) is not None:
@@ -78,7 +84,7 @@ class Study:
                 )
 
 
-def pick(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+def pick(rows: Sequence[Case], only: Sequence[str]) -> list[Case]:
     """The rows with these names, and those they are held against, in the order of `rows`; all without a name.
 
     Raises:
@@ -92,7 +98,7 @@ def pick(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
     return [row for row in rows if row.name in wanted]
 
 
-def nearest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """What was probably meant, or all that there is."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict[str, object]:
+    """Points above the baseline by seed, where both have a value, with `mean`, `low` and `high` over the seeds."""
+    by_seed = {seed: value - baseline[seed] for seed, value in values.items() if seed in baseline}
+    return {**over_seeds(list(by_seed.values())), "by_seed": {str(seed): gap for seed, gap in by_seed.items()}}

@@ -1,32 +1,77 @@
-"""The records of data/results/ as rows; what is no row is named, with a line of what it is."""
+"""Results on record: a run as one JSON file with its command, and the files of data/results/ as rows.
+
+What is no row is named, with a line of what it is.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.files import command_line, relative_to_root, resolve_path
 from attnet.base.words import table
-from attnet.benchmark.grid import Setting
-from attnet.engine.run_folder import Result
-from attnet.model.variants import choose_variant, study_options
-from attnet.study.rows import Row, kind_of
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.run_folder import CONFIG, RESULT, Result, standing
+from attnet.study.rows import Row, on_what
 
 Content = Mapping[str, Any]
 RESULTS = "data/results"
 
 
+def record(run: str | Path, reach: float | None = None) -> dict[str, object]:
+    """What result.json and metrics.jsonl hold, with the command that trains the same again, ready for JSON.
+
+    Args:
+        run: folder of a finished run; a relative path starts at the repository root.
+        reach: Top-1, per cent, whose first epoch is looked for.
+
+    Returns:
+        Among the run's figures, `seconds` of training and testing in all, of the first step's compiling too, but
+        without the start of the process; `history`, a row an epoch; `reached`, with `reach`: the first epoch at
+        least that good, its `top1`, and the `seconds` until its end, or None.
+
+    Raises:
+        AttnetError: a folder without a finished run.
+    """
+    folder = resolve_path(run)
+    result = Result.load(folder)
+    config = TrainConfig.load(folder / CONFIG)
+    data_path = relative_to_root(resolve_path(config.data_path))
+    config = config.replace(output_dir="", resume="", progress="auto", data_path=data_path)
+    content = {
+        "kind": "training",
+        **result.to_json(),
+        "seconds": sum(row["seconds"] for row in result.history),
+        "history": result.history,
+        "command": command_line("train", config.flags()),
+        "date": date.fromtimestamp((folder / RESULT).stat().st_mtime).isoformat(),
+    }
+    return content if reach is None else content | {"reach": reach, "reached": reached(result.history, reach)}
+
+
+def reached(history: Sequence[Mapping[str, float]], top1: float) -> dict[str, float] | None:
+    """The first epoch with at least that Top-1 (per cent) and the seconds until its end; None when there is none."""
+    seconds = 0.0
+    for row in history:
+        seconds += row["seconds"]
+        if row["top1"] >= top1:
+            return {"epoch": row["epoch"], "top1": row["top1"], "seconds": seconds}
+    return None
+
+
+# -- reading them -------------------------------------------------------------------------------------------------
+
+
 def read_record(file: Path) -> tuple[dict[str, Any], str]:
     """A record's content, and "" or a sentence on why it cannot be read."""
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         return {}, f"{relative_to_root(file)}: left out, since it cannot be read ({error})"
     return (content, "") if isinstance(content, dict) else ({}, f"{relative_to_root(file)}: left out, no JSON object")
 
@@ -76,114 +121,62 @@ def others_table(others: Mapping[str, Content]) -> str:
 
 
 def _training(content: Content, file: Path) -> list[Row]:
-    """A run, as `attnet.study.record` writes it. `history_before` holds the epochs of a run whose weights it went on with."""
+    """A run. `history_before` holds the epochs of a run whose weights it went on with."""
     before, history = content.get("history_before", []), content["history"]
     history = before + [row | {"epoch": len(before) + row["epoch"]} for row in history]
     fields = {f.name: content[f.name] for f in dataclasses.fields(Result) if f.name in content}
     fields |= {"history": history, "epochs": len(before) + content["epochs"], "output_dir": Path()}
-    asked = asked_by(content["command"])
     notes = [f"{len(before)} + {content['epochs']} epochs"] if before else []
-    asked |= {"is_pretrain": False} if before else {}
-    day = content["date"]
-    return [Row.of(Result(**fields), name=file.stem, where=f"record {file.stem}", asked=asked, day=day, notes=notes)]
-
-
-def asked_by(command: str) -> dict[str, str]:
-    """The parameters that a recorded command gives, as `--name value` or papermill's `-p name value`."""
-    words = shlex.split(command, comments=True)
-    found = {word[2:]: value for word, value in itertools.pairwise(words) if word.startswith("--")}
-    return found | {name: value for p, name, value in zip(words, words[1:], words[2:], strict=False) if p == "-p"}
+    if before:  # both parts are ours: it began at the beginning
+        fields["parameters"] = content["parameters"] | {"is_pretrain": False}
+    return [Row.of(Result(**fields), name=file.stem, where=f"record {file.stem}", day=content["date"], notes=notes)]
 
 
 def _steps(content: Content, file: Path) -> list[Row]:
     """Training steps alone: the fastest way (memory format, compiled or not) of each network, batch, amp and number of
     cards; the others, and those of the reference's implementation, stay in the record."""
-    best: dict[Setting, float] = {}
+    best: dict[tuple, Content] = {}
     for row in content["rows"]:
-        setting = Setting.of(row)
-        alike = [other for other in best if _alike(other) == _alike(setting)]
+        subject = (row["model"], row["batch_size"], row["amp"], row.get("device_num", 1))
         speed = row.get("images_per_second")
-        if speed is None or setting.implementation != "ours" or any(best[other] >= speed for other in alike):
+        if speed is None or row.get("implementation", "ours") != "ours":
             continue
-        best = {other: value for other, value in best.items() if other not in alike} | {setting: speed}
-    return [_speed(content, file, setting, speed) for setting, speed in best.items()]
-
-
-def _alike(setting: Setting) -> tuple[object, ...]:
-    return setting.model, setting.batch_size, setting.amp, setting.device_num
+        if subject not in best or speed > best[subject]["images_per_second"]:
+            best[subject] = row
+    return [_speed(content, file, row, row["images_per_second"]) for row in best.values()]
 
 
 def _versus(content: Content, file: Path) -> list[Row]:
-    setting = Setting(content["model"], content["batch_size"], content["amp"])
-    return [_speed(content, file, setting, content["images_per_second"]["ours"])]
+    return [_speed(content, file, content, content["images_per_second"]["ours"])]
 
 
-def _speed(content: Content, file: Path, setting: Setting, speed: float) -> Row:
+def _speed(content: Content, file: Path, setting: Content, speed: float) -> Row:
     environment = content["environment"]
-    device = _device(environment, setting.device_num)
-    kind, why = kind_of("", environment, {})
-    ways = ["channels-last" if setting.channels_last else "contiguous"] + ["compiled"] * (setting.compile != "off")
+    ways = ["channels-last" if setting.get("channels_last", True) else "contiguous"]
+    ways += ["compiled"] * (setting.get("compile", "off") != "off")
+    kind, why = standing({}, environment, {})
+    # Records that do not name their device type are from before there was any but the CPU.
+    device = f"{str(environment.get('device_type', 'CPU')).lower()}_{setting.get('device_num', 1)}p"
     return Row(
         kind,
         file.stem,
         f"record {file.stem}",
-        setting.model,
+        setting["model"],
         "",
         fps=speed,
-        amp=setting.amp,
+        amp=setting["amp"],
         device=device,
-        batch_size=setting.batch_size,
-        card=environment["device"],
-        torch=environment["torch"],
+        batch_size=setting["batch_size"],
+        **on_what(environment),
         date=content["date"],
         notes=(*why, "training steps alone", *ways),
     )
 
 
-def _device(environment: Content, cards: object) -> str:
-    """As in `Result`; records that do not name their device type are from before there was any but the CPU."""
-    return f"{str(environment.get('device_type', 'CPU')).lower()}_{cards}p"
-
-
 def _means(content: Content, file: Path) -> list[Row]:
     """Rows with means over seeds (an ablation, a sweep), where the record says what was trained, and on which data."""
     lines = [row for row in (content.get("baseline"), *content.get("rows", ())) if row and row.get("mean") is not None]
-    rows = [_mean(content, file, row) for row in lines]
-    return [row for row in rows if row is not None]
-
-
-def _mean(content: Content, file: Path, row: Content) -> Row | None:
-    """What a row of a record was trained with is told by its `budget`, by its own `changed` parameters and `dataset`,
-    and by its first run, where `runs` are listed."""
-    asked = {**content.get("budget", {}), **row["changed"]}
-    run = next((run for run in content.get("runs", ()) if run["name"] == row["name"] and run["model"]), {})
-    dataset = run.get("dataset") or row.get("dataset") or asked.get("dataset")
-    if not dataset or not ("model" in run or "model" in asked):
-        return None
-    if asked.get("label_noise") and "label noise" not in dataset:
-        dataset += f" (label noise {100 * asked['label_noise']:g} %)"
-    environment = content["environment"]
-    asked_for = asked_by(content["command"]) | asked
-    device = run.get("device") or asked.get("device") or _device(environment, asked_for.get("device_num", 1))
-    kind, why = kind_of(dataset, environment, asked_for)
-    seeds = len([value for value in row["top1"] if value is not None])
-    return Row(
-        kind,
-        f"{file.stem}: {row['name']}",
-        f"record {file.stem}, {row['name']}",
-        run.get("model") or choose_variant(asked["model"], **study_options(asked)).label,
-        dataset,
-        **{"top1": row["mean"], "low": row.get("low"), "high": row.get("high"), "seeds": seeds},
-        fps=row.get("fps"),
-        epochs=run.get("epochs") or asked.get("total_epochs"),
-        amp=run.get("amp") or asked.get("amp", ""),
-        device=device,
-        batch_size=run.get("batch_size") or asked.get("train_batch_size"),
-        card=environment["device"],
-        torch=environment["torch"],
-        date=content["date"],
-        notes=(*why, f"mean of {seeds} seed{'s' * (seeds != 1)}, last epoch"),
-    )
+    return [Row.of_mean(row, content, file) for row in lines if row.get("result")]
 
 
 # What is not here is looked through for means over seeds.

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 
-from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.files import relative_to_root, resolve_path
+from attnet.engine.run_folder import Result, finished_runs
 from attnet.study.records import RESULTS, Content, read_records
 from attnet.study.rows import Row, in_order, published_rows
-from attnet.study.runs import RUNS, finished_runs, read_runs
 
-# What rows are chosen by.
-NAMES = ("kind", "name", "model", "dataset", "device", "amp", "batch_size", "epochs", "card", "torch", "date")
+RUNS = "runs"
+# What rows are chosen by: each name's texts, any of which may be asked for.
+_TEXTS = {
+    **dict.fromkeys(("kind", "name", "amp", "batch_size", "epochs", "card", "torch", "date"), ()),
+    "model": ("network",),
+    "dataset": ("task",),
+    "device": (),
+}
+NAMES = tuple(_TEXTS)
 ORDERS = ("network", "top1", "fps", "date")
 
 
@@ -42,8 +51,8 @@ def collect(
         folders: run folders, or folders of them; a relative path starts at the repository root.
         newest: only the run that finished last.
         results: the folder of records; "": none.
-        published: "beside" (those of section "Results so far" in README.md, and whatever is published of the network
-            and data of a row of ours), "all", or "" (none).
+        published: "beside" (those of the README's table, and whatever is published of the network and data of a row
+            of ours), "all", or "" (none).
         where: only these rows, as "kind=measured,rehearsal model=attention92": all conditions hold, each with one of
             its values, * standing for anything. A network goes by its name with or without its options, a data set
             with or without its number of images, a device with or without the number of cards.
@@ -71,6 +80,49 @@ def collect(
     return Report(in_order(rows, sort), {} if conditions else others, warnings)
 
 
+def read_runs(folders: Iterable[Path]) -> tuple[list[Result], list[str]]:
+    """The results of run folders, and a sentence on each that is damaged."""
+    results, warnings = [], []
+    for folder in folders:
+        try:
+            results.append(Result.load(folder))
+        except AttnetError as error:
+            warnings.append(f"left out: {error}")
+    return results, warnings
+
+
+def scaling(result: Result, runs: str | Path = RUNS) -> str:
+    """How well a run used its cards, in plain lines: each card's throughput, and the efficiency of them together.
+
+    Efficiency is FPS over that many times the FPS of one card, taken from the newest one-card run below `runs`
+    of the same network, data, batch size and precision on the same processor.
+    """
+    ranks = [row["rank_fps"] for row in result.history if "rank_fps" in row]
+    if not ranks:
+        return "one card: nothing to compare"
+    each = [statistics.median(values) for values in zip(*ranks, strict=True)]
+    lines = [
+        f"{len(each)} cards: {', '.join(f'{fps:,.0f}' for fps in each)} images/s each, {result.fps:,.0f} together",
+        f"balance (slowest over mean): {min(each) / statistics.mean(each):.3f}",
+    ]
+    alike = ("model", "dataset", "batch_size", "amp")
+    singles = [
+        single
+        for single in read_runs(finished_runs(resolve_path(runs)))[0]
+        if single.parameters.get("device_num") == 1
+        and single.fps
+        and all(getattr(single, name) == getattr(result, name) for name in alike)
+        and single.environment["device"] == result.environment["device"]
+    ]
+    if not singles:
+        lines.append("scaling efficiency: unknown, since no one-card run with the same settings is below runs/")
+    else:
+        efficiency = result.fps / (len(each) * singles[-1].fps)
+        folder = relative_to_root(singles[-1].output_dir)
+        lines.append(f"scaling efficiency: {efficiency:.3f} of one card's {singles[-1].fps:,.0f} images/s ({folder})")
+    return "\n".join(lines)
+
+
 def _conditions(where: str) -> dict[str, list[str]]:
     """name -> allowed values."""
     found = {}
@@ -84,18 +136,16 @@ def _conditions(where: str) -> dict[str, list[str]]:
 
 def _fits(row: Row, conditions: Mapping[str, Sequence[str]]) -> bool:
     return all(
-        any(fnmatchcase(text, value) for text in _texts(row, name) for value in values)
+        any(
+            fnmatchcase(str(getattr(row, field)), f"{value}{end}") for field, end in _asked_by(name) for value in values
+        )
         for name, values in conditions.items()
     )
 
 
-def _texts(row: Row, name: str) -> set[str]:
-    """What a row may be asked for by."""
-    texts = {str(getattr(row, name))}
-    if name == "model":
-        texts |= {row.network}
-    if name == "dataset":
-        texts |= {row.data, row.data.split(" ")[0]}
-    if name == "device":
-        texts |= {row.device.split("_")[0]}
-    return texts
+def _asked_by(name: str) -> list[tuple[str, str]]:
+    """The fields of a row that a name asks for, and what may follow the value there."""
+    fields = [(field, "") for field in (name, *_TEXTS[name])]
+    if name == "dataset":  # cifar10 is also "cifar10 (label noise 30 %)"
+        fields.append(("task", " (*"))
+    return [*fields, ("device", "_*")] if name == "device" else fields

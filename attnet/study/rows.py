@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from attnet.base.files import relative_to_root
-from attnet.engine.run_folder import Result
+from attnet.engine.run_folder import RESULT, Result, standing
 from attnet.model.variants import choose_variant, study_options, variants
 from attnet.study.published import DOCUMENT, PAPER, PORTS, Published
 
 KINDS = ("measured", "published", "rehearsal", "simulated")
+# What a record keeps of the runs that a row is made of, and a row is told by: fields of `Result`.
+FACTS = ("model", "dataset", "task", "images", "epochs", "amp", "device", "batch_size", "parameters")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Row:
     """One line of the table; None, or empty, where its source gives nothing.
 
     `top1` is in per cent: of a training the best epoch's, of several seeds the mean of their last epochs' with its
-    95 % interval `low` to `high`. `fps` is in images/s of all cards together, `batch_size` a card. `where` is the
+    95 % interval `low` to `high`. `fps` is in images/s of all cards together, `batch_size` a card. `network` is the
+    model without its options for study, `task` the data set however many images of it were trained on. `where` is the
     folder, the record or the publication; `notes` say why the row is of its `kind`, and what else its figures need to
     be read right. `history` holds an object an epoch, as metrics.jsonl.
     """
@@ -32,6 +33,8 @@ class Row:
     where: str
     model: str
     dataset: str
+    network: str = ""
+    task: str = ""
     top1: float | None = None
     low: float | None = None
     high: float | None = None
@@ -47,47 +50,57 @@ class Row:
     notes: tuple[str, ...] = ()
     history: Sequence[Mapping[str, float]] = field(default=(), repr=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", self.network or self.model)
+        object.__setattr__(self, "task", self.task or self.dataset)
+
     @property
     def source(self) -> str:
         """Where the row is from, with its kind: a row that is copied out of the table still says what it is."""
         notes = f" ({'; '.join(self.notes)})" if self.notes else ""
         return f"{self.kind}{notes}: {self.where}"
 
-    @property
-    def network(self) -> str:
-        """The network without its options for study: "attention92 with t=3" is an attention92."""
-        return self.model.split(" with ")[0]
-
-    @property
-    def data(self) -> str:
-        """The task, however many images of it were trained on: "cifar10, 2,000 of 50,000 images" is cifar10."""
-        return re.sub(r", [\d,]+( of [\d,]+)? images", "", self.dataset)
-
     @classmethod
-    def of(cls, result: Result, *, name: str = "", where: str = "", asked: Mapping[str, object] | None = None,
-           day: str = "", notes: Sequence[str] = ()) -> Row:  # fmt: skip
+    def of(cls, result: Result, *, name: str = "", where: str = "", day: str = "", notes: Sequence[str] = ()) -> Row:
         """The row of a run of ours.
 
         Args:
             result: what it left.
             name, where, day: how it is called, found and dated; by default as its folder says.
-            asked: its parameters; None: those of its folder's config.json, where there is one.
             notes: what is to be known of it besides.
         """
         folder = result.output_dir
-        asked = _parameters(folder) if asked is None else asked
-        kind, why = kind_of(result.dataset, result.environment, asked)
-        file = folder / "result.json"
-        fields = ("top1", "fps", "epochs", "amp", "device", "batch_size", "model", "dataset", "history")
+        file = folder / RESULT
+        fields = ("top1", "fps", "epochs", "amp", "device", "batch_size", "model", "dataset", "task", "history")
         return cls(
-            kind,
+            result.kind,
             name or folder.name,
             where or relative_to_root(folder),
             **{key: getattr(result, key) for key in fields},
-            card=str(result.environment.get("device", "")),
-            torch=str(result.environment.get("torch", "")),
+            network=str(result.parameters.get("model") or result.model),
+            **on_what(result.environment),
             date=day or (date.fromtimestamp(file.stat().st_mtime).isoformat() if file.exists() else ""),
-            notes=(*why, *_origin(result, asked), *notes),
+            notes=(*result.notes, *notes),
+        )
+
+    @classmethod
+    def of_mean(cls, row: Mapping, record: Mapping, file: Path) -> Row:
+        """The row of several seeds, as a sweep or a study records it: `row` with the facts of its runs in `result`."""
+        facts, environment = row["result"], record["environment"]
+        kind, why = standing(facts["parameters"], environment, facts["images"])
+        seeds = len([value for value in row["top1"] if value is not None])
+        fields = ("model", "dataset", "task", "epochs", "amp", "device", "batch_size")
+        return cls(
+            kind,
+            f"{file.stem}: {row['name']}",
+            f"record {file.stem}, {row['name']}",
+            **{key: facts[key] for key in fields},
+            network=str(facts["parameters"].get("model") or facts["model"]),
+            **{"top1": row["mean"], "low": row.get("low"), "high": row.get("high"), "seeds": seeds},
+            fps=row.get("fps"),
+            **on_what(environment),
+            date=record["date"],
+            notes=(*why, f"mean of {seeds} seed{'s' * (seeds != 1)}, last epoch"),
         )
 
     @classmethod
@@ -102,55 +115,15 @@ class Row:
             figure.source,
             choose_variant(figure.model, **options).label if figure.model else figure.network,
             figure.dataset + noise,
+            network=figure.model or figure.network,
             **{key: getattr(figure, key) for key in fields},
             notes=(str(figure.changed["recipe"]),) if "recipe" in figure.changed else (),
         )
 
 
-def kind_of(
-    dataset: str, environment: Mapping[str, object], asked: Mapping[str, object]
-) -> tuple[str, tuple[str, ...]]:
-    """Whether a run is measured, a rehearsal or simulated, and why it is no measurement.
-
-    simulated: the device only plays one. A simulated NPU says so in its name, the `device` of the run's environment.
-    rehearsal: the code was tried, not the network. The embedded data set `shapes`, mode=rehearsal, or only some of
-        the training or test images.
-    measured: everything else. Few epochs make no rehearsal: their number stands in the table, and the document's own
-        rows of throughput have one.
-
-    Args:
-        dataset, environment: as in `Result`.
-        asked: the run's parameters, as far as they are known; text as on a command line will do.
-    """
-    card, rehearsed = str(environment.get("device", "")), []
-    pretended = [card] if "simulated" in card.lower() else []
-    if dataset.startswith("shapes"):
-        rehearsed.append("shapes, not CIFAR-10")
-    if asked.get("mode") == "rehearsal":
-        rehearsed.append("mode rehearsal")
-    if subset := re.search(r"[\d,]+ of [\d,]+ images", dataset):
-        rehearsed.append(subset.group())
-    if str(asked.get("test_images") or 0) not in ("0", "10000"):  # CIFAR's test set has 10,000
-        rehearsed.append(f"{asked['test_images']} test images")
-    kind = "simulated" if pretended else "rehearsal" if rehearsed else "measured"
-    return kind, (*pretended, *rehearsed)
-
-
-def _origin(result: Result, asked: Mapping[str, object]) -> tuple[str, ...]:
-    """What a run began with, where it was not the beginning: weights, trained further or only evaluated."""
-    if result.fps is None and not result.epochs:
-        return (f"evaluation alone, of {asked.get('pretrained') or 'given weights'}",)
-    if str(asked.get("is_pretrain")).lower() == "true":
-        return (f"from the weights {asked.get('pretrained')}",)
-    return ()
-
-
-def _parameters(folder: Path) -> Mapping[str, object]:
-    try:
-        content = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def on_what(environment: Mapping[str, object]) -> dict[str, str]:
+    """The card and torch of an environment, as fields of a row."""
+    return {"card": str(environment.get("device", "")), "torch": str(environment.get("torch", ""))}
 
 
 # Published figures that answer a question of the paper's (which type of attention, how much noise ...) stand beside
@@ -163,9 +136,9 @@ def published_rows(beside: Iterable[Row] | None = None) -> list[Row]:
     everything = [Row.of_published(figure) for figure in (*DOCUMENT, *PORTS, *PAPER)]
     if beside is None:
         return everything
-    alike = {(row.model, row.data) for row in beside}
+    alike = {(row.model, row.task) for row in beside}
     headlines = [Row.of_published(figure) for figure in _HEADLINES]
-    return headlines + [row for row in everything if row not in headlines and (row.model, row.data) in alike]
+    return headlines + [row for row in everything if row not in headlines and (row.model, row.task) in alike]
 
 
 def in_order(rows: Iterable[Row], by: str = "network") -> list[Row]:
@@ -177,7 +150,7 @@ def in_order(rows: Iterable[Row], by: str = "network") -> list[Row]:
 
     def key(row: Row) -> tuple:
         place = known.index(row.network) if row.network in known else len(known)
-        return place, row.data, row.model, KINDS.index(row.kind), -(row.top1 or 0), -(row.fps or 0)
+        return place, row.task, row.model, KINDS.index(row.kind), -(row.top1 or 0), -(row.fps or 0)
 
     rows = sorted(rows, key=key)
     if by == "network":

@@ -15,9 +15,12 @@ from attnet.base.errors import ConfigError
 from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.intervals import over_seeds
 from attnet.base.processes import StopSignal
+from attnet.base.words import table
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.run_folder import Result, RunFolder, is_finished
+from attnet.study.rows import FACTS
 from attnet.study.runner import Run, Runner, check_notebook, content_hash
+from attnet.study.tables import as_csv
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class Sweep:
             A row a configuration: `name`; `changed`, the parameters that the configurations do not share; `top1` of
             the last epoch, by seed (per cent, None without one), its `mean` over seeds with the 95 % confidence
             interval `low` to `high`; `dataset`, what it was trained on; `fps`, the median over runs (images/s);
-            `seconds` of training and testing in all; `failures`, sentences.
+            `seconds` of training and testing in all; `failures`, sentences; `result`, the facts of one of its runs
+            that all share (see `attnet.study.rows.FACTS`), None without one.
 
         Raises:
             ConfigError: more at once than there are cards, or another sweep at work in the folder.
@@ -110,12 +114,11 @@ class Sweep:
 
     def changed(self) -> dict[str, dict[str, object]]:
         """name -> what is not at its default, without what is the same in all configurations."""
-        defaults = {name: spec.default for name, spec in TrainConfig.fields().items()}
-        tables = {name: config.to_dict() for name, config in self.configs.items()}
-        shared = [key for key in defaults if len({table[key] for table in tables.values()}) == 1]
+        tables = [config.to_dict() for config in self.configs.values()]
+        shared = {key for key in tables[0] if len({table[key] for table in tables}) == 1}
         return {
-            name: {key: value for key, value in table.items() if key not in shared and value != defaults[key]}
-            for name, table in tables.items()
+            name: {key: value for key, value in config.given().items() if key not in shared}
+            for name, config in self.configs.items()
         }
 
     def _check_parallel(self, parallel: int) -> None:
@@ -160,4 +163,70 @@ def summary(results: Sequence[Result | None]) -> dict[str, object]:
         "dataset": " and ".join(sorted({result.dataset for result in done})) or None,
         "fps": statistics.median(fps) if fps else None,
         "seconds": sum(row["seconds"] for result in done for row in result.history),
+        "result": {name: getattr(done[0], name) for name in FACTS} if done else None,
     }
+
+
+# -- as a file ------------------------------------------------------------------------------------------------------
+
+FORMS = (".json", ".csv", ".md")
+WHAT = (
+    "A row a configuration, a run a configuration and seed. top1 is the last epoch's on the test images, not the best "
+    "epoch's, in per cent; intervals are 95 %, by Student's t over seeds."
+)
+
+
+def sweep_record(sweep: Sweep, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """What `sweep.run` returned, with every run and the environment, ready for `write_record`."""
+    every = [result for by_seed in sweep.results().values() for result in by_seed.values()]
+    config = next(iter(sweep.configs.values()))
+    here = devices.choose(config.device_type, config.device_id)
+    return {
+        "kind": "sweep",
+        "what": WHAT,
+        "seeds": list(sweep.seeds),
+        "rows": list(rows),
+        "runs": _runs(sweep),
+        "environment": every[-1].environment if every else devices.environment(here),
+    }
+
+
+def sweep_csv(sweep: Sweep) -> str:
+    """A line a run: name, seed, the parameters that the configurations do not share, figures, folder.
+
+    A parameter left open and the figures of a run that is not finished are empty.
+    """
+    runs = _runs(sweep)
+    names = list(dict.fromkeys(name for row in runs for name in row["changed"]))
+    figures = [key for key in runs[0] if key not in ("name", "seed", "changed")]
+    header = ["name", "seed", *names, *figures]
+    lines = []
+    for row in runs:
+        values = {name: getattr(sweep.configs[row["name"]], name) for name in names} | row
+        lines.append([values[name] for name in header])
+    return as_csv(header, lines)
+
+
+def _runs(sweep: Sweep) -> list[dict[str, object]]:
+    """Every run with its figures, None where it is not finished."""
+    results, changed, found = sweep.results(), sweep.changed(), []
+    what = ("dataset", "model", "epochs", "batch_size", "amp", "device", "last_top1", "top1", "fps")
+    for run in sweep.runs():
+        result = results[run.name].get(run.config.seed)
+        found.append(
+            {
+                "name": run.name,
+                "seed": run.config.seed,
+                "changed": changed[run.name],
+                **{name: result and getattr(result, name) for name in what},
+                "seconds": result and sum(row["seconds"] for row in result.history),
+                "folder": run.config.output_dir,
+            }
+        )
+    return found
+
+
+def state_table(runs: Sequence[Run]) -> str:
+    """A Markdown table of the runs of a sweep with their states and folders, in the order they are started."""
+    cells = [[run.name, run.config.seed, run.state, run.config.output_dir] for run in runs]
+    return table(["configuration", "seed", "state", "folder"], cells, words=(0, 2, 3))

@@ -7,18 +7,17 @@ attnet sweep --list configurations.json --notebook notebooks/train_1p.ipynb --ou
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
+from datetime import date
 
 from attnet.base.errors import ConfigError, in_sentences
-from attnet.base.files import resolve_path, write_text
+from attnet.base.files import command_line, output_file, write_record, write_text
 from attnet.base.words import listed_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.study.configs import BASE, OWN, grid, read_list
-from attnet.study.sweep import Sweep
-from attnet.study.sweep_record import FORMS, as_text, check_output
-from attnet.study.sweep_table import state_table, sweep_table
+from attnet.study.sweep import FORMS, Sweep, state_table, sweep_csv, sweep_record
+from attnet.study.tables import sweep_table
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,10 +60,11 @@ def _parser() -> argparse.ArgumentParser:
 @in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, 1 when runs failed, 2 for a mistake in the parameters, 128 + signal when stopped."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     options, words = _parser().parse_known_args(arguments)
-    base = TrainConfig.parse(words)
+    base = TrainConfig.parse(words, prog="attnet sweep")
     for name, instead in OWN.items():
-        if name != "progress" and getattr(base, name) != getattr(TrainConfig(), name):
+        if name != "progress" and name in base.given():
             hint = f"give --{instead}" if instead else "a sweep goes on by itself"
             raise ConfigError(f"{name}={getattr(base, name)!r}: each run of a sweep has its own; {hint}")
     configs = {BASE: base}
@@ -76,14 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print(f"{sweep.describe()}\n\n{state_table(sweep.runs())}")
         return 0
-    if options.output:
-        check_output(options.output)
+    file = output_file(options.output, FORMS) if options.output else None
     rows = sweep.run(options.parallel)
     print(sweep_table(rows))
-    if options.output:
-        line = "attnet sweep " + shlex.join(sys.argv[1:] if arguments is None else arguments)
-        file = resolve_path(options.output)
-        write_text(file, as_text(sweep, rows, line, file.suffix))
+    command = command_line("sweep", arguments)
+    if file is not None and file.suffix == ".json":
+        write_record(file, sweep_record(sweep, rows), command)
+    elif file is not None:
+        markdown = f"{sweep_table(rows)}\n\n`{command}`, {date.today().isoformat()}\n"
+        write_text(file, sweep_csv(sweep) if file.suffix == ".csv" else markdown)
     return int(any(row["failures"] for row in rows))
 
 

@@ -1,59 +1,115 @@
-"""Rows as the document's table: Markdown for people, CSV for programs, and the table of the README."""
+"""Rows as tables: what a column is, in one place; Markdown for people, CSV for programs, DataFrames for notebooks."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import resolve_path, write_text
-from attnet.base.words import table
+from attnet.base.errors import AttnetError
+from attnet.base.files import output_file, resolve_path, write_text
+from attnet.base.words import NONE, table
 from attnet.engine.run_folder import Result
 from attnet.study.published import Published
 from attnet.study.records import RESULTS, others_table, read_records
 from attnet.study.report import Report
 from attnet.study.rows import Row, in_order, published_rows
 
-COLUMNS = ("Kind", "Top-1 (%)", "FPS", "Epochs", "AMP", "Device", "Bs", "Network", "Data", "Source")
-_WORDS = (0, 4, 5, 7, 8, 9)
-# A field of `Row` each; `source` last, as in the table.
-FIELDS = ("kind", "name", "top1", "low", "high", "seeds", "fps", "epochs", "amp", "device", "batch_size", "model",
-          "dataset", "card", "torch", "date", "source")  # fmt: skip
+if TYPE_CHECKING:
+    import pandas
+
 # What stands around the table in README.md.
 MARKERS = ("<!-- results: attnet report --readme -->", "<!-- end of results -->")
 
 
-def result_table(results: Sequence[Result | Published | Row]) -> str:
+@dataclass(frozen=True)
+class Column:
+    """A column: the field of `Row` (or what is made of a row) in files, and with a `title` its text in the table."""
+
+    name: str
+    title: str = ""
+    text: Callable[[Row], str | None] | None = None
+    is_words: bool = False
+
+    def value(self, row: Row) -> object:
+        """The unrounded value."""
+        return getattr(row, self.name)
+
+    def cell(self, row: Row) -> str | None:
+        """As the table shows it; None where there is no figure."""
+        shown = self.value(row) if self.text is None else self.text(row)
+        return None if shown in (None, "") else str(shown)
+
+
+def _top1(row: Row) -> str | None:
+    if row.top1 is None:
+        return None
+    return f"{row.top1:.2f}" if row.low is None else f"{row.top1:.2f} ± {(row.high - row.low) / 2:.2f}"
+
+
+# All columns, in order.
+COLUMNS = (
+    Column("kind", "Kind", is_words=True),
+    Column("name"),
+    Column("top1", "Top-1 (%)", _top1),
+    Column("low"),
+    Column("high"),
+    Column("seeds"),
+    Column("fps", "FPS", lambda row: None if row.fps is None else f"{row.fps:,.0f}"),
+    Column("epochs", "Epochs"),
+    Column("amp", "AMP", is_words=True),
+    Column("device", "Device", is_words=True),
+    Column("batch_size", "Bs"),
+    Column("model", "Network", is_words=True),
+    Column("dataset", "Data", is_words=True),
+    Column("card"),
+    Column("torch"),
+    Column("date"),
+    Column("source", "Source", is_words=True),
+)
+
+
+def result_table(results: Iterable[Result | Published | Row]) -> str:
     """A Markdown table, readable as plain text, of runs, published figures and rows in the order given.
 
     Top-1 in per cent, with ± half of its 95 % interval where there is one; FPS in images/s; Bs is the batch of a card.
     """
-    return table(COLUMNS, [_cells(_row(result)) for result in results], words=_WORDS)
+    shown = [column for column in COLUMNS if column.title]
+    words = [place for place, column in enumerate(shown) if column.is_words]
+    lines = [[column.cell(row) for column in shown] for row in map(as_row, results)]
+    return table([column.title for column in shown], lines, words)
 
 
-def _row(result: Result | Published | Row) -> Row:
+def as_row(result: Result | Published | Row) -> Row:
+    """The row of a run or a published figure; a row as it is."""
     if isinstance(result, Result):
         return Row.of(result)
     return Row.of_published(result) if isinstance(result, Published) else result
 
 
-def _cells(row: Row) -> tuple[str | None, ...]:
-    """The row as text, None where there is no figure."""
-    top1 = None if row.top1 is None else f"{row.top1:.2f}"
-    top1 = top1 if row.low is None else f"{top1} ± {(row.high - row.low) / 2:.2f}"
-    fps = None if row.fps is None else f"{row.fps:,.0f}"
-    rest = (row.epochs, row.amp, row.device, row.batch_size, row.model, row.dataset, row.source)
-    return (row.kind, top1, fps, *(None if value == "" else value for value in rest))
+def frame(results: Iterable[Result | Published | Row]) -> pandas.DataFrame:
+    """The rows as a pandas DataFrame, a column each of COLUMNS, figures unrounded: to be sorted, filtered, exported."""
+    import pandas  # here, since it takes a second to import
+
+    rows = [as_row(result) for result in results]
+    return pandas.DataFrame({column.name: [column.value(row) for row in rows] for column in COLUMNS})
 
 
-def csv_table(rows: Sequence[Row]) -> str:
-    """Every field of the rows as comma-separated values, figures unrounded, nothing where there is none."""
+def csv_table(rows: Iterable[Row]) -> str:
+    """Every column of the rows as comma-separated values, figures unrounded, nothing where there is none."""
+    return as_csv([column.name for column in COLUMNS], ([column.value(row) for column in COLUMNS] for row in rows))
+
+
+def as_csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Comma-separated values."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows([getattr(row, name) for name in FIELDS] for row in rows)
+    writer.writerow(header)
+    writer.writerows(lines)
     return text.getvalue()
 
 
@@ -65,36 +121,39 @@ def markdown(report: Report) -> str:
     return text
 
 
+FORMATS = {".md": markdown, ".csv": lambda report: csv_table(report.rows)}
+
+
 def write_report(report: Report, path: str | Path) -> Path:
     """Write a report to a file: as Markdown to FILE.md, as comma-separated values to FILE.csv.
 
     Raises:
-        ConfigError: another ending, or a folder that does not exist.
+        ConfigError: another ending, or a place that cannot be written.
     """
-    file = resolve_path(path)
-    if file.suffix not in FORMATS:
-        raise ConfigError(
-            f"output={path}: {file.suffix or 'no ending'}; give a file that ends in {' or '.join(FORMATS)}"
-        )
-    if not file.parent.is_dir():
-        raise ConfigError(f"output={path}: there is no folder {file.parent}; make it, or name another")
+    file = output_file(path, tuple(FORMATS))
     write_text(file, FORMATS[file.suffix](report))
     return file
 
 
-FORMATS = {".md": markdown, ".csv": lambda report: csv_table(report.rows)}
-
-
 def readme_table() -> str:
     """The table of README.md: what data/results/ has measured of Top-1, and of FPS where that is published for the
-    network, the published rows beside.
+    network, each the best of its network and data, and the document's own rows of the same networks.
 
-    Rehearsals, simulations and all other throughput are in the whole table, `attnet report`.
+    Everything else is in the whole table, `attnet report`.
     """
     timed = {row.network for row in published_rows() if row.fps is not None}
-    measured = [row for row in read_records(RESULTS).rows if row.kind == "measured"]
-    ours = [row for row in measured if row.top1 is not None or row.network in timed]
-    return result_table(in_order([*ours, *published_rows(beside=ours)]))
+    measured = [row for row in read_records(RESULTS).rows if row.kind == "measured" and not row.seeds]
+    ours: dict[tuple[str, str, bool], Row] = {}
+    for row in measured:
+        if row.top1 is not None or row.network in timed:
+            key = row.model, row.task, row.top1 is None
+            if key not in ours or (row.top1 or row.fps) > (ours[key].top1 or ours[key].fps):
+                ours[key] = row
+    best: dict[str, Row] = {}
+    for row in published_rows(beside=[]):
+        if row.top1 is not None and row.task == "cifar10" and row.top1 > getattr(best.get(row.source), "top1", 0):
+            best[row.source] = row
+    return result_table(in_order([*ours.values(), *best.values()]))
 
 
 def write_readme() -> None:
@@ -105,8 +164,118 @@ def write_readme() -> None:
     """
     path = resolve_path("README.md")
     try:
-        before, rest = path.read_text().split(MARKERS[0])
+        before, rest = path.read_text(encoding="utf-8").split(MARKERS[0])
         _, after = rest.split(MARKERS[1])
     except (OSError, ValueError):
         raise AttnetError(f"{path}: its table belongs between the lines {MARKERS[0]} and {MARKERS[1]}") from None
     write_text(path, f"{before}{MARKERS[0]}\n\n{readme_table()}\n\n{MARKERS[1]}{after}")
+
+
+# -- tables of sweeps and studies ----------------------------------------------------------------------------------
+
+
+def sweep_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table of the rows of `Sweep.run`, means with 95 % confidence intervals; below it what failed."""
+    header = ["configuration", "changed", "Top-1 of the last epoch (%)", "by seed", "data", "images/s", "minutes"]
+    cells = [
+        [
+            row["name"],
+            changes_text(row["changed"]),
+            mean_text(row),
+            ", ".join(NONE if value is None else f"{value:.2f}" for value in row["top1"]),
+            row["dataset"],
+            None if row["fps"] is None else f"{row['fps']:,.0f}",
+            f"{row['seconds'] / 60:.1f}",
+            len(row["failures"]),
+        ]
+        for row in rows
+    ]
+    return table([*header, "failed"], cells, words=(0, 1, 4)) + failures_text(rows)
+
+
+def study_table(record: Mapping) -> str:
+    """A Markdown table of a study's record, a row a configuration; then what is published for what, and what failed.
+
+    Columns that would say nothing are left out.
+    """
+    rows = [record["baseline"], *record["rows"]]
+    others = {row["against"] for row in rows if "against" in row}
+    counts = {row.get("parameters") for row in rows}
+    columns: dict[str, Callable[[Mapping], str | None]] = {
+        "configuration": lambda row: row["name"],
+        "changed": lambda row: changes_text(row["changed"]),
+        "parameters": lambda row: f"{row['parameters']:,}" if row.get("parameters") and len(counts) > 1 else None,
+        "Top-1 of the last epoch (%)": mean_text,
+        "difference (points)": lambda row: _difference(row, len(others) > 1),
+        "wrong labels learned by heart (%)": _learned_by_heart,
+        "new class alone (%)": lambda row: mean_text(row["new_class"], ".0f") if "new_class" in row else None,
+        "published Top-1 (%)": _published_text,
+    }
+    cells = {name: [text(row) for row in rows] for name, text in columns.items()}
+    cells = {name: values for name, values in cells.items() if any(value not in (None, NONE) for value in values)}
+    words = [i for i, name in enumerate(cells) if name in ("configuration", "changed")]
+    lines = [budget_text(record), "", table(list(cells), zip(*cells.values(), strict=True), words)]
+    if notes := published_note(rows):
+        lines += ["", f"{notes}, with another network and training than here."]
+    return "\n".join(lines) + failures_text(rows)
+
+
+def budget_text(record: Mapping) -> str:
+    """What all rows of a record share, in a line."""
+    budget = record["budget"]
+    seeds = budget["seeds"]
+    parts = [
+        f"{budget['model']}, recipe {budget['recipe']}, {budget['total_epochs']} epochs",
+        f"{budget['dataset']}, batch {budget['train_batch_size']}",
+        ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)),
+    ]
+    return "; ".join(parts)
+
+
+def published_note(rows: Sequence[Mapping]) -> str:
+    """Where the published figures come from, and on what data; "" where there are none."""
+    figures = [row["published"] for row in rows if "published" in row]
+    sources = ", ".join(dict.fromkeys(figure["source"] for figure in figures))
+    data = ", ".join(dict.fromkeys(figure["dataset"] for figure in figures))
+    return f"published: {sources}; {data}" if figures else ""
+
+
+def learned_by_heart(row: Mapping) -> list[float]:
+    """How often, per cent, each seed's network says the wrong label of a training image; none without label noise."""
+    return [found["wrong"] for found in row.get("memorisation", []) if found]
+
+
+def changes_text(changed: Mapping[str, object]) -> str:
+    """Parameters and their values for a cell of a table."""
+    return ", ".join(f"{name}={value}" for name, value in changed.items()) or NONE
+
+
+def failures_text(rows: Sequence[Mapping]) -> str:
+    """What failed, a Markdown list to stand below a table; empty when nothing did."""
+    items = [f"- {row['name']}, {failure}" for row in rows for failure in row["failures"]]
+    return "\n".join(["\n", *items]) if items else ""
+
+
+def mean_text(row: Mapping, form: str = ".2f") -> str:
+    """`mean` with `low` and `high` as text; "–" where there is none."""
+    if row["mean"] is None:
+        return NONE
+    interval = "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
+    return f"{row['mean']:{form}}{interval}"
+
+
+def _difference(row: Mapping, named: bool) -> str | None:
+    """A difference with its interval, and to what where that is not always the same row."""
+    if "difference" not in row:
+        return None
+    return mean_text(row["difference"], "+.2f") + (f" to {row['against']}" if named else "")
+
+
+def _learned_by_heart(row: Mapping) -> str | None:
+    values = learned_by_heart(row)
+    return f"{statistics.mean(values):.1f}" if values else None
+
+
+def _published_text(row: Mapping) -> str | None:
+    figure = row.get("published")
+    return f"{figure['top1']:.2f} ({figure['network']})" if figure else None
