@@ -6,14 +6,18 @@ performance model for multicore architectures", Communications of the ACM 52(4),
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import statistics
-import time
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
 
+from attnet.base import device as devices
 from attnet.base.device import Device
+from attnet.benchmark.loops import seconds_of
+from attnet.benchmark.worker import Worker, answer_parent
 
 # Bytes copied and side of the matrices, on a CPU and on an accelerator: well beyond the caches, and long enough that
 # starting the operation does not count.
@@ -58,14 +62,7 @@ def matmul_speed(device: Device, dtype: torch.dtype, side: int | None = None, re
 
 def median_seconds(device: Device, operation: Callable[[], object], repeats: int) -> float:
     """Median seconds of `operation`, each time until the device is done; the first two times are not counted."""
-    seconds = []
-    for _ in range(repeats + 2):
-        device.synchronize()
-        begun = time.perf_counter()
-        operation()
-        device.synchronize()
-        seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds[2:])
+    return statistics.median([seconds_of(device, operation) for _ in range(repeats + 2)][2:])
 
 
 @contextlib.contextmanager
@@ -76,3 +73,18 @@ def _short_products() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def ceilings_apart(device_type: str) -> dict[str, object]:
+    """`measure_ceilings` in a process of its own, so that its memory is free again afterwards."""
+    with Worker("-m", "attnet.benchmark.ceilings", job={"device_type": device_type}) as worker:
+        return worker.ready
+
+
+def work(job: argparse.Namespace) -> Iterator[dict]:
+    """The process: the ceilings are all that it says."""
+    yield measure_ceilings(devices.choose(job.device_type))
+
+
+if __name__ == "__main__":
+    sys.exit(answer_parent(work))

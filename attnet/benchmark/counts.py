@@ -1,4 +1,4 @@
-"""What a training step computes and moves, counted from the model object: FLOPs, and two bounds on bytes.
+"""What a training step computes and moves, counted from the model object: FLOPs, and the least bytes.
 
 The step runs once on a copy without numbers (the meta device), operator by operator: forward, cross-entropy,
 backward. A map below is any tensor with a row an image. FLOPs are those of torch's FlopCounterMode: two for each
@@ -20,8 +20,6 @@ multiply-add of convolutions and linear layers, forward and backward.
 All of this in elements of the opt level's type: 4 bytes at O0, else 2. For attention92 at 2 bytes, batch 512, the
 floor is 78 MB an image. It would be 112 MB were batch norm with its ReLU a pass of its own, one forward and one
 backward, and 129 MB were sums passes as well: what the separate operators of vendor libraries need at least.
-
-`eager_bytes`: every operator reads each of its inputs and writes each of its outputs once, views move nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ from attnet.model.network import copy_network
 from attnet.model.variants import build_model
 
 IMAGES = 3  # of the traced batch: the first dimension of a map, and of no weight
-PARAMETER_ACCESSES, OPTIMISER_ACCESSES = 8, 5
+PARAMETER_ACCESSES = 8  # a parameter and step
 # Operators that read and write maps in the floor; so does the product of two maps.
 ANCHORS = {
     "convolution", "convolution_backward", "addmm", "mm", "mean", "addcmul", "max_pool2d_with_indices",
@@ -54,28 +52,20 @@ ANCHORS = {
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Of a training step, for one image: `flops`; elements of maps as the floor and as eager operators move them.
+    """Of a training step, for one image: `flops`, and the elements of maps that the floor moves.
 
-    `indices` are bytes of integer maps (eager). For each step: `parameters`, and `eager_others`, elements of
-    everything that is no map. `stored`: elements of maps that a forward pass makes, for estimates of memory.
+    `parameters` are those of the network; `stored` the elements of maps that a forward pass makes, for estimates of
+    memory.
     """
 
     flops: float
     floor_maps: float
-    eager_maps: float
-    indices: float
     parameters: int
-    eager_others: int
     stored: float
 
     def floor_bytes(self, batch_size: int, element_size: int) -> float:
         """The floor an image; see the module's docstring."""
         return element_size * (self.floor_maps + PARAMETER_ACCESSES * self.parameters / batch_size)
-
-    def eager_bytes(self, batch_size: int, element_size: int) -> float:
-        """Bytes an image when every operator reads its inputs and writes its outputs once, the optimiser included."""
-        others = self.eager_others + OPTIMISER_ACCESSES * self.parameters
-        return element_size * (self.eager_maps + others / batch_size) + self.indices
 
 
 def element_size(amp: str) -> int:
@@ -108,15 +98,11 @@ def count_step(model: nn.Module) -> StepCounts:
             loss = F.cross_entropy(network(images), labels)
         with _Recorder() as backward:
             loss.backward()
-    everything = [t for op in forward.operators + backward.operators for t in (*op.inputs, *op.outputs)]
     made = [t for op in forward.operators if not op.in_place for t in op.outputs]
     return StepCounts(
         flops=flops.get_total_flops() / IMAGES,
         floor_maps=(_forward_floor(forward.operators) + _backward_floor(backward.operators)) / IMAGES,
-        eager_maps=sum(t.elements for t in everything if t.is_map) / IMAGES,
-        indices=sum(t.bytes for t in everything if t.has_rows and not t.is_real) / IMAGES,
         parameters=sum(p.numel() for p in network.parameters()),
-        eager_others=sum(t.elements for t in everything if t.is_real and not t.has_rows),
         stored=sum(t.elements for t in made if t.is_map) / IMAGES,
     )
 
@@ -130,13 +116,7 @@ class _Tensor:
 
     storage: int
     elements: int
-    bytes: int
-    has_rows: bool  # a row an image
-    is_real: bool
-
-    @property
-    def is_map(self) -> bool:
-        return self.has_rows and self.is_real
+    is_map: bool  # real numbers, a row an image
 
 
 @dataclass(frozen=True)
@@ -184,9 +164,8 @@ class _Recorder(TorchDispatchMode):
 
     def _kept(self, tensor: Tensor) -> _Tensor:
         self.references.append(StorageWeakRef(tensor.untyped_storage()))
-        has_rows = tensor.dim() > 1 and tensor.shape[0] == IMAGES
-        size = tensor.numel() * tensor.element_size()
-        return _Tensor(self.references[-1].cdata, tensor.numel(), size, has_rows, tensor.is_floating_point())
+        is_map = tensor.is_floating_point() and tensor.dim() > 1 and tensor.shape[0] == IMAGES
+        return _Tensor(self.references[-1].cdata, tensor.numel(), is_map)
 
 
 # -- the floor, in elements of the traced batch --------------------------------------------------------------------

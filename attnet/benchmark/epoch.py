@@ -1,8 +1,8 @@
 """A whole epoch, training and then testing: our engine against a plain loop on the same images.
 
 The plain loop is the way of the reference repository: a `DataLoader` with worker processes over PIL images, three
-transforms an image, contiguous float32, torch's SGD, tests of 20 images. By default it trains our network, so that
-only the loop differs. Two things favour it: it tests without recording gradients, and keeps no tallies by class.
+transforms an image, contiguous float32, torch's SGD, tests of 20 images. It trains our network, so that only the loop
+differs. Two things favour it: it tests without recording gradients, and keeps no tallies by class.
 
 Counted on both sides: making the batches (the plain loop starts its worker processes anew each epoch), every step,
 every test image. On neither side: starting the process, reading the data set, building and compiling the network, a
@@ -15,71 +15,45 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from datetime import date
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
 
-from attnet.base import device as devices
 from attnet.base.device import Device
 from attnet.base.errors import ConfigError
 from attnet.base.progress import Progress
-from attnet.benchmark.grid import REFERENCE_MODEL
-from attnet.benchmark.plain import PlainLoop, Watch
-from attnet.benchmark.rows import spread
+from attnet.benchmark.plain import PlainLoop
+from attnet.benchmark.steps import spread
 from attnet.benchmark.worker import Worker, answer_parent, say
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan
 from attnet.engine.run_folder import RunFolder
 
+WHAT = (
+    "an epoch of training and testing: our engine beside a plain loop around the same network, in turn, each in a "
+    "process of its own"
+)
 SIDES = ("ours", "plain")
 WARM_UP_STEPS, WARM_UP_TESTS = 3, 500
-# Of the options: those that stay the same whatever is measured, and what a worker process is told.
-COMMON = ("amp", "memory_format", "compile", "device_type", "data_path", "dataset")
-TOLD = ("model", "batch_size", "test_images", "workers", *COMMON)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this measurement needs besides the common arguments."""
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        help="worker processes of the plain loop's DataLoader (default 8, as the reference, or the cores if fewer)",
-    )
-    parser.add_argument("--test_images", type=int, default=0, help="images tested after an epoch; 0: all")
-    parser.add_argument(
-        "--dataset",
-        default="auto",
-        choices=("auto", "cifar10", "cifar100", "shapes"),
-        help="images to train and test on; auto: CIFAR-10 if it is at --data_path, else the embedded shapes",
-    )
+# Of the options: what a worker process is told.
+TOLD = ("model", "batch_size", "test_images", "workers", "amp", "memory_format", "compile", "device_type", "data_path",
+        "dataset")  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Epochs of both sides in turn, `options.rounds` of each; `ratio` is the plain loop's seconds over ours.
 
-    `profile` are the seconds of one more epoch of each side, in which the device is waited for before and after
-    each batch is made: "data" is the making, "train" the rest of the training part.
-
     Args:
-        options: model, batch_size, rounds, amp, memory_format and compile (all three ours), device_type, data_path,
-            train_images (0: all), reference (folder with the reference's network for the plain loop, or None), and
-            those of `add_arguments`.
+        options: those of TOLD (workers: the plain loop's), rounds, and train_images (0: all).
 
     Raises:
-        ConfigError: more images than there are, fewer than a batch, or a reference for another model.
+        ConfigError: more images than there are, or fewer than a batch.
     """
-    if options.reference and options.model != REFERENCE_MODEL:
-        raise ConfigError(
-            f"model={options.model}: the network in --reference is {REFERENCE_MODEL}; ask for that, or leave it out"
-        )
     found: dict[str, list[dict]] = {side: [] for side in SIDES}
     with contextlib.ExitStack() as stack:
         workers = {side: stack.enter_context(side_worker(side, options)) for side in SIDES}
@@ -93,28 +67,14 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
                 found[side].append(worker.ask(**asked, seed=number))
                 seconds = found[side][-1]["train"] + found[side][-1]["test"]
                 say(f"epoch: round {number + 1} of {options.rounds}, {side}: {seconds:.2f} s")
-        say("epoch: one more of each, for the seconds of its parts")
-        profile = {side: worker.ask(**asked, seed=options.rounds, profile=True) for side, worker in workers.items()}
     seconds = {side: [row["train"] + row["test"] for row in rows] for side, rows in found.items()}
-    by = f"the network in {Path(options.reference).name}" if options.reference else "the same network"
     return {
-        "kind": "epoch",
-        "what": f"an epoch of training and testing: our engine beside a plain loop around {by}, in turn, each in a "
-        "process of its own",
-        "model": options.model,
-        "batch_size": options.batch_size,
-        "amp": options.amp,
-        "memory_format": options.memory_format,
-        "compile": options.compile,
         **asked,
         "workers": options.workers,
         "seconds": seconds,
         "parts": {side: {part: [row[part] for row in found[side]] for part in ("train", "test")} for side in SIDES},
-        "profile": {side: {part: profile[side][part] for part in ("data", "train", "test")} for side in SIDES},
         "ratio": spread([plain / ours for ours, plain in zip(seconds["ours"], seconds["plain"], strict=True)]),
         "top1": {side: [row["top1"] for row in found[side]] for side in SIDES},
-        "environment": devices.environment(devices.choose(options.device_type)),
-        "date": date.today().isoformat(),
     }
 
 
@@ -131,14 +91,13 @@ def whole_steps(images: int, batch_size: int, sizes: dict[str, int]) -> int:
     return images - images % batch_size
 
 
-# -- processes ---------------------------------------------------------------------------------------------------------
+# -- processes -----------------------------------------------------------------------------------------------------
 
 
 def side_worker(side: str, options: argparse.Namespace) -> Worker:
     """A process that runs epochs of "ours" or "plain"; `ask(train_images, test_images, seed)` gives its seconds."""
     told = {name: getattr(options, name) for name in TOLD}
-    reference = str(options.reference) if options.reference else None
-    return Worker("attnet.benchmark.epoch", told | {"side": side, "reference": reference})
+    return Worker("-m", "attnet.benchmark.epoch", job=told | {"side": side})
 
 
 def work(job: argparse.Namespace) -> Iterator[dict]:
@@ -146,58 +105,29 @@ def work(job: argparse.Namespace) -> Iterator[dict]:
     plan = make_plan(epoch_config(job))
     sizes = {"train_images": len(plan.dataset.train), "test_images": len(plan.dataset.test)}
     with plan.device.working() if job.side == "ours" else contextlib.nullcontext():
-        side = Engine(plan) if job.side == "ours" else PlainLoop(plan, job.workers, job.reference)
+        side = Engine(plan) if job.side == "ours" else PlainLoop(plan, job.workers)
         tests = min(WARM_UP_TESTS, job.test_images or WARM_UP_TESTS, sizes["test_images"])
         steps = min(WARM_UP_STEPS, sizes["train_images"] // job.batch_size)
         side.epoch(limited(plan, steps * job.batch_size, tests, seed=0))
         yield sizes
         for line in sys.stdin:
-            asked = json.loads(line)
-            profiled, waits = asked.pop("profile", False), Waits(plan.device)
-            row = side.epoch(limited(plan, **asked), waits.over if profiled else iter)
-            if profiled:
-                row |= {"data": waits.seconds, "train": row["train"] - waits.seconds}
-            yield row
-
-
-class Waits:
-    """Adds up the seconds in which batches are made, nothing else going on on the device."""
-
-    def __init__(self, device: Device) -> None:
-        self.device, self.seconds = device, 0.0
-
-    def over(self, batches: Iterable) -> Iterator:
-        """The same batches, clocked."""
-        stream = iter(batches)
-        while True:
-            self.device.synchronize()
-            begun = time.perf_counter()
-            batch = next(stream, None)
-            self.device.synchronize()
-            self.seconds += time.perf_counter() - begun
-            if batch is None:
-                return
-            yield batch
-
-
-# -- our side ----------------------------------------------------------------------------------------------------------
+            yield side.epoch(limited(plan, **json.loads(line)))
 
 
 def config_of(options: argparse.Namespace) -> dict[str, object]:
     """The parameters of a run that follow from the options alone."""
-    names = ("amp", "compile", "device_type", "data_path", "dataset")
+    names = ("model", "amp", "compile", "device_type", "data_path", "dataset")
     channels_last = options.memory_format == "channels_last"
     return {name: getattr(options, name) for name in names} | {"channels_last": channels_last}
 
 
-def epoch_config(job: argparse.Namespace, train_images: int = 0) -> TrainConfig:
-    """One epoch of recipe `seed`, as the plain loop trains."""
+def epoch_config(job: argparse.Namespace) -> TrainConfig:
+    """One epoch of recipe `seed` over all images, as the plain loop trains."""
     return TrainConfig(
         mode="full",
-        model=job.model,
         train_batch_size=job.batch_size,
         total_epochs=1,
-        train_images=train_images,
+        train_images=0,
         checkpoint_seconds=0,
         progress="none",
         **config_of(job),
@@ -209,6 +139,9 @@ def limited(plan: Plan, train_images: int, test_images: int, seed: int) -> Plan:
     train, test = plan.dataset.train.subset(train_images), plan.dataset.test.subset(test_images)
     dataset = dataclasses.replace(plan.dataset, train=train, test=test)
     return dataclasses.replace(plan, dataset=dataset, config=plan.config.replace(seed=seed))
+
+
+# -- our side ------------------------------------------------------------------------------------------------------
 
 
 class Clock(Progress):
@@ -235,12 +168,10 @@ class Engine:
     def __init__(self, plan: Plan) -> None:
         self.trainer = Trainer(plan)
 
-    def epoch(self, plan: Plan, watch: Watch = iter) -> dict[str, float]:
+    def epoch(self, plan: Plan) -> dict[str, float]:
         """Seconds of the engine's own epoch on the plan's images ("train", "test") and its Top-1, per cent."""
         trainer, clock = self.trainer, Clock(plan.device)
         trainer.train_batches, trainer.test_batches = plan.train_batches(), plan.test_batches()
-        batches = trainer.train_batches.epoch
-        trainer.train_batches.epoch = lambda *position: watch(batches(*position))
         trainer.epoch, trainer.rows = 0, []  # a run of one epoch, none of it done
         with tempfile.TemporaryDirectory() as path, RunFolder(Path(path)) as folder:
             trainer.run(folder, clock)

@@ -6,8 +6,7 @@ It is what our engine is measured against; nothing else uses it. torchvision's t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,14 +16,11 @@ from torch.utils.data import DataLoader
 
 from attnet.base import device as devices
 from attnet.base.device import Device
-from attnet.benchmark.loops import reference_network
 from attnet.data.splits import Split
 from attnet.engine.plan import Plan
 from attnet.model.variants import build_model
 
 PADDING, TEST_BATCH, SHOWN = 4, 20, 100  # the reference's: zero pixels, images a test step, steps between its losses
-
-Watch = Callable[[Iterable], Iterator]
 
 
 def flip(image: Image.Image) -> Image.Image:
@@ -65,40 +61,34 @@ class Pictures(torch.utils.data.Dataset):
         return to_tensor(augment(image) if self.augmented else image), self.labels[index]
 
 
-def plain_network(model: str, num_classes: int, reference: str | None) -> nn.Module:
-    """Our network of that name or, from a folder with a copy of the reference, its own class."""
-    return build_model(model, num_classes) if reference is None else reference_network(Path(reference))
-
-
 class PlainLoop:
-    """The reference's loop around `plain_network`, with the plan's batch size."""
+    """The reference's loop around our network of the plan, with the plan's batch size."""
 
-    def __init__(self, plan: Plan, workers: int, reference: str | None = None) -> None:
+    def __init__(self, plan: Plan, workers: int) -> None:
         self.device, self.batch_size, self.workers = plan.device, plan.config.train_batch_size, workers
         devices.seed_everything(plan.config.seed)
-        network = plain_network(plan.config.model, plan.config.num_classes, reference)
-        self.network = network.to(self.device.torch_device)
+        self.network = build_model(plan.config.model, plan.config.num_classes).to(self.device.torch_device)
         parameters = self.network.parameters()
         self.optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
-    def epoch(self, plan: Plan, watch: Watch = iter) -> dict[str, float]:
+    def epoch(self, plan: Plan) -> dict[str, float]:
         """Seconds of training ("train") and testing ("test") on the plan's images, and Top-1, per cent."""
         devices.seed_everything(plan.config.seed)
         begun = time.perf_counter()
-        self.train(plan.dataset.train, watch)
+        self.train(plan.dataset.train)
         self.device.synchronize()
         trained = time.perf_counter()
         top1 = self.test(plan.dataset.test)
         return {"train": trained - begun, "test": time.perf_counter() - trained, "top1": top1}
 
-    def train(self, split: Split, watch: Watch = iter) -> list[float]:
+    def train(self, split: Split) -> list[float]:
         """An epoch over `split`; the losses that the reference shows, one every 100 steps, nats."""
         pictures = Pictures(split, augmented=True)
         loader = DataLoader(pictures, batch_size=self.batch_size, shuffle=True, num_workers=self.workers)
         criterion = nn.CrossEntropyLoss()
         losses = []
         self.network.train()
-        for number, (images, labels) in enumerate(watch(moved(loader, self.device)), 1):
+        for number, (images, labels) in enumerate(moved(loader, self.device), 1):
             self.optimizer.zero_grad()
             loss = criterion(self.network(images), labels)
             loss.backward()

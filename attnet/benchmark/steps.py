@@ -1,8 +1,5 @@
 """The sweep: how fast a training step is over a grid of configurations, where its time goes, how near the ceilings.
 
-    from attnet.benchmark.steps import sweep
-    result = sweep(models=["attention92"], batch_sizes=[32, 128], amps=["O0", "O2"], rounds=5)
-
 Every configuration runs in a process of its own. On a CPU these processes live at the same time, as many as memory
 allows, and take turns step by step, so that the machine's moods meet all; on an accelerator they run one after the
 other, since they would share its memory. Several cards are a short whole run of `attnet train`.
@@ -11,120 +8,129 @@ other, since they would share its memory. Several cards are a short whole run of
 from __future__ import annotations
 
 import contextlib
-import shlex
+import itertools
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import relative_to_root, resolve_path
-from attnet.benchmark.counts import counts_of
-from attnet.benchmark.grid import Setting, grid, reference_settings, usual_formats
-from attnet.benchmark.loops import ceilings_apart, steps_worker
-from attnet.benchmark.ranks import short_run
-from attnet.benchmark.rows import Row, evaluation_figures, part_figures, speed_row
-from attnet.benchmark.worker import Worker, say
+from attnet.base.files import resolve_path
+from attnet.benchmark.ceilings import ceilings_apart
+from attnet.benchmark.counts import StepCounts, counts_of, element_size
+from attnet.benchmark.loops import Setting, steps_worker
+from attnet.benchmark.worker import Worker, say, short_run
 from attnet.data.registry import find_dataset
 from attnet.engine.loop import WARM_UP_STEPS
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.precision import LEVELS
+from attnet.model.variants import variants
 
+WHAT = "training steps of a grid of configurations, each in a process of its own; bytes are the floor"
 DATA_PATH = "data/cifar-10-batches-py"
+MEMORY_FORMATS = ("channels_last", "contiguous")
 WARM_UP = {False: 1, True: 10}  # steps after the first that are not measured, on a CPU and on an accelerator
 # Of a process on a CPU: bytes besides the maps of a step, and what a step takes for each byte of maps.
 BASE_MEMORY, MEMORY_FACTOR = 2**30, 1.5
 RUN_TEST_IMAGES = 100
+EPOCH_TRAIN, EPOCH_TEST = 50_000, 10_000  # images of an epoch of CIFAR-10
+
+Row = dict[str, object]
+
+
+def grid(
+    models: Sequence[str],
+    batch_sizes: Sequence[int],
+    amps: Sequence[str],
+    memory_formats: Sequence[str],
+    compiles: Sequence[str],
+    device_nums: Sequence[int],
+) -> list[Setting]:
+    """Every combination once, the last list varying fastest; checked before anything starts.
+
+    Raises:
+        ConfigError: a value that is none of the parameter's.
+    """
+    for name, values, known in (("memory_format", memory_formats, MEMORY_FORMATS), ("model", models, variants())):
+        for value in values:
+            if value not in known:
+                raise ConfigError(f"{name}={value!r}: choose from {', '.join(known)}")
+    if "auto" in amps:
+        raise ConfigError(f"amp='auto': name the opt levels to measure, from {', '.join(LEVELS)}")
+    settings = []
+    for model, batch_size, amp, name, compiled, cards in itertools.product(
+        models, batch_sizes, amps, memory_formats, compiles, device_nums
+    ):
+        # It raises for what is none of their values, and knows other spellings of those that are.
+        config = TrainConfig(train_batch_size=batch_size, amp=amp, compile=compiled, device_num=cards)
+        values = (config.train_batch_size, config.amp, name == "channels_last", config.compile, config.device_num)
+        settings.append(Setting(model, *values))
+    return list(dict.fromkeys(settings))
+
+
+def usual_format(device_type: str) -> str:
+    """The memory format that training takes on a device."""
+    is_last = devices.choose(device_type).memory_format == torch.channels_last
+    return "channels_last" if is_last else "contiguous"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a sweep measures.
+
+    `rounds`: measured steps of each configuration, and as many measured part by part. `test_images`: pictures of a
+    test; 0: 10,000 on an accelerator, 500 on a CPU. `data_path`: CIFAR-10 for the runs on several cards; without it
+    they take the embedded pictures.
+    """
+
+    device_type: str = "auto"
+    rounds: int = 9
+    test_images: int = 0
+    data_path: str = DATA_PATH
 
 
 def sweep(
-    models: Sequence[str] = ("attention92",),
-    batch_sizes: Sequence[int] = (64,),
-    amps: Sequence[str] = ("O0",),
-    memory_formats: Sequence[str] = (),
-    compiles: Sequence[str] = ("off",),
-    device_nums: Sequence[int] = (1,),
-    *,
-    device_type: str = "auto",
-    rounds: int = 9,
-    reference: str | Path | None = None,
-    test_images: int = 0,
-    data_path: str = DATA_PATH,
+    settings: Sequence[Setting],
+    way: Way,
     known: Mapping[str, Any] | None = None,
-    save: Callable[[dict[str, object]], None] | None = None,
+    save: Callable[[dict[str, object]], None] = lambda figures: None,
 ) -> dict[str, object]:
-    """Measure every combination of the lists; a line a configuration goes to standard error when it is done.
+    """Measure every configuration; a line each goes to standard error when it is done.
 
     Args:
-        models, batch_sizes (a card), amps, compiles, device_nums: values of the parameters of `TrainConfig`.
-        memory_formats: "channels_last", "contiguous"; empty: the one that training takes on the device.
-        device_type: as `TrainConfig`.
-        rounds: measured steps of each configuration, and as many measured part by part.
-        reference: inner folder of a copy of the reference repository; its own network and loop are measured at each
-            batch size as well, in rows whose "implementation" is "reference".
-        test_images: pictures of a test; 0: 10,000 on an accelerator, 500 on a CPU.
-        data_path: CIFAR-10 for the runs on several cards; without it they take the embedded pictures.
+        settings: as `grid` makes them.
+        way: how they are measured.
         known: a result to go on with: its rows stay, and configurations that have one are not measured again.
-        save: called with the result so far after each configuration, or group of them.
+        save: called with the figures so far after each configuration, or group of them.
 
     Returns:
-        The result, ready for JSON: "rows" in the order of the lists, "ceilings", "environment" and the command that
-        gives the same. A configuration that fails has a row with "error".
+        "rows" in the order of the configurations, "ceilings" and "rounds", ready for JSON. A configuration that fails
+        has a row with "error".
 
     Raises:
-        ConfigError: a value that is none of the parameter's, no network in `reference`, or `known` of another kind,
-            device or torch.
+        ConfigError: `known` of another kind, device or torch.
     """
-    memory_formats = memory_formats or usual_formats(device_type)
-    settings = grid(models, batch_sizes, amps, memory_formats, compiles, device_nums)
-    if rounds < 1:
-        raise ConfigError(f"rounds={rounds}: at least 1 is needed")
-    if reference is not None:
-        reference = resolve_path(reference)
-        if not (reference / "model").is_dir():
-            raise ConfigError(f"reference={reference}: no folder model/ there; give the inner folder of a copy")
-        settings += reference_settings(batch_sizes)
-    device = devices.choose(device_type)
-    lists = dict(model=models, batch_size=batch_sizes, amp=amps, memory_format=memory_formats, compile=compiles)
-    lists |= {"device_num": device_nums}
-    environment = devices.environment(device)
-    rows = _known_rows(known, environment)
-    ceilings = known["ceilings"] if known else ceilings_apart(device_type)
+    device = devices.choose(way.device_type)
+    rows = {} if known is None else _known_rows(known, devices.environment(device))
+    ceilings = ceilings_apart(way.device_type) if known is None else known["ceilings"]
     order = list(dict.fromkeys([*settings, *rows]))
 
-    def result() -> dict[str, object]:
-        return {
-            "kind": "steps",
-            "what": "training steps of a grid of configurations, each in a process of its own; bytes are the floor",
-            "rows": [rows[setting] for setting in order if setting in rows],
-            "ceilings": ceilings,
-            "rounds": rounds,
-            "environment": environment,
-            "date": date.today().isoformat(),
-            "command": _command(lists, device_type, rounds, reference, test_images),
-        }
+    def figures() -> dict[str, object]:
+        found = [rows[setting] for setting in order if setting in rows]
+        return {"rows": found, "ceilings": ceilings, "rounds": way.rounds}
 
     for group in _groups([s for s in settings if s not in rows], together=not device.is_accelerator):
-        for setting, found in _measure(group, device_type, rounds, reference, test_images, data_path):
-            rows[setting] = setting.to_dict() | found if "error" in found else _row(setting, found, ceilings)
+        for setting, found in _measure(group, way):
+            rows[setting] = setting.to_dict() | found if "error" in found else make_row(setting, found, ceilings)
             say(f"{len(rows)} of {len(order)}: {setting}: {_in_short(rows[setting])}")
-        if save is not None:
-            save(result())
-    return result()
+        save(figures())
+    return figures()
 
 
-def _command(
-    lists: Mapping[str, Sequence[object]], device_type: str, rounds: int, reference: Path | None, test_images: int
-) -> str:
-    words = [word for name, values in lists.items() for word in (f"--{name}", ",".join(map(str, values)))]
-    words += ["--device_type", device_type, "--rounds", str(rounds)]
-    words += ["--reference", relative_to_root(reference)] if reference else []
-    words += ["--test_images", str(test_images)] if test_images else []
-    return "attnet benchmark --sweep " + shlex.join(words)
-
-
-def _known_rows(known: Mapping[str, Any] | None, environment: Mapping[str, object]) -> dict[Setting, Row]:
-    if known is None:
-        return {}
+def _known_rows(known: Mapping[str, Any], environment: Mapping[str, object]) -> dict[Setting, Row]:
     if known.get("kind") != "steps":
         raise ConfigError(f"a result of kind {known.get('kind')!r} cannot be gone on with; give that of a sweep")
     for name in ("device", "torch"):
@@ -177,37 +183,27 @@ def available_memory() -> int:
 # -- measuring -----------------------------------------------------------------------------------------------------
 
 
-def _measure(
-    group: Sequence[Setting], device_type: str, rounds: int, reference: Path | None, test_images: int, data_path: str
-) -> Iterator[tuple[Setting, dict[str, Any]]]:
+def _measure(group: Sequence[Setting], way: Way) -> Iterator[tuple[Setting, dict[str, Any]]]:
     """What is found of each configuration of a group, or `{"error": ...}`."""
     found: dict[Setting, dict[str, Any]] = {setting: {} for setting in group}
     if group[0].device_num > 1:
         with _noted(found[group[0]]):
-            found[group[0]] |= _run(group[0], device_type, rounds, data_path)
+            found[group[0]] |= _run(group[0], way)
         yield from found.items()
         return
     workers: dict[Setting, Worker] = {}
-    warm_up = WARM_UP[devices.choose(device_type).is_accelerator]
+    warm_up = WARM_UP[devices.choose(way.device_type).is_accelerator]
     with contextlib.ExitStack() as stack:
         for setting in group:
             with _noted(found[setting]):
-                worker = steps_worker(
-                    setting, device_type, reference=reference, warm_up=warm_up, test_images=test_images
-                )
+                worker = steps_worker(setting, way.device_type, warm_up=warm_up, test_images=way.test_images)
                 workers[setting] = stack.enter_context(worker)
-                found[setting] |= worker.ready | {"steps": [], "parts": []}
-        questions = [*[("step", "steps"), ("parts", "parts")] * rounds, ("peak", "peak"), ("evaluation", "evaluation")]
-        for what, place in questions:
-            for setting in group:
-                if "error" in found[setting]:
-                    continue
+                found[setting] |= worker.ready | {"step": [], "parts": []}
+        for what in [*["step", "parts"] * way.rounds, "peak", "evaluation"]:
+            for setting in (setting for setting in group if "error" not in found[setting]):
                 with _noted(found[setting]):
                     answer = workers[setting].ask(what=what)["answer"]
-                    if place in ("steps", "parts"):
-                        found[setting][place].append(answer)
-                    else:
-                        found[setting][place] = answer
+                    found[setting][what] = [*found[setting][what], answer] if what in ("step", "parts") else answer
     yield from found.items()
 
 
@@ -221,30 +217,66 @@ def _noted(found: dict[str, Any]) -> Iterator[None]:
         found["error"] = str(error)
 
 
-def _run(setting: Setting, device_type: str, rounds: int, data_path: str) -> dict[str, Any]:
+def _run(setting: Setting, way: Way) -> dict[str, Any]:
     """A run on several cards, of as many steps as are warm-up and measured; its FPS as the engine counts it."""
     images = setting.batch_size * setting.device_num
+    given = setting.to_dict() | {"train_batch_size": setting.batch_size}
+    del given["batch_size"]
     run = short_run(
-        model=setting.model,
-        train_batch_size=setting.batch_size,
-        amp=setting.amp,
-        channels_last=setting.channels_last,
-        compile=setting.compile,
-        device_num=setting.device_num,
-        device_type=device_type,
-        dataset="cifar10" if find_dataset(resolve_path(data_path), "cifar10") else "shapes",
-        data_path=data_path,
-        train_images=images * (WARM_UP_STEPS + rounds),
+        **given,
+        device_type=way.device_type,
+        dataset="cifar10" if find_dataset(resolve_path(way.data_path), "cifar10") else "shapes",
+        data_path=way.data_path,
+        train_images=images * (WARM_UP_STEPS + way.rounds),
         test_images=RUN_TEST_IMAGES,
-        max_restarts=0,
     )
-    return {"steps": [images / run["metrics"]["fps"]], "peak": run["peak_memory"]}
+    return {"step": [images / run["metrics"]["fps"]], "peak": run["peak_memory"]}
 
 
-def _row(setting: Setting, found: Mapping[str, Any], ceilings: Mapping[str, Any]) -> Row:
-    """The row of the result; of a run on several cards, without first step, parts and evaluation."""
-    row = speed_row(setting, found["steps"], ceilings) | {"peak_memory_bytes": int(found["peak"])}
-    if "parts" in found:
-        row |= {"first_step_seconds": found["first_step_seconds"], "shares": part_figures(found["parts"])}
-        row |= evaluation_figures(row["images_per_second"], found["evaluation"])
-    return row
+# -- the figures that follow -----------------------------------------------------------------------------------------
+
+
+def make_row(setting: Setting, found: Mapping[str, Any], ceilings: Mapping[str, Any]) -> Row:
+    """The row of the result: speed, and how near it comes to the ceilings; of a run on several cards no more.
+
+    `share_of_ceiling` is images_per_second / device_num over `ceiling`; a batch small enough for the caches can come
+    out above 1. `evaluation_share` is that of testing in an epoch of 50,000 training and 10,000 test images.
+    """
+    counts, step = counts_of(setting.model), spread(found["step"])
+    speed = setting.batch_size * setting.device_num / step["median"]
+    each = speed / setting.device_num
+    moved = counts.floor_bytes(setting.batch_size, element_size(setting.amp))
+    row = setting.to_dict() | {
+        "step_seconds": step | {"all": list(found["step"])},
+        "images_per_second": speed,
+        "flops_per_image": counts.flops,
+        "bytes_per_image": moved,
+        "flops_per_second": counts.flops * each,
+        "bytes_per_second": moved * each,
+        "share_of_ceiling": each / ceiling(counts, setting, ceilings),
+        "peak_memory_bytes": int(found["peak"]),
+    }
+    if "parts" not in found:
+        return row
+    parts = found["parts"]
+    training, testing = EPOCH_TRAIN / speed, EPOCH_TEST / found["evaluation"]
+    return row | {
+        "first_step_seconds": found["first_step_seconds"],
+        "shares": {name: statistics.median(part[name] for part in parts) for name in parts[0]},
+        "evaluation_images_per_second": found["evaluation"],
+        "evaluation_share": testing / (training + testing),
+    }
+
+
+def ceiling(counts: StepCounts, setting: Setting, ceilings: Mapping[str, Any]) -> float:
+    """Images per second of a card that either moves or computes as fast as was measured, whichever takes longer:
+    in float32 at O0, in the half type else."""
+    peaks = ceilings["matmul_flops_per_second"]
+    peak = next(value for name, value in peaks.items() if (name == "float32") == (setting.amp == "O0"))
+    moved = counts.floor_bytes(setting.batch_size, element_size(setting.amp))
+    return min(ceilings["copy_bytes_per_second"] / moved, peak / counts.flops)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}

@@ -1,14 +1,17 @@
-"""Results of every kind as Markdown tables, readable as plain text."""
+"""Results of every kind as Markdown tables, readable as plain text; two of one kind beside each other."""
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from attnet.base.device import DECISIVE
+from attnet.base.errors import ConfigError
 from attnet.base.words import NONE, table
-from attnet.benchmark.grid import Setting
-from attnet.benchmark.loops import PARTS
+from attnet.benchmark.loops import PARTS, Setting
 
 Result = Mapping[str, Any]
 
@@ -26,16 +29,18 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def spread_words(values: Mapping[str, float], unit: float = 1.0) -> str:
+    """A median and its range, times `unit`."""
+    median, low, high = (number(unit * values[end]) for end in ("median", "low", "high"))
+    return f"{median} ({low}–{high})"
+
+
 def _milliseconds(seconds: float | None) -> str:
     return number(None if seconds is None else 1e3 * seconds)
 
 
 def _percent(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.1f}"
-
-
-def _spread(values: Mapping[str, float]) -> str:
-    return f"{number(values['median'])} ({number(values['low'])}–{number(values['high'])})"
 
 
 def _steps(result: Result) -> str:
@@ -47,8 +52,8 @@ def _steps(result: Result) -> str:
         if "error" in row:
             failed.append(f"failed: {name}: {row['error']}")
             continue
-        step = _spread({end: 1e3 * row["step_seconds"][end] for end in ("median", "low", "high")})
-        cells = [name, number(row["images_per_second"]), step, f"{row['peak_memory_bytes'] / 1e9:.2f}"]
+        cells = [name, number(row["images_per_second"]), spread_words(row["step_seconds"], 1e3)]
+        cells += [f"{row['peak_memory_bytes'] / 1e9:.2f}"]
         cells += [_milliseconds(row.get("shares", {}).get(part)) for part in PARTS]
         cells += [number(row.get("first_step_seconds")), number(row.get("evaluation_images_per_second"))]
         rows.append([*cells, _percent(row.get("evaluation_share")), _percent(row["share_of_ceiling"])])
@@ -58,79 +63,133 @@ def _steps(result: Result) -> str:
     return "\n".join([table(header, rows), *failed, "", roofs + ", ".join(products)])
 
 
-def _versus(result: Result) -> str:
-    rows = [
-        [kind, number(speed), number(1e3 * result["step_seconds"][kind]["median"]),
-         f"{result['peak_memory_bytes'][kind] / 1e9:.2f}"]
-        for kind, speed in result["images_per_second"].items()
-    ]  # fmt: skip
-    imports = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["import_seconds"].items())
-    ratio = f"reference / ours, step by step: {_spread(result['ratio'])}"
-    return "\n".join([table(["steps of", "images/s", "step ms", "peak GB"], rows), "", ratio, f"import: {imports}"])
-
-
 def _profile(result: Result) -> str:
     sides = result["kinds"]
     whole = {side: sum(kinds.values()) for side, kinds in sides.items()}
     names = list(dict.fromkeys(name for kinds in sides.values() for name in kinds))
-    rows = [
-        [name, *(cell for side in sides for cell in _time_and_share(sides[side].get(name, 0.0), whole[side]))]
-        for name in names
-    ]
-    rows.append(["all", *(cell for side in sides for cell in _time_and_share(whole[side], whole[side]))])
+    rows = []
+    for name in [*names, "all"]:
+        seconds = {side: kinds.get(name, 0.0) for side, kinds in sides.items()} if name != "all" else whole
+        cells = ((_milliseconds(seconds[side]), _percent(seconds[side] / whole[side])) for side in sides)
+        rows.append([name, *(cell for pair in cells for cell in pair)])
     return table(["operators", *(head for side in sides for head in (f"{side}, ms", "%"))], rows)
-
-
-def _time_and_share(seconds: float, whole: float) -> tuple[str, str]:
-    return _milliseconds(seconds), _percent(seconds / whole)
-
-
-def _losses(result: Result) -> str:
-    losses = result["losses"]
-    rows = [
-        [str(i), *(f"{value:.6f}" for value in values)]
-        for i, values in enumerate(zip(*losses.values(), strict=True), 1)
-    ]
-    differences = [f"{pair}: at most {x:.1e} apart" for pair, x in result["largest_relative_difference"].items()]
-    return "\n".join([table(["step", *losses], rows), "", *differences])
-
-
-def _ranks(result: Result) -> str:
-    rows = [[name, number(statistics.median(fps)), f"{number(min(fps))}–{number(max(fps))}"]
-            for name, fps in result["fps"].items()]  # fmt: skip
-    efficiency = f"many / one, run by run: {_spread(result['efficiency'])}"
-    return "\n".join([table(["", "images/s", "low–high"], rows), "", efficiency])
 
 
 def _epoch(result: Result) -> str:
     parts = {"whole epoch": result["seconds"]}
     parts |= {name: {kind: of[name] for kind, of in result["parts"].items()} for name in ("train", "test")}
     rows = [[name, *(number(statistics.median(of[kind])) for kind in ("ours", "plain"))] for name, of in parts.items()]
-    ratio = f"plain / ours, round by round: {_spread(result['ratio'])}"
+    ratio = f"plain / ours, round by round: {spread_words(result['ratio'])}"
     return "\n".join([table(["median seconds", "ours", "plain"], rows), "", ratio])
 
 
 def _growth(result: Result) -> str:
     texts = []
-    for name, curve in curves(result).items():
-        rows = [[f"{x:,}", number(y), f"{number(min(all_))}–{number(max(all_))}"]
-                for x, y, all_ in zip(curve["x"], curve["median"], curve["y"], strict=True)]  # fmt: skip
-        fit = curve.get("fit")
-        line = (
-            f"{fit['intercept']:.3g} + {fit['slope']:.3g} x, r² = {fit['r2']:.4f}"
-            if fit
-            else "no line: less than three points"
-        )
+    for name, curve in _curves(result).items():
+        rows = [
+            [f"{x:,}", number(median), f"{number(min(values))}–{number(max(values))}"]
+            for x, median, values in zip(curve["x"], curve["median"], curve["y"], strict=True)
+        ]
+        line = "no line: less than three points"
+        if fit := curve.get("fit"):
+            line = f"{fit['intercept']:.3g} + {fit['slope']:.3g} x, r² = {fit['r2']:.4f}"
         texts.append(f"{table([name, 'median', 'low–high'], rows)}\n{line}")
     return "\n\n".join(texts)
 
 
-def curves(result: Result) -> dict[str, Result]:
-    """The curves of a result of kind "growth" by name."""
+def _curves(result: Result) -> dict[str, Result]:
+    """Name -> curve, of a result of kind "growth"."""
     return {name: value for name, value in result.items() if isinstance(value, Mapping) and "median" in value}
 
 
-_TABLES = {
-    "steps": _steps, "profile": _profile, "versus": _versus, "losses": _losses, "ranks": _ranks, "epoch": _epoch,
-    "growth": _growth,
-}  # fmt: skip
+_TABLES = {"steps": _steps, "profile": _profile, "epoch": _epoch, "growth": _growth}
+
+# -- two of them ---------------------------------------------------------------------------------------------------
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The object of a result file.
+
+    Raises:
+        ConfigError: no such file, or no JSON object in it.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable result file ({error})") from error
+    if not isinstance(result, dict):
+        raise ConfigError(f"{path}: holds no result, but a {type(result).__name__}; give a file made with --output")
+    return result
+
+
+def compare(a: Result, b: Result) -> str:
+    """A Markdown table of two results, figure by figure; ratios are B over A.
+
+    Args:
+        a, b: objects of result files, both of kind "steps", "epoch" or "growth".
+
+    Raises:
+        ConfigError: results of different kinds, or of a kind that is not compared.
+    """
+    kind = a.get("kind")
+    if kind != b.get("kind"):
+        raise ConfigError(f"A is of kind {kind!r}, B of kind {b.get('kind')!r}: only two of the same kind compare")
+    if kind not in _FIGURES:
+        raise ConfigError(f"results of kind {kind!r} are not compared; give two of {', '.join(_FIGURES)}")
+    lines = [f"{name}: {_machine(result)}" for name, result in (("A", a), ("B", b))]
+    here, there = _conditions(a), _conditions(b)
+    for name in (name for name in here if name in there and here[name] != there[name]):
+        lines.append(f"Warning: {name} differs: {here[name]} in A, {there[name]} in B; the ratios show that as well.")
+    here, there = (dict(_FIGURES[kind](result)) for result in (a, b))
+    rows = [[name, number(x), number(there[name]), _ratio(x, there[name])] for name, x in here.items() if name in there]
+    only = [f"Only in A: {name}" for name in here if name not in there]
+    only += [f"Only in B: {name}" for name in there if name not in here]
+    return "\n".join([*lines, "", table(["median", "A", "B", "B / A"], rows), *only])
+
+
+def _machine(result: Result) -> str:
+    environment = result.get("environment", {})
+    return f"{environment.get('device')}, torch {environment.get('torch')}, {result.get('date')}"
+
+
+def _conditions(result: Result) -> dict[str, object]:
+    """What figures depend on: the machine, and every plain value that says what was measured."""
+    found = {name: result.get("environment", {}).get(name) for name in DECISIVE}
+    for prefix, values in {"": result, **{f"{name}: ": curve for name, curve in _curves(result).items()}}.items():
+        plain = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
+        found |= {prefix + name: value for name, value in plain.items() if name not in _ABOUT}
+    return found
+
+
+_ABOUT = ("kind", "what", "date", "command", "rounds")
+
+
+def _ratio(a: float | None, b: float | None) -> str:
+    return NONE if not a or b is None else f"{b / a:.2f}"
+
+
+def _steps_figures(result: Result) -> Iterator[tuple[str, float | None]]:
+    for row in result["rows"]:
+        yield f"{Setting.of(row)}: images/s", row.get("images_per_second")
+        memory = row.get("peak_memory_bytes")
+        yield f"{Setting.of(row)}: peak GB", None if memory is None else memory / 1e9
+
+
+def _epoch_figures(result: Result) -> Iterator[tuple[str, float | None]]:
+    for kind in ("ours", "plain"):
+        parts = result["parts"][kind]
+        values = {"s": result["seconds"][kind], "s training": parts["train"], "s testing": parts["test"]}
+        for unit, all_ in (values | {"Top-1, %": result["top1"][kind]}).items():
+            yield f"{kind}, {unit}", statistics.median(all_)
+    yield "plain / ours", result["ratio"]["median"]
+
+
+def _growth_figures(result: Result) -> Iterator[tuple[str, float | None]]:
+    for name, curve in _curves(result).items():
+        for x, y in zip(curve["x"], curve["median"], strict=True):
+            yield f"{name}, x = {x:,}", y
+        if curve.get("fit"):
+            yield f"{name}, slope", curve["fit"]["slope"]
+
+
+_FIGURES = {"steps": _steps_figures, "epoch": _epoch_figures, "growth": _growth_figures}

@@ -1,4 +1,7 @@
-"""A process of its own for each thing that is measured, so that none disturbs another, told what to do line by line."""
+"""A process of its own for each thing that is measured, so that none disturbs another: workers, and short whole runs.
+
+A worker is told what to do line by line, and stays for the next question; a run is `attnet train`, ranks and all.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,37 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from attnet.base.device import child_environment
 from attnet.base.errors import AttnetError
+from attnet.base.processes import end, environment, how_it_ended, start
+from attnet.engine.parameters import TrainConfig
 
 GRACE = 60.0  # seconds a process has to end
+ERROR_LENGTH = 300  # characters
+SHOWN_LINES = 15
 
 
 class Worker:
     """A process that answers a line of JSON with a line of JSON; leaving the context ends it.
 
     Args:
-        module: run as `python -m module JOB`; it calls `answer_parent`.
+        words: what follows `python`, a module or script that calls `answer_parent`.
         job: what it is told at its start.
 
-    `ready` is its first line. A worker's AttnetError is raised here, and so is its sudden end.
+    `ready` is its first line. Whatever goes wrong in a worker is raised here as an AttnetError, its sudden end, too.
     """
 
-    def __init__(self, module: str, job: dict[str, object]) -> None:
-        words = [sys.executable, "-m", module, json.dumps(job)]
+    def __init__(self, *words: str, job: dict[str, object]) -> None:
+        # Not by `processes.start`: it talks through pipes of its own, and what goes wrong stays on the screen.
         self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=child_environment()
+            [sys.executable, *words, json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
         )
         try:
             self.ready = self._answer()
@@ -54,11 +66,10 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             status = self.process.wait()
-            why = ": killed, as happens when the machine's memory is full" if status == -signal.SIGKILL else ""
-            raise AttnetError(f"a measuring process ended with status {status}{why}; what it said stands above")
+            why = ", as happens when the machine's memory is full" if status == -signal.SIGKILL else ""
+            raise AttnetError(f"a measuring process ended: {how_it_ended(status)}{why}; what it said stands above")
         answer = json.loads(line)
         if "error" in answer:
-            end(self.process, at_once=False)  # by itself
             raise AttnetError(answer["error"])
         return answer
 
@@ -66,32 +77,66 @@ class Worker:
         """End the process: after what it does, or at once."""
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()  # it waits for the next line
-        end(self.process, at_once)
+        if not at_once:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE)
+        end(self.process, GRACE)
         self.process.stdout.close()
 
 
-def end(process: subprocess.Popen, at_once: bool = True) -> None:
-    """Make sure that a process is gone: asked as by Ctrl-C, so that it ends what it started itself, then killed."""
-    if at_once and process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def answer_parent(work: Callable[[argparse.Namespace], Iterator[dict]]) -> int:
-    """The worker's side: print what `work` yields for the job on the command line; exit status 0, 2 or 130."""
-    try:
-        for answer in work(argparse.Namespace(**json.loads(sys.argv[1]))):
-            print(json.dumps(answer), flush=True)
-    except AttnetError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    """The worker's side: print what `work` yields for the job on the command line; exit status 0 or 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that processes of its own end, too
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # what others print must not come between the answers
+        try:
+            for answer in work(argparse.Namespace(**json.loads(sys.argv[-1]))):
+                print(json.dumps(answer), file=answers, flush=True)
+        except KeyboardInterrupt:  # the parent was asked to stop, and says so
+            return 128 + signal.SIGINT
+        except Exception as error:
+            print(json.dumps({"error": in_words(error)}), file=answers, flush=True)
+            return 2
     return 0
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong, in a line: torch's messages go on for pages."""
+    if isinstance(error, AttnetError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {' '.join(lines[:2])}"
+    return text if len(text) <= ERROR_LENGTH else text[:ERROR_LENGTH] + " …"
+
+
+def short_run(**parameters: object) -> dict[str, object]:
+    """One epoch of `mode=performance` by `attnet train`, on as many ranks as `device_num` says.
+
+    Args:
+        parameters: of `TrainConfig`, besides mode, total_epochs and output_dir.
+
+    Returns:
+        Its result.json, with the line of metrics.jsonl as "metrics".
+
+    Raises:
+        AttnetError: the run failed; its last words.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as path:
+        folder = Path(path, "run")
+        given = {"mode": "performance", "total_epochs": 1, "max_restarts": 0, "progress": "none"}
+        flags = TrainConfig(**given | parameters, output_dir=str(folder)).flags()
+        with open(f"{path}/log.txt", "w+", encoding="utf-8", errors="replace") as log:
+            process = start(["-m", "attnet.train", *flags], log)
+            try:
+                process.wait()
+            finally:
+                end(process, GRACE)
+            log.seek(0)
+            last = "".join(log.readlines()[-SHOWN_LINES:])
+        if process.returncode:
+            raise AttnetError(f"a run ended: {how_it_ended(process.returncode)}; its last words:\n{last.rstrip()}")
+        metrics, result = ((folder / name).read_text() for name in ("metrics.jsonl", "result.json"))
+        return json.loads(result) | {"metrics": json.loads(metrics)}
 
 
 def say(line: str) -> None:
