@@ -20,9 +20,23 @@ class Engine:
     def execute_notebook(cls, notebook: Mapping[str, object], *words: object, **options: object) -> object:
         """As papermill's engines; ConfigError for a parameter that the notebook does not read."""
         check_parameters(notebook)
+        return cls._real().execute_notebook(notebook, *words, **options)
+
+    @classmethod
+    def nb_kernel_name(cls, *words: object, **options: object) -> str:
+        """As papermill's engines."""
+        return cls._real().nb_kernel_name(*words, **options)
+
+    @classmethod
+    def nb_language(cls, *words: object, **options: object) -> str:
+        """As papermill's engines."""
+        return cls._real().nb_language(*words, **options)
+
+    @staticmethod
+    def _real() -> type:
         from attnet.base.execution import StoppableEngine
 
-        return StoppableEngine.execute_notebook(notebook, *words, **options)
+        return StoppableEngine
 
 
 def check_parameters(notebook: Mapping[str, object]) -> None:

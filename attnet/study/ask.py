@@ -74,10 +74,10 @@ def ablate(
     """
     question = find_study(study)
     base = question.base(size, parameters)
-    if question.prepare is not None:
-        base = base.replace(**question.prepare(folder))
     rows = question.rows(base, size, only)
     question.check_given(rows, parameters)
+    if question.prepare is not None:
+        base = base.replace(**question.prepare(folder))
     if seeds is None:
         seeds = question.seeds if size == "rehearsal" else (0, 1, 2)
     make_plan(base)  # whatever is wrong with device, data or parameters is said now, and once

@@ -99,6 +99,7 @@ FINETUNE = Study(
     _cases,
     {size: BUDGET for size in ("rehearsal", "full")},
     prepare=_prepare,
+    prepared=("data_path", "pretrained"),
     measure=_new_class,
     finish=_finish,
 )

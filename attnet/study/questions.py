@@ -42,8 +42,8 @@ class Study:
     `presets` holds the parameters of all rows by size, where the mode's own will not do; `seeds` those of a rehearsal.
     `axis` says what `x` is, where rows make lines. Where `on_given` is False, rows alone decide what they change: it
     may not be given for all. `prepare` does what has to be there before any row, in the folder of the runs, and gives
-    parameters of all rows; `measure` adds figures to a row from its results by seed, `finish` some to the record from
-    the configurations of all rows.
+    the parameters named in `prepared`, of all rows; `measure` adds figures to a row from its results by seed, `finish`
+    some to the record from the configurations of all rows.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Study:
     axis: str = ""
     on_given: bool = False
     prepare: Callable[[str], Mapping[str, object]] | None = None
+    prepared: tuple[str, ...] = ()
     measure: Callable[[Mapping[int, Result]], Mapping[str, object]] | None = None
     finish: Callable[[Mapping[str, TrainConfig]], Mapping[str, object]] | None = None
 
@@ -75,12 +76,12 @@ class Study:
         return TrainConfig(**{**budget, **self.presets.get(size, {}), **given})
 
     def check_given(self, rows: Sequence[Case], given: Mapping[str, object]) -> None:
-        """Refuse a parameter that the rows set themselves."""
-        for name in {name for row in rows for name in row.changes if not self.on_given}:
+        """Refuse a parameter that the study sets itself."""
+        for name in {*self.prepared, *(name for row in rows for name in row.changes if not self.on_given)}:
             if given.get(name) is not None:
                 raise ConfigError(
-                    f"{name}={given[name]!r}: study {self.name} sets {name} itself, row by row; leave it out, or train "
-                    "that one network with attnet train"
+                    f"{name}={given[name]!r}: study {self.name} sets {name} itself; leave it out, or train that one "
+                    "network with attnet train"
                 )
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from test_result import make_result, save
+from made import make_result, of_data, save
 
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.intervals import over_seeds
@@ -14,14 +14,14 @@ from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
 from attnet.model.variants import choose_variant, study_options
 from attnet.study import runner as runs
-from attnet.study.ask import FLIP, STUDIES, ablate, difference, findings
+from attnet.study.ask import STUDIES, ablate, findings
 from attnet.study.ask_command import main
-from attnet.study.ask_table import ablation_table
-from attnet.study.ingredients import BASELINE, INGREDIENTS, RECIPE, TOGETHER
-from attnet.study.paper import MODULES, network
-from attnet.study.questions import SIZES
+from attnet.study.ingredients import BASELINE, FLIP, INGREDIENTS, RECIPE, TOGETHER
+from attnet.study.paper import MODULES, PAPER, network
+from attnet.study.questions import SIZES, difference
 from attnet.study.runner import LOG, Run, content_hash
 from attnet.study.sweep import Sweep
+from attnet.study.tables import study_table
 
 GIVEN = {"device_type": "CPU", "dataset": "shapes", "total_epochs": 10}
 BASE = RECIPE.base("rehearsal", GIVEN)
@@ -35,13 +35,14 @@ def recipe_changes(*only: str, **given: object) -> dict[str, dict[str, object]]:
 # ---- what a study trains ----
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 5, 7, 30, 300])
 @pytest.mark.parametrize("name", INGREDIENTS)
-def test_an_ingredient_changes_the_recipe_and_fits_into_the_epochs(name, epochs):
-    changes = INGREDIENTS[name].changes(epochs)
-    config = TrainConfig(**changes)
-    assert all(RECIPES["seed"][key] != getattr(config, key) for key in changes)
-    assert changes.get("warmup_epochs", 0) < epochs and changes.get("mixup_off_epochs", 0) <= epochs
+def test_an_ingredient_changes_the_recipe_and_fits_into_the_epochs(name):
+    seed = TrainConfig.recipe_values("seed")
+    for epochs in (1, 2, 5, 7, 30, 300):
+        changes = INGREDIENTS[name].changes(epochs)
+        config = TrainConfig(**changes)
+        assert all(seed[key] != getattr(config, key) for key in changes)
+        assert changes.get("warmup_epochs", 0) < epochs and changes.get("mixup_off_epochs", 0) <= epochs
     assert INGREDIENTS[name].what and INGREDIENTS[name].source
     assert set(INGREDIENTS[name].replaces) <= set(INGREDIENTS)
 
@@ -71,7 +72,7 @@ def test_a_whole_recipe_shrinks_to_the_budget(recipe):
         changes = recipe_changes(f"recipe {recipe}", total_epochs=epochs)[f"recipe {recipe}"]
         assert changes.pop("recipe") == recipe and changes.keys() == {"warmup_epochs", "mixup_off_epochs"}
         for name, here in changes.items():
-            full = RECIPES[recipe][name]
+            full = TrainConfig.recipe_values(recipe)[name]
             assert full / length <= here / epochs + 1e-3 and (here > 0) == (full > 0)
             assert here == full or epochs != length
 
@@ -104,7 +105,7 @@ def test_networks_of_all_depths_have_the_papers_modules_at_both_sizes():
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [name for name in STUDIES if name != "recipe"])
+@pytest.mark.parametrize("name", [study.name for study in PAPER])
 def test_the_papers_questions(name, size):
     study = STUDIES[name]
     base = study.base(size, {"device_type": "CPU"})
@@ -162,7 +163,7 @@ def finish(study: str, only: list[str], folder, top1: dict[str, tuple], **change
             (run.folder / LOG).write_text("no luck\n")
             continue
         if config.label_noise:
-            changes["dataset"] = f"shapes, 480 images (label noise {100 * config.label_noise:g} %)"
+            changes |= of_data("shapes", 480, noise=config.label_noise)
             changes["memorisation"] = {"images": 9, "true": 50.0, "wrong": value / 2}
         flipped = value + 1 + config.seed
         save(make_result(**{"top1": 99.0, "last_top1": value, "top1_flip": flipped, "amp": "O0"} | changes), run.folder)
@@ -195,7 +196,7 @@ def test_record_of_ingredients(folder):
     assert rows[FLIP]["top1"] == [61.0, 66.0] and rows[FLIP]["difference"]["by_seed"] == {"0": 1.0, "1": 2.0}
     assert all(row["what"] and row["against"] == BASELINE for row in rows.values())
 
-    lines = ablation_table(record).splitlines()
+    lines = study_table(record).splitlines()
     assert lines[0].startswith("attention56_tiny, recipe seed, 10 epochs; cifar10, 2,000 of 50,000 images, batch 32")
     names = [line.split("|")[1].strip() for line in lines[4:9]]
     assert names == [BASELINE, "cutout", "EMA", TOGETHER, FLIP]
@@ -219,7 +220,7 @@ def test_rows_are_held_against_their_own_and_stand_beside_the_paper(tmp_path):
     assert second["memorisation"][1] == {"images": 9, "true": 50.0, "wrong": 14.5}
     assert (second["published"]["network"], second["published"]["top1"]) == ("Attention-92", 84.25)
     assert (second["x"], second["line"], record["axis"]) == (70, "with masks", "wrong training labels (%)")
-    lines = ablation_table(record).splitlines()
+    lines = study_table(record).splitlines()
     assert "+1.50 (-4.85 to +7.85) to trunk 30 |" in lines[5]
     assert " 363,938 |" in lines[4] and " 458,434 |" in lines[5], "the masks' parameters"
     assert " 14.2 | 84.25 (Attention-92) |" in lines[7]
@@ -228,8 +229,8 @@ def test_rows_are_held_against_their_own_and_stand_beside_the_paper(tmp_path):
 
 def test_runs_on_different_data_are_not_compared(folder):
     path = next((folder / BASELINE).glob("*/result.json"))
-    path.write_text(json.dumps(make_result(dataset="shapes, 64 images").to_json()))
-    with pytest.raises(AttnetError, match=r"holds runs on cifar10, 2,000 of 50,000 images and on shapes, 64 images"):
+    path.write_text(json.dumps(make_result(**of_data("shapes", 64)).to_json()))
+    with pytest.raises(AttnetError, match=r"holds runs on cifar10 and on shapes; give dataset, or another folder"):
         ablate(seeds=SEEDS, folder=str(folder), only=["cutout", "EMA"], **GIVEN)
 
 
@@ -255,7 +256,7 @@ def test_command_line(folder, tmp_path, capsys):
     record = json.loads(output.read_text())
     assert record["command"].startswith("attnet ablation --only 'cutout, EMA' --seeds 0,1")
     assert [row["name"] for row in record["rows"]] == ["cutout", "EMA", TOGETHER, FLIP]
-    assert capsys.readouterr().out.endswith(ablation_table(record) + "\n")
+    assert capsys.readouterr().out.endswith(study_table(record) + "\n")
 
 
 def test_several_studies_leave_a_file_each(tmp_path, capsys):
@@ -279,20 +280,21 @@ def test_several_studies_leave_a_file_each(tmp_path, capsys):
         (["dept"], "study='dept': no such study: did you mean 'depth'?"),
         (["--only", "cutuot"], "only='cutuot': no such row: did you mean 'cutout'?"),
         (["--seeds", "0,x"], "seeds='0,x': whole numbers with commas between"),
-        (["--seeds", "0,0"], "seeds=[0, 0]: at least one is needed, and none twice"),
         (["--recipe_rows", "slow"], "only='recipe slow': no such row"),
         (["--total_epoch", "3"], "unknown parameter 'total_epoch': did you mean 'total_epochs'?"),
-        (["--parallel", "0"], "parallel=0: at least 1"),
         (["--size", "tiny"], "size='tiny': choose one of rehearsal, full"),
         (["--mode", "slow"], "mode='slow': choose one of"),
-        (["noise", "--label_noise", "0.2"], "label_noise='0.2': study noise sets label_noise itself, row by row"),
+        (["noise", "--label_noise", "0.2"], "label_noise='0.2': study noise sets label_noise itself; leave it out"),
         (["depth", "--modules", "2,2,2"], "modules='2,2,2': study depth sets modules itself"),
+        (["finetune", "--lr", "0.1"], "lr='0.1': study finetune sets lr itself"),
+        (["finetune", "--data_path", "mine"], "data_path='mine': study finetune sets data_path itself"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_on_the_command_line(tmp_path, capsys, words, message):
-    assert main([*words, "--folder", str(tmp_path)]) == 2
+    assert main([*words, "--folder", str(tmp_path / "runs")]) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_data_that_is_not_there_is_missed_before_the_first_run(tmp_path, capsys):

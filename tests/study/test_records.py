@@ -1,17 +1,18 @@
-"""Records as rows: each form that is known, and that nothing of data/results/ is lost or stops the list."""
+"""Records: a run's own, and all as rows: each form that is known, nothing of data/results/ lost or stopping the list."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
-from test_result import make_result, save
+from made import make_result, of_data, save
 
-import attnet
 from attnet.base.files import resolve_path
+from attnet.engine.parameters import TrainConfig
 from attnet.engine.run_folder import Result
-from attnet.study.record import record
-from attnet.study.records import asked_by, others_table, read_records, records
-from attnet.study.rows import Row
+from attnet.report import main
+from attnet.study.records import others_table, reached, read_records, record, records
+from attnet.study.rows import FACTS, Row
 
 ENVIRONMENT = {"device": "AMD EPYC", "torch": "2.13.0"}
 COMMON = {"environment": ENVIRONMENT, "date": "2026-01-02", "command": "attnet benchmark"}
@@ -36,22 +37,11 @@ def test_everything_under_data_results_is_a_row_or_named():
         assert f"| {name} " in table and content["what"] in table, name
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "attnet train --mode full --train_images 0 --is_pretrain True  # a remark",
-        "papermill notebooks/train_1p.ipynb runs/x.ipynb -p mode full -p train_images 0 -p is_pretrain True",
-    ],
-    ids=["flags", "papermill"],
-)
-def test_what_a_command_asked_for(command):
-    assert asked_by(command) == {"mode": "full", "train_images": "0", "is_pretrain": "True"}
-
-
 def test_a_training_is_the_row_of_its_run(tmp_path):
     epochs = [{"epoch": i, "top1": 60.0 + i, "test_loss": 1.0, "seconds": 2.0} for i in (1, 2, 3)]
-    folder = save(make_result(environment=ENVIRONMENT, history=epochs), tmp_path / "run")
-    config = attnet.TrainConfig(mode="rehearsal", test_images=500)
+    config = TrainConfig(mode="rehearsal", dataset="cifar10", test_images=500)
+    result = make_result(environment=ENVIRONMENT, history=epochs, parameters=config.to_dict())
+    folder = save(result, tmp_path / "run")
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     [row] = read_records(write(tmp_path, "best", record(folder))).rows
     run = Row.of(Result.load(folder))
@@ -63,12 +53,14 @@ def test_a_training_is_the_row_of_its_run(tmp_path):
 
 def test_a_training_in_two_parts_counts_both(tmp_path):
     epochs = [{"epoch": i, "top1": 60.0, "test_loss": 1.0} for i in (1, 2, 3)]
-    content = make_result(dataset="cifar10, 50,000 images", environment=ENVIRONMENT).to_json() | COMMON
+    given = of_data("cifar10", 50_000, is_pretrain=True, pretrained="runs/a.pt")
+    content = make_result(environment=ENVIRONMENT, **given).to_json() | COMMON
     content |= {"kind": "training", "history_before": epochs[:2], "history": epochs}
-    content["command"] = "attnet train --is_pretrain True --pretrained runs/a.pt"
     [row] = read_records(write(tmp_path, "two", content)).rows
     assert (row.epochs, [epoch["epoch"] for epoch in row.history]) == (5, [1, 2, 3, 4, 5])
     assert row.source == "measured (2 + 3 epochs): record two"
+    [row] = read_records(write(tmp_path, "two", content | {"history_before": []})).rows
+    assert row.source == "measured (from the weights runs/a.pt): record two"
 
 
 def step(speed: float | None, **setting: object) -> dict:
@@ -96,31 +88,28 @@ def test_beside_the_reference_only_ours_is_a_row(tmp_path):
     assert (row.fps, row.device, row.kind) == (22.0, "npu_1p", "simulated")
 
 
+def facts(**changes: object) -> dict:
+    result = make_result(**changes)
+    return {name: getattr(result, name) for name in FACTS}
+
+
 def test_means_over_seeds_are_rows_with_their_number_and_interval(tmp_path):
-    budget = {"model": "attention92", "dataset": "cifar10, 50,000 images", "total_epochs": 5, "train_batch_size": 32}
-    baseline = {"name": "plain", "changed": {}, "top1": [80.0, None], "mean": 80.0, "low": None, "high": None}
-    naive = {"name": "naive", "changed": {"combine": "naive", "label_noise": 0.3}, "top1": [70.0, 72.0], "fps": 9.0}
-    failed = {"name": "failed", "changed": {}, "top1": [None, None], "mean": None}
-    rows = [naive | {"mean": 71.0, "low": 58.3, "high": 83.7}, failed]
-    content = {"kind": "of tomorrow", "budget": budget, "baseline": baseline, "rows": rows, **COMMON}
+    of_plain = facts(model="attention92", epochs=5, batch_size=32, **of_data("cifar10", 50_000, model="attention92"))
+    noisy = of_data("cifar10", 50_000, noise=0.3, model="attention92")
+    of_naive = facts(model="attention92 with combine=naive", amp="O0", device="cpu_1p", **noisy)
+    baseline = {"name": "plain", "top1": [80.0, None], "mean": 80.0, "low": None, "high": None, "result": of_plain}
+    naive = {"name": "naive", "top1": [70.0, 72.0], "fps": 9.0, "result": of_naive}
+    failed = {"name": "failed", "top1": [None, None], "mean": None, "result": None}
+    untold = {"name": "untold", "top1": [3.0], "mean": 3.0}
+    rows = [naive | {"mean": 71.0, "low": 58.3, "high": 83.7}, failed, untold]
+    content = {"kind": "of tomorrow", "baseline": baseline, "rows": rows, **COMMON}
     plain, other = read_records(write(tmp_path, "study", content)).rows
     assert plain.source == "measured (mean of 1 seed, last epoch): record study, plain"
+    assert (plain.epochs, plain.batch_size, plain.dataset) == (5, 32, "cifar10, 50,000 images")
     assert other.source == "measured (mean of 2 seeds, last epoch): record study, naive"
-    assert (other.model, other.data) == ("attention92 with combine=naive", "cifar10 (label noise 30 %)")
+    assert (other.model, other.network) == ("attention92 with combine=naive", "attention92")
+    assert (other.task, other.amp, other.device) == ("cifar10 (label noise 30 %)", "O0", "cpu_1p")
     assert (other.top1, other.low, other.high, other.seeds, other.fps) == (71.0, 58.3, 83.7, 2, 9.0)
-    assert (other.epochs, other.batch_size) == (5, 32)
-
-
-def test_means_of_a_sweep_are_told_of_by_its_runs(tmp_path):
-    run = {"model": "attention92 with t=3", "dataset": "cifar10, 50,000 images", "epochs": 9, "batch_size": 8}
-    runs = [{"name": "t=3", **dict.fromkeys(run)}, {"name": "t=3", "amp": "O2", "device": "gpu_2p", **run}]
-    row = {"name": "t=3", "changed": {"t": 3}, "top1": [None, 80.0], "mean": 80.0, "low": None, "high": None}
-    content = {"kind": "sweep", "rows": [row], "runs": runs, **COMMON}
-    content["command"] = "attnet sweep --grid t=3 --mode rehearsal"
-    [found] = read_records(write(tmp_path, "sweep", content)).rows
-    assert (found.model, found.dataset, found.epochs, found.batch_size) == tuple(run.values())
-    assert (found.amp, found.device, found.seeds) == ("O2", "gpu_2p", 1)
-    assert found.source == "rehearsal (mode rehearsal; mean of 1 seed, last epoch): record sweep, t=3"
 
 
 def test_what_is_unknown_is_named_and_what_is_damaged_warned_of(tmp_path):
@@ -138,3 +127,52 @@ def test_what_is_unknown_is_named_and_what_is_damaged_warned_of(tmp_path):
     assert str(tmp_path / "torn.json") in second and "cannot be read" in second
     assert str(tmp_path / "unlike.json") in third and "kind 'training'" in third
     assert records("training", tmp_path) == {"unlike": {"kind": "training", "top1": 3}}
+
+
+# -- the record of a run -------------------------------------------------------------------------------------------
+
+
+def test_a_record_holds_the_run_and_its_command(tmp_path, capsys):
+    history = [{"epoch": i, "top1": 60.0 + i, "seconds": 2.0, "test_loss": 1.0} for i in (1, 2, 3)]
+    config = TrainConfig(dataset="shapes", model="attention56_tiny", cutout=4, seed=3, output_dir="runs/x")
+    folder = save(make_result(history=history, parameters=config.to_dict()), tmp_path / "run")
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    run = Result.load(folder)
+    file = tmp_path / "new" / "record.json"
+    assert main(["--record", str(file), str(run.output_dir), "--reach", "0"]) == 0
+    assert f"Top-1 {run.top1:.2f} %, 3 epochs, 6 s; 0 % after 2 s" in capsys.readouterr().out
+    content = json.loads(file.read_text())
+    assert content == json.loads(json.dumps(record(run.output_dir, 0.0)))
+    assert (content["kind"], content["top1"], content["fps"]) == ("training", run.top1, run.fps)
+    assert content["history"] == run.history
+    assert content["seconds"] == 6.0 and content["reached"] == {"epoch": 1, "top1": 61.0, "seconds": 2.0}
+    program, command, *words = shlex.split(content["command"])
+    assert (program, command) == ("attnet", "train") and str(run.output_dir) not in content["command"]
+    again = TrainConfig.parse(words)
+    assert again == config.replace(output_dir="", data_path=again.data_path)
+
+
+def test_reached_is_the_first_epoch_that_is_good_enough():
+    history = [
+        {"epoch": 1, "top1": 50.0, "seconds": 10.0},
+        {"epoch": 2, "top1": 94.3, "seconds": 9.0},
+        {"epoch": 3, "top1": 95.0, "seconds": 8.0},
+    ]
+    assert reached(history, 94.3) == {"epoch": 2, "top1": 94.3, "seconds": 19.0}
+    assert reached(history, 94.4) == {"epoch": 3, "top1": 95.0, "seconds": 27.0}
+    assert reached(history, 96) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--record", "{0}/a.json", "{0}"], "{0}: not a finished run's folder"),
+        (["--record", "{0}/a.json"], "give the one run folder"),
+        (["--record", "{0}/a.md", "{0}"], "give a file that ends in .json"),
+    ],
+    ids=["no-run", "no-folder", "ending"],
+)
+def test_what_cannot_be_a_record_is_a_sentence(tmp_path, capsys, words, message):
+    assert main([word.format(tmp_path) for word in words]) == 2
+    assert message.format(tmp_path) in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -6,16 +6,21 @@ import os
 from pathlib import Path
 
 import pytest
+from made import make_result, of_data, save
 from PIL import Image
-from test_result import make_result, save
 
-from attnet.base import files as paths
+from attnet.base import files
 from attnet.base.errors import AttnetError, ConfigError
+from attnet.report import main
 from attnet.study.published import DOCUMENT
-from attnet.study.report import collect
-from attnet.study.report_command import main
+from attnet.study.report import collect, scaling
 from attnet.study.rows import Row
-from attnet.study.tables import COLUMNS, FIELDS, MARKERS, csv_table, readme_table, result_table, write_readme
+from attnet.study.tables import COLUMNS, MARKERS, csv_table, frame, readme_table, result_table, write_readme
+
+FIELDS = [column.name for column in COLUMNS]
+TITLES = [column.title for column in COLUMNS if column.title]
+
+ALL = of_data("cifar10", 50_000)
 
 
 def parse(text: str) -> list[dict[str, str]]:
@@ -23,19 +28,18 @@ def parse(text: str) -> list[dict[str, str]]:
     lines = [line for line in text.split("\n\n")[0].splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1, "columns are not aligned"
     names, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    assert tuple(names) == COLUMNS
+    assert names == TITLES
     return [dict(zip(names, cells, strict=True)) for cells in rows]
 
 
 @pytest.fixture
 def runs(tmp_path) -> Path:
     """Three finished runs; the newest by time is neither first nor last by name."""
-    for age, (name, top1, dataset) in enumerate(
-        [("m/newest", 70.0, "shapes, 2,000 images"), ("a/oldest", 50.0, "cifar10, 50,000 images"),
-         ("z/middle", 60.0, "cifar10, 50,000 images")]
-    ):  # fmt: skip
+    for age, (name, top1, data) in enumerate(
+        [("m/newest", 70.0, of_data("shapes", 2_000)), ("a/oldest", 50.0, ALL), ("z/middle", 60.0, ALL)]
+    ):
         rows = [{"epoch": 1, "top1": top1, "test_loss": 1.0, "seconds": 1.0}]
-        folder = save(make_result(top1=top1, dataset=dataset, history=rows), tmp_path / "runs" / name)
+        folder = save(make_result(top1=top1, history=rows, **data), tmp_path / "runs" / name)
         os.utime(folder / "result.json", (1e9, 1e9 - {0: 0, 1: 200, 2: 100}[age]))
     (tmp_path / "runs" / "b" / "unfinished").mkdir(parents=True)
     (tmp_path / "runs" / "b" / "unfinished" / "metrics.jsonl").write_text("")
@@ -46,7 +50,7 @@ def runs(tmp_path) -> Path:
 
 
 def test_a_measured_row():
-    result = make_result(fps=12345.6, dataset="cifar10, 50,000 images", output_dir=Path("runs/x"))
+    result = make_result(fps=12345.6, output_dir=Path("runs/x"), **ALL)
     [row] = parse(result_table([result]))
     assert list(row.values()) == [
         *("measured", "71.25", "12,346", "3", "O2", "gpu_1p", "64"),
@@ -56,20 +60,20 @@ def test_a_measured_row():
 
 def test_what_a_source_does_not_give_is_a_dash_and_zero_is_not():
     nothing = Row("published", "x", "somewhere", "attention92", "cifar10")
-    zero = Row("measured", "x", "x", "attention92", "cifar10", 0.0, fps=0.0, epochs=0, amp="O0", batch_size=1)
+    zero = Row("measured", "x", "x", "attention92", "cifar10", top1=0.0, fps=0.0, epochs=0, amp="O0", batch_size=1)
     first, second = parse(result_table([nothing, zero]))
-    assert [first[name] for name in COLUMNS[1:7]] == ["–"] * 6
-    assert [second[name] for name in COLUMNS[1:5]] == ["0.00", "0", "0", "O0"]
+    assert [first[name] for name in TITLES[1:7]] == ["–"] * 6
+    assert [second[name] for name in TITLES[1:5]] == ["0.00", "0", "0", "O0"]
 
 
 def test_a_mean_has_its_interval():
-    row = Row("measured", "x", "x", "attention92", "cifar10", 71.0, 58.29, 83.71, seeds=2)
+    row = Row("measured", "x", "x", "attention92", "cifar10", top1=71.0, low=58.29, high=83.71, seeds=2)
     assert parse(result_table([row]))[0]["Top-1 (%)"] == "71.00 ± 12.71"
 
 
 def test_the_documents_rows_are_its_table():
     rows = parse(result_table(DOCUMENT))
-    assert [" ".join(row[name] for name in COLUMNS[:7]) for row in rows] == [
+    assert [" ".join(row[name] for name in TITLES[:7]) for row in rows] == [
         "published – 1,432 1 O2 npu_1p 512",
         "published 85.48 9,587 300 O2 npu_8p 512",
         "published – 1,396 1 O2 gpu_1p 512",
@@ -80,15 +84,18 @@ def test_the_documents_rows_are_its_table():
 
 
 def test_csv_holds_every_figure_unrounded():
-    rows = [Row("measured", "x", "runs/x", "attention92", "cifar10, 50,000 images", 71.123456, fps=1234.5),
+    rows = [Row("measured", "x", "runs/x", "attention92", "cifar10, 50,000 images", top1=71.123456, fps=1234.5),
             Row.of_published(DOCUMENT[1])]  # fmt: skip
     first, second = csv.DictReader(io.StringIO(csv_table(rows)))
-    assert tuple(first) == FIELDS
+    assert list(first) == FIELDS
     assert (first["kind"], first["top1"], first["fps"], first["dataset"]) == (
         "measured", "71.123456", "1234.5", "cifar10, 50,000 images",
     )  # fmt: skip
     assert (first["epochs"], second["epochs"], second["kind"]) == ("", "300", "published")
     assert second["source"].startswith("published: the document")
+    table = frame(rows, every=True)
+    assert list(table.columns) == FIELDS and table.top1.max() == DOCUMENT[1].top1
+    assert list(table[table.kind == "published"].epochs) == [300]
 
 
 # -- what is shown -------------------------------------------------------------------------------------------------
@@ -130,7 +137,7 @@ def test_a_network_is_asked_for_with_or_without_its_options():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"where": "top1=3"}, "where='top1=3': name=value is needed, with a name of kind, name, model"),
+        ({"where": "top1=3"}, "where='top1=3': name=value is needed, with a name of kind, name, "),
         ({"where": "shapes"}, "where='shapes': name=value"),
         ({"sort": "size"}, "sort='size': choose one of network, top1"),
         ({"published": "some"}, "published='some': choose beside, all"),
@@ -140,6 +147,21 @@ def test_a_network_is_asked_for_with_or_without_its_options():
 def test_what_cannot_be_chosen_is_a_sentence(words, message):
     with pytest.raises(ConfigError, match=message):
         collect([], results="", **words)
+
+
+def test_scaling_is_told_by_the_newest_run_alike_on_one_card(tmp_path):
+    assert scaling(make_result(), tmp_path) == "one card: nothing to compare"
+    environment = {"device": "H100"}
+    both = {"rank_fps": [900.0, 700.0]}
+    eight = make_result(fps=1600.0, environment=environment, history=[both, both])
+    assert scaling(eight, tmp_path).splitlines()[1:] == [
+        "balance (slowest over mean): 0.875",
+        "scaling efficiency: unknown, since no one-card run with the same settings is below runs/",
+    ]
+    for name, changes in {"alike": {}, "other": {"amp": "O0", "fps": 9.0}}.items():
+        save(make_result(**{"fps": 1000.0, "environment": environment} | changes), tmp_path / name)
+    last = scaling(eight, tmp_path).splitlines()[-1]
+    assert last == f"scaling efficiency: 0.800 of one card's 1,000 images/s ({tmp_path / 'alike'})"
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
@@ -175,16 +197,16 @@ def test_published_rows_and_records_come_beside_never_instead(runs, capsys):
 
 
 def test_without_arguments_everything_is_shown(runs, capsys, monkeypatch):
-    monkeypatch.setattr(paths, "repository_root", lambda: runs.parent)
+    monkeypatch.setattr(files, "repository_root", lambda: runs.parent)
     assert main([]) == 0
     kinds = [row["Kind"] for row in parse(capsys.readouterr().out)]
     assert (kinds.count("measured"), kinds.count("rehearsal")) == (2, 1) and "published" in kinds
 
 
 def test_files(runs, capsys, tmp_path):
-    assert main([str(runs), "--output", str(tmp_path / "x.csv"), "--curves", str(tmp_path / "x.png")]) == 0
-    assert capsys.readouterr().out == f"3 rows: {tmp_path / 'x.csv'}\n"
-    assert [row["top1"] for row in csv.DictReader((tmp_path / "x.csv").open())] == ["60.0", "50.0", "70.0"]
+    assert main([str(runs), "--output", str(tmp_path / "new" / "x.csv"), "--curves", str(tmp_path / "x.png")]) == 0
+    assert capsys.readouterr().out == f"3 rows: {tmp_path / 'new' / 'x.csv'}\n"
+    assert [row["top1"] for row in csv.DictReader((tmp_path / "new" / "x.csv").open())] == ["60.0", "50.0", "70.0"]
     assert Image.open(tmp_path / "x.png").width > 900
     assert main([str(runs), "--results", "--output", str(tmp_path / "x.md")]) == 0
     assert "Records that are no rows" in (tmp_path / "x.md").read_text()
@@ -197,8 +219,8 @@ def test_files(runs, capsys, tmp_path):
         (["{0}/b", "--published"], "no finished run (result.json) below {0}/b; make one with `make run`"),
         (["{0}", "--where", "device=npu"], "where='device=npu': no row is so; without --where all are shown"),
         (["--results", "{0}"], "results={0}: no record (*.json) that gives a row is there"),
-        (["{0}", "--output", "{0}/x.txt"], "output={0}/x.txt: .txt; give a file that ends in .md or .csv"),
-        (["{0}", "--output", "{0}/no/x.md"], "output={0}/no/x.md: there is no folder {0}/no; make it, or name another"),
+        (["{0}", "--output", "{0}/x.txt"], "output='{0}/x.txt': give a file that ends in .md or .csv"),
+        (["{0}", "--output", "{0}"], "output='{0}': give a file that ends in .md or .csv"),
     ],
     ids=["no-run", "published-alone", "where", "no-record", "ending", "folder"],
 )
@@ -208,10 +230,9 @@ def test_what_cannot_be_done_is_a_sentence(runs, capsys, arguments, message):
     assert (out, err) == ("", f"attnet: {message.format(runs)}\n")
 
 
-@pytest.mark.parametrize("name", ["no/x.png", "x.docx"], ids=["folder", "format"])
-def test_a_picture_that_cannot_be_written_is_a_sentence(runs, capsys, name):
-    assert main([str(runs), "--curves", str(runs / name)]) == 2
-    assert f"attnet: curves={runs / name}: it cannot be written" in capsys.readouterr().err
+def test_a_picture_that_cannot_be_written_is_a_sentence(runs, capsys):
+    assert main([str(runs), "--curves", str(runs / "x.docx")]) == 2
+    assert f"attnet: curves={runs / 'x.docx'}: it cannot be written" in capsys.readouterr().err
 
 
 def test_a_damaged_run_is_left_out_and_named(runs, capsys):

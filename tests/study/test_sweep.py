@@ -7,29 +7,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from test_result import make_result, save
+from made import make_result, save, wait_until
 
 from attnet.base import device as devices
 from attnet.base.device import KINDS
 from attnet.base.errors import ConfigError
 from attnet.base.files import repository_root
-from attnet.base.intervals import t_quantile
 from attnet.base.processes import StopSignal, TrainingInterrupted
-from attnet.engine.parameters import RECIPES, TrainConfig
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.recipes import RECIPES
 from attnet.engine.run_folder import Result, RunFolder
 from attnet.study import runner as runs
 from attnet.study.configs import grid, read_list
+from attnet.study.rows import FACTS
 from attnet.study.runner import ATTEMPTS, LOG, Run, Runner, content_hash
-from attnet.study.sweep import Sweep, summary
+from attnet.study.sweep import Sweep, state_table, summary, sweep_csv, sweep_record
 from attnet.study.sweep_command import main
-from attnet.study.sweep_record import as_csv, sweep_record
-from attnet.study.sweep_table import state_table, sweep_table
+from attnet.study.tables import sweep_table
 
+T = 12.7062  # Student's t of two seeds at 95 %
 EPOCHS = 8  # long enough to be stopped from outside
 TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"},
@@ -58,7 +58,7 @@ def test_hash_tells_what_decides_the_result(changes):
     [
         *({"output_dir": "x"}, {"progress": "none"}, {"resume": "auto"}, {"device_id": 1}, {"device_type": "GPU"}),
         *({"checkpoint_seconds": 1}, {"keep_epochs": 2}, {"max_restarts": 0}, {"seed": 4}),
-        {"lr": RECIPES["seed"]["lr"], "recipe": "seed"},
+        {"lr": TrainConfig.recipe_values("seed")["lr"], "recipe": "seed"},
     ],
     ids=str,
 )
@@ -98,8 +98,11 @@ def test_every_run_has_a_folder_of_its_own_and_seeds_come_in_turn(tmp_path):
         ({"configs": {"a.": TrainConfig()}}, "'a.' names a folder too"),
         ({"configs": {"a" * 201: TrainConfig()}}, "200 at most"),
         ({"notebook": "nowhere.ipynb"}, "notebook=.*nowhere.ipynb: no such file"),
-        ({"notebook": "README.md"}, "notebook=.*README.md: not a notebook with one cell tagged"),
-        ({"notebook": "notebooks/architecture.ipynb"}, "lacks output_dir and resume"),
+        ({"notebook": "README.md"}, "notebook=.*README.md: not a notebook"),
+        (
+            {"notebook": "notebooks/architecture.ipynb"},
+            r"one cell tagged `parameters`, and TrainConfig.gather\(globals\(\)\)",
+        ),
     ],
 )
 def test_sweeps_that_cannot_be(tmp_path, changes, message):
@@ -350,13 +353,6 @@ except TrainingInterrupted as stop:
 """
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
-
-
 def kill_during(folder: Path, number: signal.Signals, sweep: Path) -> int:
     """Start the sweep, kill it with `number` once the run in `folder` has an epoch; its status. No child is left."""
     process = psutil.Popen([sys.executable, "-c", PROGRAM % TINY, str(sweep)], cwd=repository_root())
@@ -427,7 +423,7 @@ def test_on_two_cards_it_stops_in_order_and_goes_on(tmp_path, monkeypatch):
     given = TINY | {"device_num": 2, "total_epochs": epochs}
     (run,) = (sweep := Sweep({"base": TrainConfig(**given)}, (0,), tmp_path)).runs()
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "attnet.sweep", "--folder", str(tmp_path), *flags]
+    command = [sys.executable, "-m", "attnet", "sweep", "--folder", str(tmp_path), *flags]
     process, family = psutil.Popen(command, cwd=repository_root()), []
     try:
         wait_until(lambda: (run.folder / "metrics.jsonl").exists() or process.poll() is not None)
@@ -458,7 +454,7 @@ def test_summary_takes_the_last_epoch_and_what_there_is():
     ]
     row = summary(done)
     assert (row["top1"], row["mean"], row["fps"], row["seconds"]) == ([70.0, None, 74.0], 72.0, 100.0, 5.0)
-    assert row["mean"] - row["low"] == pytest.approx(t_quantile(1) * 2)  # the standard error of two is half the gap
+    assert row["mean"] - row["low"] == pytest.approx(T * 2, rel=1e-5)  # the standard error of two is half the gap
     assert row["high"] - row["mean"] == pytest.approx(row["mean"] - row["low"])
     assert {summary([None])[key] for key in ("mean", "low", "high", "fps")} == {None}
     one = summary(done[:1])
@@ -488,7 +484,7 @@ def test_table(half_done, capsys):
     head, rule, *rows, empty, failure = table.splitlines()
     assert len({len(line) for line in (head, rule, *rows)}) == 1
     plain, changed = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
-    low, high = 71 - t_quantile(1), 71 + t_quantile(1)
+    low, high = 71 - T, 71 + T
     data = make_result().dataset
     assert plain == ["plain", "–", f"71.00 ({low:.2f} to {high:.2f})", "70.00, 72.00", data, "1,234", "3.0", "0"]
     flip = TrainConfig(flip=False).flip
@@ -497,22 +493,23 @@ def test_table(half_done, capsys):
 
 
 def test_a_line_a_run_as_csv(half_done):
-    rows = list(csv.DictReader(as_csv(half_done).splitlines()))
+    rows = list(csv.DictReader(sweep_csv(half_done).splitlines()))
     assert [(row["name"], row["seed"], row["lr"], row["flip"]) for row in rows] == [
         (name, seed, lr, flip)
         for seed in "01"
         for name, lr, flip in (("plain", "", ""), ("two changes", "0.2", TrainConfig(flip=False).flip))
     ]
-    assert [row["top1_last"] for row in rows] == ["70.0", "70.0", "72.0", ""]
+    assert [row["last_top1"] for row in rows] == ["70.0", "70.0", "72.0", ""]
     assert {row["seconds"] for row in rows} == {"90.0", ""}
     assert [row["folder"] for row in rows] == [str(run.folder) for run in half_done.runs()]
 
 
 def test_record(half_done):
-    content = json.loads(json.dumps(sweep_record(half_done, half_done.run(), "the command")))
-    assert {"kind", "date", "environment"} <= set(content) and content["command"] == "the command"
+    content = json.loads(json.dumps(sweep_record(half_done, half_done.run())))
+    assert (content["kind"], content["seeds"]) == ("sweep", [0, 1]) and content["environment"] and content["what"]
     assert [row["mean"] for row in content["rows"]] == [71.0, 70.0]
-    assert [(run["name"], run["seed"], run["top1_last"]) for run in content["runs"]][-2:] == [
+    assert all(row["result"].keys() == set(FACTS) for row in content["rows"])
+    assert [(run["name"], run["seed"], run["last_top1"]) for run in content["runs"]][-2:] == [
         ("plain", 1, 72.0),
         ("two changes", 1, None),
     ]
@@ -544,6 +541,7 @@ def test_the_command_line_writes_what_it_shows(tmp_path, monkeypatch, capsys):
     content = json.loads((tmp_path / "new" / "out.json").read_text())
     assert content["kind"] == "sweep" and [row["name"] for row in content["rows"]] == ["lr=0.1", "lr=0.3"]
     assert content["command"].startswith("attnet sweep --model=attention56_tiny")
+    assert content["date"] and content["rows"][1]["result"] is None
     shown = capsys.readouterr().out
     assert sweep_table(content["rows"]) in shown
     assert main(words(tmp_path / "runs", "--seeds", "5", "--output", str(tmp_path / "out.md"))) == 0
@@ -560,7 +558,7 @@ def test_the_command_line_writes_what_it_shows(tmp_path, monkeypatch, capsys):
         (["--seeds", "a"], "seeds='a': whole numbers"),
         (["--seed", "3"], "seed=3: .* give --seeds"),
         (["--output_dir", "x"], "output_dir='x': .* give --folder"),
-        (["--output", "x.txt"], "output='x.txt': a name that ends in"),
+        (["--output", "x.txt"], "output='x.txt': give a file that ends in"),
         (["--train_image", "3"], "did you mean 'train_images'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
