@@ -1,4 +1,4 @@
-"""Charts of what a network is made of: parameters and FLOPs of its parts, receptive fields, the signal's strength."""
+"""Figures of what a network is made of: its blocks, parameters and FLOPs, receptive fields, the signal's strength."""
 
 from __future__ import annotations
 
@@ -11,22 +11,106 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.patches import Polygon, Rectangle
+from matplotlib.ticker import LogLocator
 from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
 from attnet.masks.statistics import Signal
-from attnet.model.anatomy import parts
+from attnet.model.anatomy import parts, shape_text
 from attnet.model.network import attention_network, choose_modules
 from attnet.model.reach import Field, receptive_field
-from attnet.plots.architecture import NETWORK
-from attnet.plots.drawing import Drawing
-from attnet.plots.figure import BLUE, GREY, ORANGE, RED, Picture
+from attnet.plots.figure import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    Drawing,
+    Picture,
+    bare,
+    legend_below,
+    plain_numbers,
+    tint,
+)
 
+__all__ = ["plot_network", "plot_parts", "plot_receptive_fields", "plot_signal"]
+
+# kind of part -> colour and label in the picture of the whole network
+NETWORK = {
+    "image": (GREY, "image"),
+    "stem": (GREY, "stem"),
+    "unit": (BLUE, "unit"),
+    "module": (ORANGE, "no mask"),
+    "tail": (BLUE, "units"),
+    "head": (GREEN, "head"),
+}
 BRANCHES = {"pre": "#9CC9E6", "trunk": BLUE, "mask": ORANGE, "post": "#9CC9E6"}
 OUTSIDE = "#9A9A9A"
 FIELD_COLOURS = {"input": "#404040", "trunk": BLUE, "mask": RED}
+
+
+def plot_network(model: nn.Module) -> Figure:
+    """The whole network from the image to the logits: a block a part, with the shape C×H×W that leaves it.
+
+    Heights follow the resolution (a power of it, so that small ones can be seen), widths the channels. Above each
+    attention module stands how often its mask branch pools, below each stage its parameters.
+    """
+    network = attention_network(model)
+    every = parts(network)
+    rows = [part for part in every if part.kind in NETWORK]
+    side = network.variant.input_size
+    shapes = [(3, side, side), *(part.shape for part in rows)]
+    names = ["image", *(part.name for part in rows)]
+    kinds = ["image", *(part.kind for part in rows)]
+    labels = {name: f"d = {module.mask.depth}" for name, module in network.attention_modules().items() if module.mask}
+    labels["tail"] = f"{len(network.tail)} units"
+    width = min(11.0, max(9.0, 0.5 + 0.62 * len(names)))
+    pitch = (width - 0.5) / len(names)
+    tallest, widest = max(shape[1] for shape in shapes), max(shape[0] for shape in shapes)
+    sheet, axis = Drawing(width, 3.65), 1.85
+    flops = sum(part.flops for part in rows)
+    title = f"{network.variant.name}: {sum(part.parameters for part in rows):,} parameters, "
+    sheet.text(0.15, 3.47, f"{title}{flops / 1e9:.2f} GFLOPs an image", ha="left", weight="bold", fontsize=9.5)
+    legend = (
+        ("unit", 0.15, "residual unit"),
+        ("module", 1.3, "attention module; d: poolings of its mask branch"),
+        ("", 4.75, "below each stage: its parameters"),
+    )
+    for kind, x, text in legend:
+        if kind:
+            sheet.ax.add_patch(Rectangle((x, 3.15), 0.12, 0.12, fc=tint(NETWORK[kind][0], 0.45), ec=NETWORK[kind][0]))
+        sheet.text(x + 0.2, 3.2, text, ha="left", color=GREY)
+    sheet.arrow((0.15, axis), (width - 0.08, axis))
+    for index, (name, kind, shape) in enumerate(zip(names, kinds, shapes, strict=True)):
+        x = 0.2 + pitch * (index + 0.45)
+        colour, label = NETWORK[kind]
+        thickness = 0.1 + (0.62 * pitch - 0.1) * math.sqrt(shape[0] / widest)
+        _slab(sheet, x, axis, thickness, 0.14 + 1.7 * (shape[1] / tallest) ** 0.6, colour)
+        sheet.text(x + 0.03, axis + 1.14, labels.get(name, label))
+        sheet.text(x, 0.7, shape_text(shape).replace("×", "×\n", 1), linespacing=1.15)
+    for stage, _ in network.stages.named_children():
+        inside = [index for index, name in enumerate(names) if name.startswith(f"{stage}.")]
+        left, right = 0.2 + pitch * (inside[0] + 0.02), 0.2 + pitch * (inside[-1] + 0.92)
+        count = sum(part.parameters for part in rows if part.name.startswith(f"{stage}."))
+        sheet.ax.plot([left, right], [0.46, 0.46], color=GREY, lw=1)
+        sheet.text((left + right) / 2, 0.25, f"{stage.replace('stage', 'stage ')}\n{count / 1e6:#.3g} M", color=GREY)
+    return sheet.figure
+
+
+def _slab(sheet: Drawing, x: float, y: float, width: float, height: float, colour: str) -> None:
+    """A box seen slightly from the right and above, its front centred at (x, y)."""
+    left, right, bottom, top = x - width / 2, x + width / 2, y - height / 2, y + height / 2
+    lean = 0.04 + 0.035 * height
+    faces = (
+        ([(left, bottom), (right, bottom), (right, top), (left, top)], 0.45),
+        ([(left, top), (right, top), (right + lean, top + lean), (left + lean, top + lean)], 0.25),
+        ([(right, bottom), (right, top), (right + lean, top + lean), (right + lean, bottom + lean)], 0.7),
+    )
+    for corners, strength in faces:
+        face = Polygon(corners, fc=tint(colour, strength), ec=colour, lw=0.8, zorder=2, joinstyle="round")
+        face.set_gid("slab")
+        sheet.ax.add_patch(face)
 
 
 def plot_parts(model: nn.Module) -> Figure:
@@ -52,14 +136,10 @@ def plot_parts(model: nn.Module) -> Figure:
         ax.set_xlabel(f"million {name}", fontsize=8)
         ax.margins(x=0.14)
         ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.tick_params(labelsize=8, left=False)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.grid(axis="x", alpha=0.25)
-        ax.set_axisbelow(True)
+        bare(ax, "x", left=False, size=8)
     axes[0].set_yticks(range(len(rows)), [row.name for row in rows])
-    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in (*BRANCHES.values(), OUTSIDE)]
-    names = [*BRANCHES, "outside attention modules"]
-    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    colours = BRANCHES | {"outside attention modules": OUTSIDE}
+    legend_below(figure, [Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in colours.items()])
     return figure
 
 
@@ -133,7 +213,7 @@ def plot_signal(found: Mapping[str, Mapping[str, Signal]]) -> Figure:
     """How strong the features are behind every attention module, and how much of the stage's entry is left in them.
 
     Args:
-        found: what `attnet.model.anatomy.signals` returns: a way of combining mask and trunk -> module -> `Signal`.
+        found: what `attnet.masks.statistics.signals` returns: a way of combining mask and trunk -> module -> `Signal`.
 
     The paper's reason for (1 + M)·T ("Attention Residual Learning"): masks between 0 and 1, multiplied again and
     again, make the features of deep layers ever weaker, and break the identity path of the residual units.
@@ -155,13 +235,10 @@ def plot_signal(found: Mapping[str, Mapping[str, Signal]]) -> Figure:
     left.set_yscale("log")
     right.set_ylim(0, None)
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_formatter(NullFormatter())
+    plain_numbers(left.yaxis)
     for ax in (left, right):
         ax.set_xticks(range(len(modules)), modules, rotation=90 if len(modules) > 7 else 0, fontsize=8)
-        ax.tick_params(labelsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="y", alpha=0.25)
+        bare(ax, "y", size=8)
         for x in breaks:
             ax.axvline(x, color=GREY, lw=0.8, ls=":")
     left.legend(frameon=False, fontsize=8)

@@ -1,39 +1,28 @@
-"""Diagrams of the network itself, drawn by walking the model object: residual units, attention modules, all of it.
+"""Diagrams of a residual unit and of an attention module, drawn by walking the object.
 
-Every shape and count in them comes from the object (`attnet.model.anatomy`), so that a figure of a changed network shows
-the change. Diagrams are laid out in inches, with letters of at least 8 points.
+Every shape and count in them comes from the object (`attnet.model.anatomy`), so that a figure of a changed network
+shows the change. Diagrams are laid out in inches, with letters of at least 8 points.
 """
 
 from __future__ import annotations
 
-import math
-
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon, Rectangle
 from torch import nn
 
 from attnet.base.errors import ConfigError
-from attnet.model.anatomy import activations, parts, shape_text
+from attnet.model.anatomy import activations, shape_text
 from attnet.model.modules import AttentionModule, MaskLevel
 from attnet.model.network import attention_network, choose_modules, unwrap
 from attnet.model.units import ResidualUnit
-from attnet.plots.drawing import TALL, UNIT, Drawing, tint
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, TALL, UNIT, Drawing
+
+__all__ = ["plot_attention_module", "plot_residual_unit"]
 
 # What each attention type does to the second convolution's output, and the range that gives.
 HEADS = {
     "mixed": ("sigmoid", "(0, 1)"),
     "channel": ("÷ L2 of channels", "[−1, 1]"),
     "spatial": ("standardise, sigmoid", "(0, 1)"),
-}
-# kind of part -> colour and label in the picture of the whole network
-NETWORK = {
-    "image": (GREY, "image"),
-    "stem": (GREY, "stem"),
-    "unit": (BLUE, "unit"),
-    "module": (ORANGE, "no mask"),
-    "tail": (BLUE, "units"),
-    "head": (GREEN, "head"),
 }
 
 
@@ -258,66 +247,3 @@ class _ModuleDiagram:
         sheet.units(self.end, up, len(level.up), self.shapes[f"mask {scale} up"], ORANGE)
         sheet.arrow((self.end, up + TALL / 2), (self.end, y + self.LEVEL - 0.13))
         sheet.text(self.end + 0.08, y + self.LEVEL - 0.24, "up-sample", ha="left")
-
-
-def plot_network(model: nn.Module) -> Figure:
-    """The whole network from the image to the logits: a block a part, with the shape C×H×W that leaves it.
-
-    Heights follow the resolution (a power of it, so that small ones can be seen), widths the channels. Above each
-    attention module stands how often its mask branch pools, below each stage its parameters.
-    """
-    network = attention_network(model)
-    every = parts(network)
-    rows = [part for part in every if part.kind in NETWORK]
-    side = network.variant.input_size
-    shapes = [(3, side, side), *(part.shape for part in rows)]
-    names = ["image", *(part.name for part in rows)]
-    kinds = ["image", *(part.kind for part in rows)]
-    labels = {name: f"d = {module.mask.depth}" for name, module in network.attention_modules().items() if module.mask}
-    labels["tail"] = f"{len(network.tail)} units"
-    width = min(11.0, max(9.0, 0.5 + 0.62 * len(names)))
-    pitch = (width - 0.5) / len(names)
-    tallest, widest = max(shape[1] for shape in shapes), max(shape[0] for shape in shapes)
-    sheet, axis = Drawing(width, 3.65), 1.85
-    flops = sum(part.flops for part in rows)
-    title = f"{network.variant.name}: {sum(part.parameters for part in rows):,} parameters, "
-    sheet.text(0.15, 3.47, f"{title}{flops / 1e9:.2f} GFLOPs an image", ha="left", weight="bold", fontsize=9.5)
-    legend = (
-        ("unit", 0.15, "residual unit"),
-        ("module", 1.3, "attention module; d: poolings of its mask branch"),
-        ("", 4.75, "below each stage: its parameters"),
-    )
-    for kind, x, text in legend:
-        if kind:
-            sheet.ax.add_patch(Rectangle((x, 3.15), 0.12, 0.12, fc=tint(NETWORK[kind][0], 0.45), ec=NETWORK[kind][0]))
-        sheet.text(x + 0.2, 3.2, text, ha="left", color=GREY)
-    sheet.arrow((0.15, axis), (width - 0.08, axis))
-    for index, (name, kind, shape) in enumerate(zip(names, kinds, shapes, strict=True)):
-        x = 0.2 + pitch * (index + 0.45)
-        colour, label = NETWORK[kind]
-        thickness = 0.1 + (0.62 * pitch - 0.1) * math.sqrt(shape[0] / widest)
-        _slab(sheet, x, axis, thickness, 0.14 + 1.7 * (shape[1] / tallest) ** 0.6, colour)
-        sheet.text(x + 0.03, axis + 1.14, labels.get(name, label))
-        sheet.text(x, 0.7, shape_text(shape).replace("×", "×\n", 1), linespacing=1.15)
-    for stage, _ in network.stages.named_children():
-        inside = [index for index, name in enumerate(names) if name.startswith(f"{stage}.")]
-        left, right = 0.2 + pitch * (inside[0] + 0.02), 0.2 + pitch * (inside[-1] + 0.92)
-        count = sum(part.parameters for part in rows if part.name.startswith(f"{stage}."))
-        sheet.ax.plot([left, right], [0.46, 0.46], color=GREY, lw=1)
-        sheet.text((left + right) / 2, 0.25, f"{stage.replace('stage', 'stage ')}\n{count / 1e6:#.3g} M", color=GREY)
-    return sheet.figure
-
-
-def _slab(sheet: Drawing, x: float, y: float, width: float, height: float, colour: str) -> None:
-    """A box seen slightly from the right and above, its front centred at (x, y)."""
-    left, right, bottom, top = x - width / 2, x + width / 2, y - height / 2, y + height / 2
-    lean = 0.04 + 0.035 * height
-    faces = (
-        ([(left, bottom), (right, bottom), (right, top), (left, top)], 0.45),
-        ([(left, top), (right, top), (right + lean, top + lean), (left + lean, top + lean)], 0.25),
-        ([(right, bottom), (right, top), (right + lean, top + lean), (right + lean, bottom + lean)], 0.7),
-    )
-    for corners, strength in faces:
-        face = Polygon(corners, fc=tint(colour, strength), ec=colour, lw=0.8, zorder=2, joinstyle="round")
-        face.set_gid("slab")
-        sheet.ax.add_patch(face)

@@ -1,4 +1,4 @@
-"""Figures that hold masks against each other: through training, and of right against wrong predictions.
+"""Figures that hold masks against each other: before and after training, through it, of right and wrong predictions.
 
 Arguments, colours and scales are those of `attnet.plots.masks`.
 """
@@ -9,36 +9,90 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+import attnet.plots.sheet as sheet
 from attnet.base.errors import ConfigError
 from attnet.base.files import resolve_path
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
+from attnet.masks.changes import check_comparable, mask_changes
 from attnet.masks.reduce import attention_maps
 from attnet.model.network import attention_network
 from attnet.model.weights import load_weights
-from attnet.plots.figure import nothing
-from attnet.plots.masks import NO_MASKS
-from attnet.plots.sheet import (
-    GAP,
-    LINE,
-    as_batch,
-    at_least_one,
-    average_words,
-    colour_bar,
-    describe,
-    draw_image,
-    draw_map,
-    draw_pairs,
-    epoch_title,
-    make_sheet,
-    make_titles,
-    shared_scale,
-    size_words,
-    title_room,
-)
+from attnet.plots.figure import BLUE, ORANGE, Picture, bare, nothing
+from attnet.plots.sheet import BOTH_SIGNS, GAP, LINE, NO_MASKS
+
+__all__ = ["plot_mask_changes", "plot_masks_before_after", "plot_masks_through_training", "plot_right_and_wrong"]
+
+
+def plot_masks_before_after(
+    before: nn.Module,
+    after: nn.Module,
+    images: Tensor,
+    modules: Sequence[str] | None = None,
+    reduction: str = "std",
+    classes: Sequence[str] | None = None,
+    labels: Sequence[int] | Tensor | None = None,
+) -> Figure:
+    """Masks of two networks with the same modules, a row a module: before, after, and the difference.
+
+    To see: white differences are masks that stayed; red ones grew, blue ones fell. All masks share one scale, and all
+    differences another.
+
+    Args:
+        before, after: for instance pretrained weights, and a network that was fine-tuned from them.
+        classes, labels: for the titles, which give the prediction of `after`.
+
+    Raises:
+        ConfigError: networks with other modules or other numbers of channels.
+    """
+    images = sheet.as_batch(images)
+    check_comparable(before, after)
+    old, new = (attention_maps(of, images, "mask", reduction, modules, full_size=False) for of in (before, after))
+    if not old:
+        return nothing(NO_MASKS)
+    changes = {name: new[name] - old[name] for name in old}
+    limit = max(change.abs().max().item() for change in changes.values()) or 1.0
+    scale, both = sheet.shared_scale([*old.values(), *new.values()]), (-limit, limit, BOTH_SIGNS)
+    rows = {
+        f"{name}, {sheet.size_words(change)}": {
+            "before": (old[name], scale),
+            "after": (new[name], scale),
+            "after − before": (change, both),
+        }
+        for name, change in changes.items()
+    }
+    titles = sheet.make_titles(sheet.see(after, images, "mask", modules)[0], classes, labels)
+    figure, axes = sheet.draw_modules(images, titles, rows, sheet.describe("mask", reduction))
+    sheet.colour_bar(figure, axes, scale, sheet.describe("mask"))
+    sheet.colour_bar(figure, axes, both, "after − before", slot=1)
+    return figure
+
+
+def plot_mask_changes(before: nn.Module, after: nn.Module, images: Tensor) -> Figure:
+    """How much the masks of each module changed over `images`: correlation, and mean absolute change.
+
+    Raises:
+        ConfigError: as `plot_masks_before_after`.
+    """
+    changes = mask_changes(before, after, sheet.as_batch(images))
+    if not changes:
+        return nothing(NO_MASKS)
+    figure = Picture(figsize=(9, 0.9 + 0.3 * len(changes)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    correlations = [change.correlation for change in changes.values()]
+    moves = [change.change for change in changes.values()]
+    for ax, values, colour in ((left, correlations, BLUE), (right, moves, ORANGE)):
+        bars = ax.barh(list(changes), values, color=colour, height=0.7)
+        ax.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=8)
+        bare(ax, left=False, size=10)
+    left.set(xlabel="correlation of the masks before and after", xlim=(min(0, *correlations) * 1.15, 1.15))
+    right.set(xlabel="mean absolute change of a mask value", xlim=(0, 1.18 * max(moves) or 1))
+    left.invert_yaxis()
+    return figure
 
 
 def plot_masks_through_training(
@@ -48,32 +102,32 @@ def plot_masks_through_training(
 
     Args:
         model: the network the weights belong to; a copy of it is loaded, so its own weights stay as they are.
-        weights: checkpoint files in the order of the columns, for instance `attnet.engine.run_folder.epoch_files(folder)`.
-            A relative path starts at the repository root.
+        weights: checkpoint files in the order of the columns, for instance those of
+            `attnet.engine.run_folder.epoch_files`. A relative path starts at the repository root.
 
     Raises:
         WeightsError: a file that cannot be read, or that fits another network.
     """
-    images, network, strips, heads = as_batch(images), copy.deepcopy(attention_network(model)), [], []
+    images, network, strips, heads = sheet.as_batch(images), copy.deepcopy(attention_network(model)), [], []
     for path in map(resolve_path, weights):
         load_weights(network, path)
         strips += attention_maps(network, images, "mask", reduction, [module], full_size=False).values()
-        heads.append(epoch_title(path))
+        heads.append(_epoch_title(path))
     if not strips:
         return nothing(NO_MASKS if heads else "no weights were kept (keep_epochs)")
     above = [2 * LINE + 0.1, *[GAP] * (len(images) - 1)]
-    words = f"{module}, {size_words(strips[0])}: {describe('mask', reduction)}"
-    figure, axes = make_sheet(images, above, [GAP] * (len(strips) + 1), 1.3, words)
-    scale = shared_scale(strips)
+    words = f"{module}, {sheet.size_words(strips[0])}: {sheet.describe('mask', reduction)}"
+    figure, axes = sheet.make_sheet(images, above, [GAP] * (len(strips) + 1), 1.3, words)
+    scale = sheet.shared_scale(strips)
     if any("%" in head for head in heads):
         axes[0, 0].set_title("\nTop-1", fontsize=8, pad=3, loc="right")
     for ax, image in zip(axes[:, 0], images, strict=True):
-        draw_image(ax, image)
+        sheet.draw_image(ax, image)
     for column, head, maps in zip(axes.T[1:], heads, strips, strict=True):
         column[0].set_title(head, fontsize=8 if len(strips) < 14 else 7.5, pad=3)
         for ax, map_ in zip(column, maps, strict=True):
-            draw_map(ax, map_, scale)
-    colour_bar(figure, axes, scale, describe("mask"))
+            sheet.draw_map(ax, map_, scale)
+    sheet.colour_bar(figure, axes, scale, sheet.describe("mask"))
     return figure
 
 
@@ -91,10 +145,10 @@ def plot_right_and_wrong(
     Raises:
         ConfigError: an evaluation of another number of images, or a count below 1.
     """
-    at_least_one("count", count)
+    sheet.at_least_one("count", count)
     if len(split) != len(evaluation.labels):
         raise ConfigError(f"evaluation of {len(evaluation.labels)} images, split of {len(split)}: they must match")
-    images = as_batch(split.images)
+    images = sheet.as_batch(split.images)
     maps = attention_maps(model, images, "mask", reduction, [module], full_size=False).get(module)
     if maps is None:
         return nothing(NO_MASKS)
@@ -103,19 +157,32 @@ def plot_right_and_wrong(
     chosen = {"right": sure[: min(count, int(right.sum()))], "wrong": evaluation.mistakes(count)}
     chosen = {word: rows for word, rows in chosen.items() if len(rows)}
     titles = {
-        word: make_titles(evaluation.logits[rows], evaluation.classes, evaluation.labels[rows])
+        word: sheet.make_titles(evaluation.logits[rows], evaluation.classes, evaluation.labels[rows])
         for word, rows in chosen.items()
     }
-    above = [room for heads in titles.values() for room in (title_room(heads) + LINE + 0.1, GAP)]
-    words = f"{module}, {size_words(maps)}: {describe('mask', reduction)}"
-    scale = shared_scale([maps[rows] for rows in chosen.values()])
-    figure, axes = make_sheet(images, above, [GAP] * max(map(len, chosen.values())), 1.5, words, least=6.6)
+    above = [room for heads in titles.values() for room in (sheet.title_room(heads) + LINE + 0.1, GAP)]
+    words = f"{module}, {sheet.size_words(maps)}: {sheet.describe('mask', reduction)}"
+    scale = sheet.shared_scale([maps[rows] for rows in chosen.values()])
+    figure, axes = sheet.make_sheet(images, above, [GAP] * max(map(len, chosen.values())), 1.5, words, least=6.6)
     for here, (word, rows) in zip((axes[:2], axes[2:]), chosen.items(), strict=False):
-        draw_pairs(here, images[rows], titles[word], maps[rows], scale)
+        sheet.draw_pairs(here, images[rows], titles[word], maps[rows], scale)
         flat = maps[right if word == "right" else ~right].flatten(1)
-        mean, spread = average_words(flat.mean(dim=1)), average_words(flat.std(dim=1, correction=0))
+        mean, spread = _average_words(flat.mean(dim=1)), _average_words(flat.std(dim=1, correction=0))
         words = f"Sure and {word}. All {len(flat):,} {word} images: mean {mean}, spread over positions {spread}"
-        box, up = here[0, 0].get_position(), title_room(titles[word]) / figure.get_figheight()
+        box, up = here[0, 0].get_position(), sheet.title_room(titles[word]) / figure.get_figheight()
         figure.text(box.x0, box.y1 + up, words, fontsize=8.5, va="bottom")
-    colour_bar(figure, axes[:2], scale, describe("mask"))  # not across the line between the halves
+    sheet.colour_bar(figure, axes[:2], scale, sheet.describe("mask"))  # not across the line between the halves
     return figure
+
+
+def _epoch_title(path: Path) -> str:
+    """What stands over a checkpoint's column."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    epoch, top1 = content.get("epoch"), content.get("top1")
+    return (path.stem if epoch is None else f"epoch {epoch}") + ("\n" if top1 is None else f"\n{top1:.1f} %")
+
+
+def _average_words(values: Tensor) -> str:
+    """Mean ± half its 95 % interval, by the normal approximation: there are many images."""
+    half = f" ± {1.96 * values.std() / len(values) ** 0.5:.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{half}"

@@ -21,6 +21,7 @@ from attnet.base.progress import somebody_looks
 from attnet.data.pictures import read_picture
 from attnet.data.splits import Dataset
 from attnet.masks.look import GRAD_CAM, Look, Looker, View
+from attnet.masks.reduce import REDUCTIONS
 from attnet.masks.replace import INTERVENTIONS
 from attnet.model.modules import PARTS, module_parts
 from attnet.model.network import attention_network
@@ -34,8 +35,7 @@ _PARTS = {
     "masked": "after the mask",
     "input": "input of both branches",
 }
-_REDUCTIONS = {"mean": "mean", "max": "largest", "l2": "norm", "std": "deviation", "pca": "main component"}
-_REDUCTIONS["channel"] = "one channel"
+_REDUCTIONS = [*((kind.words, name) for name, kind in REDUCTIONS.items()), ("one channel", "channel")]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,15 @@ class _Own:
     name: str
     image: Tensor
     content: bytes
+
+
+def _dropdown(label: str, options: Sequence[tuple[str, object]], width: str = "280px") -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, description=label, layout=widgets.Layout(width=width))
+
+
+def _number(label: str, high: int, value: int, tip: str, step: int = 1) -> widgets.BoundedIntText:
+    style = {"description": label, "tooltip": tip, "layout": widgets.Layout(width="140px")}
+    return widgets.BoundedIntText(value, min=0, max=high, step=step, **style)
 
 
 class Explorer(widgets.VBox):
@@ -73,24 +82,16 @@ class Explorer(widgets.VBox):
         self.network, self.dataset, self.folder = network, dataset, Path(folder)
         self.looker = Looker(network)
         self.modules = attention_network(network.model).attention_modules()
-        self.own = [
-            _Own(path.name, read_picture(path, network.size), path.read_bytes()) for path in map(resolve_path, pictures)
-        ]
+        files = [resolve_path(path) for path in pictures]
+        self.own = [_Own(path.name, read_picture(path, network.size), path.read_bytes()) for path in files]
         self.png = b""
         self.busy = False  # while the explorer itself moves controls
-        self._make_controls()
+        rows = self._make_controls()
         self.picture = widgets.HTML()
         self.message = widgets.HTML()
-        rows = [
-            widgets.HBox(row, layout=widgets.Layout(flex_flow="row wrap"))
-            for row in (
-                (self.source, self.number, self.upload),
-                (self.module, self.part, self.reduction, self.channel),
-                (self.strength, self.intervention, self.everywhere, self.save),
-            )
-        ]
-        super().__init__([*rows, self.picture, self.message])
-        for control in [child for row in rows for child in row.children if child not in (self.upload, self.save)]:
+        wrap = widgets.Layout(flex_flow="row wrap")
+        super().__init__([*(widgets.HBox(row, layout=wrap) for row in rows), self.picture, self.message])
+        for control in [child for row in rows for child in row if child not in (self.upload, self.save)]:
             control.observe(self._moved, "value")
         self.upload.observe(self._uploaded, "value")
         self.save.on_click(lambda _button: self._save())
@@ -98,34 +99,27 @@ class Explorer(widgets.VBox):
 
     # -- controls ----------------------------------------------------------------------------------------------------
 
-    def _make_controls(self) -> None:
-        def dropdown(label: str, options: Sequence[tuple[str, str]], width: str = "280px") -> widgets.Dropdown:
-            return widgets.Dropdown(options=options, description=label, layout=widgets.Layout(width=width))
-
-        def number(label: str, low: int, high: int, value: int, tip: str, step: int = 1) -> widgets.BoundedIntText:
-            layout = widgets.Layout(width="140px")
-            return widgets.BoundedIntText(
-                value, min=low, max=high, step=step, description=label, tooltip=tip, layout=layout
-            )
-
-        self.source = dropdown("images", self._sources())
+    def _make_controls(self) -> list[list[widgets.Widget]]:
+        """All that can be moved, row by row."""
         last = len(self.dataset.test) - 1 if self.dataset else 0
-        self.number = number("number", 0, last, 0, f"which test image, 0 to {last}")
-        self.upload = widgets.FileUpload(
-            accept="image/*", description="your picture", tooltip="look at a picture of your own: any format, any size"
-        )
-        self.module = dropdown("module", [(name, name) for name in self.modules], "190px")
-        self.part = dropdown("show", self._parts(), "265px")
-        self.reduction = dropdown("channels", [(label, key) for key, label in _REDUCTIONS.items()], "215px")
-        self.channel = number("channel", 0, self._channels() - 1, 0, "which channel, when one is shown")
-        self.strength = number("overlay %", 0, 100, 60, "how strongly the map is laid over the image", 10)
-        self.intervention = dropdown("mask is", [("its own", "none"), *((kind, kind) for kind in INTERVENTIONS)])
-        self.everywhere = widgets.Checkbox(
-            description="in every module", indent=False, layout=widgets.Layout(width="150px")
-        )
-        self.save = widgets.Button(
-            description="Save view", icon="save", tooltip="write this view as PNG, and the code that draws it"
-        )
+        tip = "look at a picture of your own: any format, any size"
+        self.source = _dropdown("images", self._sources())
+        self.number = _number("number", last, 0, f"which test image, 0 to {last}")
+        self.upload = widgets.FileUpload(accept="image/*", description="your picture", tooltip=tip)
+        self.module = _dropdown("module", [(name, name) for name in self.modules], "190px")
+        self.part = _dropdown("show", self._parts(), "265px")
+        self.reduction = _dropdown("channels", _REDUCTIONS, "215px")
+        self.channel = _number("channel", self._channels() - 1, 0, "which channel, when one is shown")
+        self.strength = _number("overlay %", 100, 60, "how strongly the map is laid over the image", step=10)
+        self.intervention = _dropdown("mask is", [("its own", "none"), *((kind, kind) for kind in INTERVENTIONS)])
+        narrow, tip = widgets.Layout(width="150px"), "write this view as PNG, and the code that draws it"
+        self.everywhere = widgets.Checkbox(description="in every module", indent=False, layout=narrow)
+        self.save = widgets.Button(description="Save view", icon="save", tooltip=tip)
+        return [
+            [self.source, self.number, self.upload],
+            [self.module, self.part, self.reduction, self.channel],
+            [self.strength, self.intervention, self.everywhere, self.save],
+        ]
 
     def _sources(self) -> list[tuple[str, int]]:
         """The data set is -1, your own pictures count from 0."""
@@ -143,22 +137,15 @@ class Explorer(widgets.VBox):
     @property
     def view(self) -> View:
         """The view that the controls stand for."""
-        reduction = self.reduction.value
-        return View(
-            module=self.module.value,
-            part=self.part.value,
-            reduction=f"channel:{self.channel.value}" if reduction == "channel" else reduction,
-            strength=self.strength.value / 100,
-            intervention=self.intervention.value,
-            everywhere=self.everywhere.value,
-        )
+        reduction = self.reduction.value + (f":{self.channel.value}" if self.reduction.value == "channel" else "")
+        shown = self.module.value, self.part.value, reduction
+        return View(*shown, self.strength.value / 100, self.intervention.value, self.everywhere.value)
 
     @property
     def image(self) -> Tensor:
         """The image looked at, uint8 [3, H, W]."""
-        return (
-            self.own[self.source.value].image if self.source.value >= 0 else self.dataset.test.images[self.number.value]
-        )
+        own = self.source.value
+        return self.own[own].image if own >= 0 else self.dataset.test.images[self.number.value]
 
     @property
     def label(self) -> str:

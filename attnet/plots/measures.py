@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from attnet.masks.statistics import MaskStatistics
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, nothing
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, bare, nothing, stripes
 
 if TYPE_CHECKING:
     from attnet.base.intervals import Interval
@@ -27,13 +27,18 @@ if TYPE_CHECKING:
     from attnet.masks.replace import Effect
     from attnet.masks.saliency import Curves
 
-PURPLE, SKY = "#CC79A7", "#56B4E9"  # Okabe and Ito's, as those of figure.py
+__all__ = ["plot_deletion_insertion", "plot_effects", "plot_localisation", "plot_mask_statistics"]
+
 _COLOURS = (BLUE, GREEN, PURPLE, RED, SKY, "black")
 _STAGES = (BLUE, GREEN, ORANGE, PURPLE)
-_LOOKS = {"zero": (BLUE, "o"), "one": (ORANGE, "s"), "mean": (GREEN, "D"), "shuffled": (PURPLE, "^")}
-_LOOKS |= {"inverse": (RED, "v")}
-_MEANINGS = {"zero": "zero: M = 0", "one": "one: M = 1", "mean": "mean: one value a channel"}
-_MEANINGS |= {"shuffled": "shuffled: positions exchanged", "inverse": "inverse: high for low"}
+# An intervention: its colour, its marker, and what it does.
+_LOOKS = {
+    "zero": (BLUE, "o", "zero: M = 0"),
+    "one": (ORANGE, "s", "one: M = 1"),
+    "mean": (GREEN, "D", "mean: one value a channel"),
+    "shuffled": (PURPLE, "^", "shuffled: positions exchanged"),
+    "inverse": (RED, "v", "inverse: high for low"),
+}
 _SCORES = {"pointing": "pointing game", "auroc": "AUROC", "iou": "best IoU", "energy": "energy in the object"}
 
 
@@ -79,8 +84,7 @@ def plot_mask_statistics(statistics: Sequence[MaskStatistics]) -> Figure:
     right.set(xlabel="mean absolute response", xlim=(0, 1.08 * ends.max()))
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3, frameon=False, fontsize=8)
     for ax in (left, right):
-        _bare(ax)
-        ax.grid(axis="x", alpha=0.25)
+        _measured(ax)
     return figure
 
 
@@ -105,17 +109,15 @@ def plot_effects(effects: Sequence[Effect]) -> Figure:
     for j, kind in enumerate(kinds):
         mine = [effect for effect in effects if effect.intervention == kind]
         places = [modules.index(effect.module) + (j - (len(kinds) - 1) / 2) * step for effect in mine]
-        colour, marker = _LOOKS.get(kind, (GREY, "o"))
-        _dots(ax, [effect.change for effect in mine], places, colour, marker, label=_MEANINGS.get(kind, kind))
-    for y in range(0, len(modules), 2):
-        ax.axhspan(y - 0.5, y + 0.5, color="black", alpha=0.04, lw=0)
+        colour, marker, label = _LOOKS.get(kind, (GREY, "o", kind))
+        _dots(ax, [effect.change for effect in mine], places, colour, marker, label=label)
+    stripes(ax, len(modules))
     ax.axvline(0, color="black", lw=0.8)
     if untouched is not None:
         ax.set_title(f"untouched: Top-1 {untouched:.2f} %", fontsize=10)
     ax.set_yticks(range(len(modules)), ["all together" if name == "all" else name for name in modules], fontsize=9)
     ax.set(xlabel="change of Top-1 (percentage points)", ylim=(len(modules) - 0.5, -0.5))
-    ax.grid(axis="x", alpha=0.25)
-    _bare(ax)
+    _measured(ax)
     figure.legend(loc="outside right center", frameon=False, fontsize=8, title="each mask replaced by",
                   title_fontsize=8, alignment="left")  # fmt: skip
     return figure
@@ -144,8 +146,7 @@ def plot_deletion_insertion(curves: Mapping[str, Curves]) -> Figure:
             ax.plot(100 * curves[name].fractions.numpy(), means.numpy(), line, color=colour, lw=1.8, label=words)
         ax.set(xlabel=f"pixels {kind.removesuffix('ion')}ed (%)", xlim=(0, 100), ylim=(0, 1))
         ax.set_title(f"{kind}: {better} is better", fontsize=10)
-        ax.grid(alpha=0.25)
-        _bare(ax)
+        _measured(ax, "both")
         # Below the panel: within it, there is no place that curves never cross.
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8, alignment="left",
                   title="area under the curve (95 % interval)", title_fontsize=8)  # fmt: skip
@@ -168,7 +169,7 @@ def plot_localisation(rows: Sequence[Finding]) -> Figure:
         best = max((y for y, row in scored if not row.baseline), key=lambda y: rows[y].scores[key].mean, default=None)
         for y, row in scored:
             colour = GREY if row.baseline else ORANGE if y == best else BLUE
-            _dots(ax, [row.scores[key]], [y], colour, "D" if y == best else "o", size=7 if y == best else 5)
+            _dots(ax, [row.scores[key]], [y], colour, "D" if y == best else "o", ms=7 if y == best else 5)
         if best is not None:
             top = rows[best].scores[key]
             ax.axhspan(best - 0.45, best + 0.45, color=ORANGE, alpha=0.15, lw=0)
@@ -177,8 +178,7 @@ def plot_localisation(rows: Sequence[Finding]) -> Figure:
         if 0 < (first := sum(not row.baseline for row in rows)) < len(rows):
             ax.axhline(first - 0.5, color=GREY, lw=0.8)
         ax.set_title(words, fontsize=10)
-        ax.grid(axis="x", alpha=0.25)
-        _bare(ax)
+        _measured(ax)
         top_end = max((row.scores[key].high for _, row in scored), default=1.0)
         ax.set_xlim(-0.03 * max(top_end, 0.1), 1.3 * max(top_end, 0.1))  # from zero: scores are shares
         ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -190,23 +190,16 @@ def plot_localisation(rows: Sequence[Finding]) -> Figure:
 
 
 def _dots(
-    ax: Axes,
-    intervals: Sequence[Interval],
-    places: Sequence[float],
-    colour: str,
-    marker: str,
-    *,
-    size: float = 5,
-    label: str | None = None,
+    ax: Axes, intervals: Sequence[Interval], places: Sequence[float], colour: str, marker: str, **style: object
 ) -> None:
     """A dot and a horizontal bar for each interval."""
     means = [interval.mean for interval in intervals]
     bars = [[interval.mean - interval.low for interval in intervals],
             [interval.high - interval.mean for interval in intervals]]  # fmt: skip
-    ax.errorbar(means, places, xerr=bars, fmt=marker, color=colour, ms=size, elinewidth=1.2, capsize=2, label=label)
+    style = {"ms": 5, "elinewidth": 1.2, "capsize": 2, **style}
+    ax.errorbar(means, places, xerr=bars, fmt=marker, color=colour, **style)
 
 
-def _bare(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
+def _measured(ax: Axes, grid: str = "x") -> None:
+    bare(ax, grid)
     ax.tick_params(axis="y", left=False)
-    ax.tick_params(labelsize=8.5)

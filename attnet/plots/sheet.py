@@ -1,9 +1,8 @@
-"""Sheets of pictures: one scale and one colour bar, titles with class and confidence, tiles placed to the inch."""
+"""Sheets of pictures: tiles placed to the inch, titles with class and confidence, one scale and one colour bar."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from attnet.base.errors import ConfigError
 from attnet.masks.capture import capture
 from attnet.plots.figure import GREEN, RED, Picture
 
+NO_MASKS = "attention='none' has no masks"
 ONE_SIGN, BOTH_SIGNS = "viridis", "RdBu_r"
 WIDTH, GAP, LINE, BAR = 10.8, 0.05, 0.17, 0.92  # inches: a figure, between pictures, a line of words, a colour bar
 _WORDS = {"mask": "mask M", "trunk": "trunk T", "masked": "after mask", "input": "input x"}
@@ -26,6 +26,7 @@ _WORDS |= {"mean": "mean over channels", "max": "maximum over channels", "l2": "
 _WORDS |= {"std": "standard deviation over channels"}
 
 Scale = tuple[float, float, str]  # low, high, name of the colour map
+Title = tuple[str, str]  # words and their colour
 
 
 # -- words and scales ---------------------------------------------------------------------------------------------
@@ -82,15 +83,9 @@ def size_words(maps: Tensor) -> str:
     return "×".join(map(str, maps.shape[-2:]))
 
 
-def average_words(values: Tensor) -> str:
-    """Mean ± half its 95 % interval, by the normal approximation: there are many images."""
-    half = f" ± {1.96 * values.std() / len(values) ** 0.5:.4f}" if len(values) > 1 else ""
-    return f"{values.mean():.4f}{half}"
-
-
 def make_titles(
     logits: Tensor, classes: Sequence[str] | None, labels: Sequence[int] | Tensor | None, apart: str = " "
-) -> list[tuple[str, str]]:
+) -> list[Title]:
     """Words and colour over each image; `apart` stands between class and confidence."""
     shares, guesses = logits.float().softmax(dim=1).max(dim=1)
     truths = guesses.tolist() if labels is None else torch.as_tensor(labels).tolist()
@@ -102,13 +97,6 @@ def make_titles(
         words = f"{name}{apart}{100 * share:.0f} %" + (f"\nis {true}" if guess != truth else "")
         titles.append((words, "black" if labels is None else GREEN if guess == truth else RED))
     return titles
-
-
-def epoch_title(path: Path) -> str:
-    """What stands over a checkpoint's column."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    epoch, top1 = content.get("epoch"), content.get("top1")
-    return (path.stem if epoch is None else f"epoch {epoch}") + ("\n" if top1 is None else f"\n{top1:.1f} %")
 
 
 # -- sheets of pictures, placed to the inch: a layout engine is slow for a hundred of them, and leaves gaps -------
@@ -125,10 +113,11 @@ def make_sheet(
     bars: int = 1,
 ) -> tuple[Figure, np.ndarray]:
     """Axis-free tiles in the images' proportions, with room `above` each row and `before` each column, in inches."""
-    tile = min(largest, max(0.48, (WIDTH - bars * BAR - sum(before)) / len(before)))
+    right = bars * BAR or GAP
+    tile = min(largest, max(0.48, (WIDTH - right - sum(before)) / len(before)))
     tall = tile * images.shape[-2] / images.shape[-1]
     above = [above[0] + (LINE + 0.06 if headline else 0), *above[1:]]
-    width = max(least, sum(before) + tile * len(before) + bars * BAR, 0.077 * len(headline))
+    width = max(least, sum(before) + tile * len(before) + right, 0.077 * len(headline))
     height = sum(above) + tall * len(above) + 0.08
     figure = Picture(figsize=(width, height))
     axes = np.empty((len(above), len(before)), dtype=object)
@@ -140,18 +129,17 @@ def make_sheet(
     return figure, axes
 
 
-def title_room(titles: list[tuple[str, str]]) -> float:
+def title_room(titles: Sequence[Title]) -> float:
     """Inches for the titles of a row."""
     return LINE * max(len(words.splitlines()) for words, _ in titles) + 0.1
 
 
-def draw_map(ax: Axes, values: Tensor | np.ndarray, scale: Scale) -> None:
+def draw_map(ax: Axes, values: Tensor, scale: Scale) -> None:
     low, high, colours = scale
-    values = as_numbers(values) if isinstance(values, Tensor) else values
-    ax.imshow(values, cmap=colours, vmin=low, vmax=high, interpolation="nearest", aspect="auto")
+    ax.imshow(as_numbers(values), cmap=colours, vmin=low, vmax=high, interpolation="nearest", aspect="auto")
 
 
-def draw_image(ax: Axes, image: Tensor, title: tuple[str, str] = ("", "black")) -> None:
+def draw_image(ax: Axes, image: Tensor, title: Title = ("", "black")) -> None:
     ax.imshow(as_pixels(image), interpolation="nearest", aspect="auto")
     words, colour = title
     longest = max(map(len, words.splitlines()), default=1)
@@ -160,11 +148,47 @@ def draw_image(ax: Axes, image: Tensor, title: tuple[str, str] = ("", "black")) 
         ax.set_title(words, fontsize=min(8, room / (0.5 * longest)), color=colour, pad=3)
 
 
-def draw_pairs(axes: np.ndarray, images: Tensor, titles: list[tuple[str, str]], maps: Tensor, scale: Scale) -> None:
+def draw_images(images: Tensor, titles: Sequence[Title], columns: int, largest: float) -> Figure:
+    """Images under their titles, `columns` a row."""
+    columns = min(columns, len(images))
+    above = [title_room(titles)] * -(-len(images) // columns)
+    figure, axes = make_sheet(images, above, [GAP] * columns, largest, bars=0)
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        draw_image(ax, image, title)
+    return figure
+
+
+def draw_pairs(axes: np.ndarray, images: Tensor, titles: Sequence[Title], maps: Tensor, scale: Scale) -> None:
     """Images in rows 0, 2 ..., each over its map."""
     for image, title, map_, top, below in zip(images, titles, maps, axes[::2].flat, axes[1::2].flat, strict=False):
         draw_image(top, image, title)
         draw_map(below, map_, scale)
+
+
+def draw_modules(
+    images: Tensor,
+    titles: Sequence[Title],
+    modules: Mapping[str, Mapping[str, tuple[Tensor, Scale]]],
+    headline: str = "",
+) -> tuple[Figure, np.ndarray]:
+    """A row a module beside each image, two images side by side; `modules`: words beside the row -> name of a
+    column -> its maps [N, h, w] and their scale. Room is left for two colour bars."""
+    rows, blocks = len(modules), min(len(images), 2)
+    top = title_room(titles) if rows < 3 else LINE + 0.15  # of three rows and more, the image stands in the middle
+    above = [top, *[GAP] * (rows - 1)] * -(-len(images) // 2)
+    before = [1.2, 3 * GAP, GAP, GAP, 5 * GAP, 3 * GAP, GAP, GAP][: 4 * blocks]
+    figure, axes = make_sheet(images, above, before, 1.4, headline, bars=2)
+    for i, image in enumerate(images):
+        first, left = rows * (i // 2), 4 * (i % 2)
+        draw_image(axes[first + (rows - 1) // 2, left], image, titles[i])
+        for row, (words, columns) in enumerate(modules.items(), first):
+            for ax, (head, (maps, scale)) in zip(axes[row, left + 1 :], columns.items(), strict=False):
+                draw_map(ax, maps[i], scale)
+                ax.set_title(head if row == first else "", fontsize=8, pad=3)
+            if left == 0:
+                style = {"xycoords": "axes fraction", "fontsize": 8, "linespacing": 1.4}
+                axes[row, 0].annotate(words, (-0.06, 0.5), ha="right", va="center", **style)
+    return figure, axes
 
 
 def colour_bar(figure: Figure, axes: np.ndarray, scale: Scale, label: str, slot: int = 0) -> Colorbar:

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, grid, nothing, show
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, bare, epoch_axis, nothing
+from attnet.plots.sheet import draw_images, make_titles
+
+__all__ = ["plot_batch", "plot_confusion", "plot_curves", "plot_per_class", "plot_predictions", "plot_ranks"]
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
@@ -26,10 +28,8 @@ def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
         images = (images - low) / (high - low)
-    figure, axes = grid(len(images), 10, 0.95)
-    for ax, image, label in zip(axes, images, labels.tolist(), strict=False):
-        show(ax, image, classes[label])
-    return figure
+    titles = [(classes[label], "black") for label in labels[:n].tolist()]
+    return draw_images(images, titles, columns=10, largest=0.95)
 
 
 def plot_curves(rows: Sequence[dict]) -> Figure:
@@ -41,29 +41,20 @@ def plot_curves(rows: Sequence[dict]) -> Figure:
     epochs = [row["epoch"] for row in rows]
     marker = "o" if len(rows) <= 30 else None
     for name, colour in (("train_loss", BLUE), ("test_loss", ORANGE)):
-        left.plot(
-            epochs,
-            [row[name] for row in rows],
-            color=colour,
-            marker=marker,
-            ms=4,
-            label=name.replace("_", " "),
-        )
+        losses = [row[name] for row in rows]
+        left.plot(epochs, losses, color=colour, marker=marker, ms=4, label=name.replace("_", " "))
     left.update_datalim([(epochs[0], 0)])  # room above the points in proportion to what is shown
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
+    left.set(ylabel="cross-entropy (nats)", ylim=(0, None))
     left.legend(frameon=False)
     top1 = [row["top1"] for row in rows]
     best = max(range(len(rows)), key=lambda i: top1[i])
     right.plot(epochs, top1, color=GREEN, marker=marker, ms=4)
     right.plot(epochs[best], top1[best], "o", ms=9, mfc="none", color=GREEN)
     right.set_title(f"best {top1[best]:.2f} % in epoch {epochs[best]}", fontsize=10, color=GREEN)
-    right.set(xlabel="epoch", ylabel="test Top-1 (%)", ylim=(0, 100))
+    right.set(ylabel="test Top-1 (%)", ylim=(0, 100))
     for ax in (left, right):
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(rows) == 1:
-            ax.set_xlim(0, 2)
+        bare(ax, "both", size=10)
+        epoch_axis(ax, len(rows))
     # A schedule that glides changes the rate at every epoch: only steps are worth a line.
     drops = [row["epoch"] for before, row in itertools.pairwise(rows) if math.isclose(10 * row["lr"], before["lr"])]
     for epoch in drops:
@@ -85,8 +76,7 @@ def plot_per_class(per_class: dict[str, float | None]) -> Figure:
     ax.set(xlabel="Top-1 (%)", xlim=(0, 108), ylim=(-0.6, len(items) - 0.4))
     if len(items) < len(per_class):
         ax.set_title(f"the {len(items)} worst of {len(per_class)} classes", fontsize=10)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(left=False)
+    bare(ax, left=False, size=10)
     return figure
 
 
@@ -99,11 +89,9 @@ def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequenc
     figure = Picture(figsize=(side + 0.8, side), layout="constrained")
     ax = figure.subplots()
     image = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100)
-    font = 8 if few else 6
-    ax.set_xticks(
-        range(len(classes)), classes, rotation=45 if few else 90, ha="right" if few else "center", fontsize=font
-    )
-    ax.set_yticks(range(len(classes)), classes, fontsize=font)
+    font, lean = {"fontsize": 8 if few else 6}, {"rotation": 45, "ha": "right"} if few else {"rotation": 90}
+    ax.set_xticks(range(len(classes)), classes, **font, **lean)
+    ax.set_yticks(range(len(classes)), classes, **font)
     if few:
         for (i, j), share in np.ndenumerate(shares):
             if share >= 0.5:
@@ -122,18 +110,8 @@ def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int
     indices = torch.as_tensor(indices).tolist()
     if not indices:
         return nothing("no such images")
-    figure, axes = grid(len(indices), columns, 1.25, title_lines=2)
-    confidence = evaluation.logits.softmax(dim=1)
-    predictions = evaluation.predictions
-    for ax, i in zip(axes, indices, strict=True):
-        guess, truth = int(predictions[i]), int(evaluation.labels[i])
-        name = evaluation.classes[guess] if guess < len(evaluation.classes) else f"output {guess}"
-        share = 100 * confidence[i, guess]
-        if guess == truth:
-            show(ax, split.images[i], f"\n{name} {share:.0f} %", GREEN)
-        else:
-            show(ax, split.images[i], f"{name} {share:.0f} %\nis {evaluation.classes[truth]}", RED)
-    return figure
+    titles = make_titles(evaluation.logits[indices], evaluation.classes, evaluation.labels[indices])
+    return draw_images(split.images[indices], titles, columns, largest=1.25)
 
 
 def plot_ranks(rows: Sequence[dict]) -> Figure:
@@ -145,19 +123,16 @@ def plot_ranks(rows: Sequence[dict]) -> Figure:
     fps = np.array([row["rank_fps"] for row in measured])
     figure = Picture(figsize=(9, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.fill_between(
-        epochs, fps.min(axis=1), fps.max(axis=1), color=BLUE, alpha=0.25, lw=0, label="slowest to fastest card"
-    )
-    left.plot(
-        epochs, fps.mean(axis=1), color=BLUE, marker="o" if len(epochs) <= 30 else None, ms=4, label="mean of the cards"
-    )
-    left.set(xlabel="epoch", ylabel="images/s a card", ylim=(0, 1.15 * fps.max()))
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high, marker = fps.min(axis=1), fps.max(axis=1), "o" if len(epochs) <= 30 else None
+    left.fill_between(epochs, low, high, color=BLUE, alpha=0.25, lw=0, label="slowest to fastest card")
+    left.plot(epochs, fps.mean(axis=1), color=BLUE, marker=marker, ms=4, label="mean of the cards")
+    left.set(ylabel="images/s a card", ylim=(0, 1.15 * fps.max()))
+    epoch_axis(left, 2)
     left.legend(frameon=False, loc="lower right")
     medians = np.median(fps, axis=0)
     bars = right.bar(range(len(medians)), medians, color=BLUE, width=0.7)
     right.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
     right.set(xlabel="rank", ylabel="median images/s", ylim=(0, 1.15 * medians.max()), xticks=range(len(medians)))
     for ax in (left, right):
-        ax.spines[["top", "right"]].set_visible(False)
+        bare(ax, size=10)
     return figure

@@ -9,8 +9,10 @@ from torch import Tensor
 from attnet.masks.look import GRAD_CAM, Look, Looker, View, top_classes
 from attnet.masks.reduce import find_reduction
 from attnet.model.pretrained import Pretrained
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, bare
 from attnet.plots.masks import overlay
+
+__all__ = ["plot_look", "plot_view"]
 
 MAP = "viridis"
 _TITLES = {
@@ -91,8 +93,8 @@ def _probabilities(figure: Figure, look: Look) -> None:
             ax.plot([before, before], [row - 0.38, row + 0.38], color="black", lw=2)
     ax.set_yticks(range(len(chosen)), [look.classes[k] for k in chosen], fontsize=9)
     ax.set(xlim=(0, 100), ylim=(len(chosen) - 0.5, -0.5), xticks=[0, 50, 100])
-    ax.tick_params(left=False, labelsize=9, pad=2)
-    ax.spines[["top", "right", "left"]].set_visible(False)
+    bare(ax, left=False, size=9)
+    ax.tick_params(pad=2)
     where = "every mask" if look.view.everywhere else "this mask"
     title = f"{where}: {look.view.intervention}" if touched else "probability, %"
     ax.set_title(title, fontsize=10, pad=5)

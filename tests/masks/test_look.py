@@ -6,6 +6,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import attnet
+from attnet import plots
 from attnet.base.errors import ConfigError
 from attnet.masks import look as views
 from attnet.masks.capture import capture
@@ -127,12 +128,13 @@ def pixels(figure) -> np.ndarray:
 def test_the_code_of_a_view_draws_it_again(network, image, view):
     again = eval(view.code(), {"View": View})
     assert again == view
-    assert np.array_equal(pixels(again.plot(network, image, "cat")), pixels(view.plot(network, image, "cat")))
+    drawn, before = (pixels(plots.plot_view(network, each, image, "cat")) for each in (again, view))
+    assert np.array_equal(drawn, before)
 
 
 def test_figure_says_prediction_truth_part_range_and_change(network, image):
-    look = Looker(network).look(image, View("stage2.0", intervention="zero", everywhere=True))
-    figure = View("stage2.0", intervention="zero", everywhere=True).plot(network, image, "cat")
+    view = View("stage2.0", intervention="zero", everywhere=True)
+    look, figure = Looker(network).look(image, view), plots.plot_view(network, view, image, "cat")
     figure.canvas.draw()
     words = [text.get_text() for ax in figure.axes for text in (ax.title, *ax.texts, *ax.get_yticklabels())]
     words += [text.get_text() for text in figure.texts]

@@ -47,6 +47,10 @@ from attnet.plots.figure import ORANGE, RED, SCREEN_DPI
 TABLE = variants()
 DRAWN: weakref.WeakKeyDictionary[Figure, dict[Text, Bbox]] = weakref.WeakKeyDictionary()
 KINDS = ("stem", "unit", "module", "tail", "head")
+FAST = ("attention56_tiny", "attention92")
+every_network = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in TABLE]
+)
 
 
 @functools.cache
@@ -60,14 +64,14 @@ def counted_once():
     """Counting takes longer than drawing: networks that several tests draw are counted once."""
     parts, activations = functools.cache(anatomy.parts), functools.cache(anatomy.activations)
     with (
-        mock.patch.multiple(architecture, parts=parts, activations=activations),
-        mock.patch.multiple(charts, parts=parts),
+        mock.patch.object(architecture, "activations", activations),
+        mock.patch.object(charts, "parts", parts),
     ):
         yield
 
 
 def parts_of(name: str) -> list[Part]:
-    return architecture.parts(meta(name))
+    return charts.parts(meta(name))
 
 
 def of_depth(depth: int, **options: object) -> ResidualAttentionNetwork:
@@ -140,7 +144,7 @@ def assert_boxes_hold_their_words(figure: Figure) -> None:
 # -- the attention module ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TABLE)
+@every_network
 def test_attention_modules_of_every_network_can_be_read(name):
     figure = plot_attention_module(meta(name))
     assert_readable(figure)
@@ -265,7 +269,7 @@ def test_a_network_shows_one_unit_of_each_kind():
     assert "identity" in texts and "1×1 conv, stride 2\n128 → 256" in texts
 
 
-@pytest.mark.parametrize("name", TABLE)
+@every_network
 def test_the_whole_network_can_be_read(name):
     model = meta(name)
     figure = plot_network(model)
@@ -300,7 +304,7 @@ def test_a_network_without_masks_says_so():
 # -- charts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TABLE)
+@every_network
 def test_bars_of_parts_add_up_and_can_be_read(name):
     figure = plot_parts(meta(name))
     assert_readable(figure)
@@ -317,7 +321,7 @@ def test_bars_of_parts_add_up_and_can_be_read(name):
     assert names == [p.name for p in rows if p.kind not in ("pre", "trunk", "mask", "post")]
 
 
-@pytest.mark.parametrize("name", TABLE)
+@every_network
 def test_receptive_fields_are_squares_of_their_size(name):
     model = meta(name)
     figure = plot_receptive_fields(model)
@@ -363,7 +367,7 @@ def test_an_image_of_another_shape_is_refused():
         plot_receptive_fields(meta("attention56_tiny"), torch.zeros(2, 3, 32, 32))
 
 
-@pytest.mark.parametrize("name", ["attention236_cifar", "attention92", "attention56_tiny"])
+@pytest.mark.parametrize("name", ["attention236_cifar", "attention56_tiny"])
 def test_signals_are_drawn_stage_by_stage(name):
     modules = list(meta(name).attention_modules())
     rows = {

@@ -13,11 +13,20 @@ KINDS = ("measured", "rehearsal", "simulated")
 def run(i: int, epochs: int = 5) -> Row:
     history = [{"epoch": e, "top1": 90 - 50 / e - i, "test_loss": 2 / e + i / 20} for e in range(1, epochs + 1)]
     name = f"a study/naive attention with a long name {i}/0123456789-seed{i}"
-    return Row(KINDS[i % 3], name, name, "attention92", "cifar10, 50,000 images", 90.0 - i, history=history)
+    return Row(
+        KINDS[i % 3],
+        name,
+        name,
+        "attention92",
+        "cifar10, 50,000 images",
+        task="cifar10",
+        top1=90.0 - i,
+        history=history,
+    )
 
 
 def published(model: str, top1: float | None) -> Row:
-    return Row("published", "x", "somewhere", model, "cifar10", top1)
+    return Row("published", "x", "somewhere", model, "cifar10", top1=top1)
 
 
 @pytest.mark.parametrize("count", [1, 3, 12, 20])
@@ -68,7 +77,8 @@ def test_a_record_from_before_the_test_loss_was_kept_is_drawn():
 
 
 def test_top1_by_network_keeps_published_figures_apart():
-    mean = Row("rehearsal", "m", "m", "attention92", "cifar10, 2,000 of 50,000 images", 60.0, 50.0, 70.0, seeds=3)
+    found = {"task": "cifar10", "top1": 60.0, "low": 50.0, "high": 70.0, "seeds": 3}
+    mean = Row("rehearsal", "m", "m", "attention92", "cifar10, 2,000 of 50,000 images", **found)
     rows = [run(0), run(2), mean, published("attention92", 95.4), published("ResNet-164", 94.54)]
     figure = plots.plot_top1([*rows, published("attention92", None)])
     check_words(figure)

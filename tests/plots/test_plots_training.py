@@ -15,7 +15,7 @@ from torch import Tensor
 from attnet import plots
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
-from attnet.plots import figure as colours
+from attnet.plots.figure import GREEN, RED
 
 # CIFAR-100's longest name is 13 letters.
 NAMES = tuple(f"{'aquarium_fish'[: 4 + i % 10]}{i:02d}"[-13:] for i in range(100))
@@ -57,8 +57,7 @@ def shown(figure: Figure) -> list[np.ndarray]:
     return [np.asarray(ax.images[0].get_array()) for ax in figure.axes if ax.images]
 
 
-@pytest.mark.parametrize("classes", [10, 100])
-@pytest.mark.parametrize("items", [1, 20])
+@pytest.mark.parametrize(("items", "classes"), [(1, 10), pytest.param(20, 100, marks=pytest.mark.slow)])
 def test_figures_save_at_their_size_with_every_word_inside_and_apart(items, classes):
     for name, figure in figures(items, classes).items():
         file = io.BytesIO()
@@ -148,7 +147,7 @@ def test_a_diverged_test_loss_does_not_stop_the_curves():
 
 
 def test_per_class_is_in_order_and_says_where_there_are_no_images():
-    figure = plots.plot_per_class({"cat": 60.0, "frog": math.nan, "dog": 20.0, "ship": 80.0})
+    figure = plots.plot_per_class({"cat": 60.0, "frog": None, "dog": 20.0, "ship": 80.0})
     (ax,) = figure.axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "cat", "ship", "frog"]  # from below
     assert [text.get_text() for text in ax.texts] == ["20.0", "60.0", "80.0", "no images"]
@@ -181,13 +180,9 @@ def chosen(indices: object) -> Figure:
 @pytest.mark.parametrize("indices", [[2, 0, 1], torch.tensor([2, 0, 1])], ids=["list", "tensor"])
 def test_predictions_name_guess_and_truth_and_colour_mistakes(indices: list[int] | Tensor):
     figure = chosen(indices)
-    assert [title.strip() for title in titles(figure)] == ["output 2 100 %\nis dog", "cat 100 %", "dog 100 %\nis cat"]
-    assert [ax.title.get_color() for ax in figure.axes] == [
-        colours.RED,
-        colours.GREEN,
-        colours.RED,
-    ]
-    assert [picture.max() for picture in shown(figure)] == [100, 0, 50]
+    assert titles(figure) == ["class 2 100 %\nis dog", "cat 100 %", "dog 100 %\nis cat"]
+    assert [ax.title.get_color() for ax in figure.axes] == [RED, GREEN, RED]
+    assert [255 * picture.max() for picture in shown(figure)] == pytest.approx([100, 0, 50])
 
 
 @pytest.mark.parametrize("figure", [lambda: chosen([]), lambda: plots.plot_curves([])], ids=["predictions", "curves"])

@@ -1,7 +1,11 @@
-"""The roofline figure of what `attnet benchmark` measures."""
+"""Figures of training steps, as `attnet benchmark` measures them: a roofline, and where the time of a step goes.
+
+Each takes the object of the JSON file that the benchmark wrote; one of another kind raises a ConfigError.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, nothing
-from attnet.plots.performance import WAYS, Row, bare, check_kind, names_of, speed, subject, way_of
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, Result, bare, check_kind, legend_below, nothing
 
+__all__ = ["plot_roofline", "plot_step_shares"]
+
+WAYS = {"off": ("eager", "o"), "on": ("compiled", "s"), "graphs": ("compiled with graphs", "D")}
+WAYS |= {"reference": ("the reference's loop", "X")}
+_PARTS = {"data": GREY, "forward": BLUE, "backward": ORANGE, "optimiser": GREEN}
 _LEVELS = {"O0": BLUE, "O1": GREEN, "O2": ORANGE, "O3": RED}
 _LABELLED = 6  # configurations that all get a label; of more, the fastest of each opt level
 
 
-def plot_roofline(result: Row) -> Figure:
+def plot_roofline(result: Result) -> Figure:
     """How near each training step comes to what the device can do: speed over arithmetic intensity, both logarithmic.
 
     To see: the roof is what was measured on the device, the bandwidth of a copy (slope) and a matrix product of the
@@ -79,12 +87,11 @@ def plot_roofline(result: Row) -> Figure:
     words = f"the best reaches {shares[best]}: {names[best]}" + f" ({failed} configurations failed)" * bool(failed)
     figure.suptitle(f"{subject(result, rows)}\n{words}", fontsize=10)
     key = _key(rows, types, sizes)
-    dots = [dot for column in key for dot in column]
-    figure.legend(handles=dots, loc="outside lower center", ncols=len(key), frameon=False, fontsize=8)
+    legend_below(figure, [dot for column in key for dot in column], columns=len(key))
     return figure
 
 
-def _labelled(rows: Sequence[Row]) -> list[int]:
+def _labelled(rows: Sequence[Result]) -> list[int]:
     """Which rows get a label: all of a few, else the fastest of each opt level and of the reference."""
     fastest = {}
     for i in sorted(range(len(rows)), key=lambda i: rows[i]["images_per_second"] / rows[i]["device_num"]):
@@ -102,7 +109,7 @@ def _apart(places: np.ndarray, gap: float) -> list[float]:
     return moved[np.argsort(order)].tolist()
 
 
-def _look(row: Row, sizes: Sequence[int]) -> dict[str, Any]:
+def _look(row: Result, sizes: Sequence[int]) -> dict[str, Any]:
     """Of a roofline's point: colour for the opt level, shape for the way it is run, size: batch, hollow: contiguous."""
     colour = _LEVELS.get(row["amp"], GREY)
     fill = {"mfc": colour, "mec": "white"} if row["channels_last"] else {"mfc": "none", "mec": colour, "mew": 1.5}
@@ -110,7 +117,7 @@ def _look(row: Row, sizes: Sequence[int]) -> dict[str, Any]:
     return {"marker": WAYS[way_of(row)][1], "ls": "", "ms": 7 + 2 * size, "zorder": 3 - size / 100, **fill}
 
 
-def _key(rows: Sequence[Row], types: Sequence[str | None], sizes: Sequence[int]) -> list[list[Line2D]]:
+def _key(rows: Sequence[Result], types: Sequence[str | None], sizes: Sequence[int]) -> list[list[Line2D]]:
     """A legend of what `_look` tells apart in these rows: a column a property, all of one length."""
     levels = sorted({(row["amp"], kind) for row, kind in zip(rows, types, strict=True)})
     columns = [{level if kind is None else f"{level} ({kind})": {"amp": level} for level, kind in levels}]
@@ -131,3 +138,84 @@ def _key(rows: Sequence[Row], types: Sequence[str | None], sizes: Sequence[int])
 def _short(value: float, unit: str) -> str:
     """Three digits with an SI prefix: 3.35 TB/s."""
     return EngFormatter(unit)(float(f"{value:.3g}"))
+
+
+def plot_step_shares(result: Result) -> Figure:
+    """Where the time of a training step goes: a panel a batch size, a bar a configuration, images/s at its end.
+
+    To see: which part is worth mending. The device is waited for after each part, which costs time: the black
+    stroke is the whole step without these waits, and images/s follow from it. Of several cards it is all that is known.
+
+    Args:
+        result: of kind "steps"; a configuration that failed shows its error.
+    """
+    check_kind(result, "steps")
+    rows = result["rows"]
+    if not rows:
+        return nothing("no configuration was tried")
+    groups: dict[int, list[tuple[str, Result]]] = {batch: [] for batch in sorted({row["batch_size"] for row in rows})}
+    for row, name in zip(rows, names_of(rows, batch=False), strict=True):
+        groups[row["batch_size"]].append((name, row))
+    heights = [0.6 + 0.23 * len(group) for group in groups.values()]
+    figure = Picture(figsize=(9.5, 0.9 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (batch, group) in zip(panels, groups.items(), strict=True):
+        ran = {y: row for y, (_, row) in enumerate(group) if "error" not in row}
+        ends = np.zeros(len(ran))
+        for part, colour in _PARTS.items():
+            times = np.array([1e3 * row.get("shares", {}).get(part, 0) for row in ran.values()])
+            ax.barh(list(ran), times, left=ends, color=colour, height=0.72)
+            ends = ends + times
+        whole = np.array([1e3 * row["step_seconds"]["median"] for row in ran.values()])
+        ax.vlines(whole, np.array([*ran]) - 0.42, np.array([*ran]) + 0.42, color="black", lw=1.5)
+        places = dict(zip(ran, np.maximum(ends, whole).tolist(), strict=True))
+        for y, (_, row) in enumerate(group):
+            words = speed(row) if y in ran else textwrap.shorten(row["error"], 80, placeholder=" …")
+            ax.annotate(words, (places.get(y, 0), y), (5, 0), textcoords="offset points", va="center", fontsize=8,
+                        color="black" if y in ran else RED)  # fmt: skip
+        ax.set_yticks(range(len(group)), [name for name, _ in group])
+        ax.set(xlim=(0, 1.25 * max(places.values(), default=0.8)), ylim=(len(group) - 0.4, -0.6))
+        if not ran:
+            ax.set_xticks([])
+        ax.set_title(f"batch {batch:,}", fontsize=9, loc="left")
+        ax.xaxis.set_major_formatter("{x:,g}")
+        bare(ax, "x")
+    panels[-1].set_xlabel("time of a step (ms)")
+    figure.suptitle(f"where the time of a training step goes: {subject(result, rows)}", fontsize=10)
+    key = [Line2D([], [], color=colour, lw=7, label=part) for part, colour in _PARTS.items()]
+    key.append(Line2D([], [], color="black", marker="|", ls="", ms=9, mew=1.5, label="whole step"))
+    legend_below(figure, key)
+    return figure
+
+
+def way_of(row: Result) -> str:
+    """The key in WAYS of how a step is run."""
+    return "reference" if row.get("implementation") == "reference" else row["compile"]
+
+
+def names_of(rows: Sequence[Result], *, batch: bool = True) -> list[str]:
+    """A name a configuration: opt level, batch, compiled or not, and what else is not the same in all rows."""
+    differ = [name for name in ("model", "channels_last", "device_num") if len({row[name] for row in rows}) > 1]
+    names = []
+    for row in rows:
+        words = {"amp": row["amp"], "batch": f"batch {row['batch_size']:,}", "compile": WAYS[way_of(row)][0]}
+        words["channels_last"] = "channels-last" if row["channels_last"] else "contiguous"
+        words |= {"model": row["model"], "device_num": f"{row['device_num']} card" + "s" * (row["device_num"] > 1)}
+        names.append(", ".join(words[name] for name in ["amp", *["batch"] * batch, *differ, "compile"]))
+    return names
+
+
+def subject(result: Result, rows: Sequence[Result]) -> str:
+    """The networks and the device, as far as they are told."""
+    models = ", ".join(dict.fromkeys(row["model"] for row in rows))
+    return " on ".join(filter(None, [models, result.get("environment", {}).get("device")]))
+
+
+def speed(row: Result) -> str:
+    """Images per second of a row."""
+    return f"{digits(row['images_per_second'])} images/s"
+
+
+def digits(value: float) -> str:
+    """Three digits, more only before the point: 1,432; 3.07; −0.5."""
+    return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}").replace("-", "−")
