@@ -1,6 +1,6 @@
 # Works with GNU make 3.81 and later and any POSIX sh. The two scripts below are ordinary sh with $ written $$.
 
-TARGETS := help run test lab lint data clean
+TARGETS := help run test test-all lab lint data clean
 UNKNOWN := $(filter-out $(TARGETS),$(MAKECMDGOALS))
 PY := .venv/bin/python
 NOTEBOOK := notebooks/train_1p.ipynb
@@ -8,7 +8,7 @@ NOTEBOOK := notebooks/train_1p.ipynb
 .PHONY: $(TARGETS) $(UNKNOWN)
 
 help: ## list the targets (also: make alone)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo 'Each sets up what it needs in .venv first. ARGS="..." goes to the command, for example'
 	@echo '    make run ARGS="-p model attention92 -p data_path data/cifar-10-batches-py"'
 	@echo 'PYTHON=/path/to/python chooses the Python (3.10 or newer) that .venv is made with.'
@@ -17,7 +17,11 @@ run: ## train from notebooks/train_1p.ipynb, then print the result (ARGS: paperm
 	@sh -c "$$SETUP" setup
 	@sh -c "$$RUN" run
 
-test: ## run the tests (ARGS: pytest options)
+test: ## run the tests that take minutes (ARGS: pytest options)
+	@sh -c "$$SETUP" setup test
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(ARGS)
+
+test-all: ## run all tests, those with many processes too (ARGS: pytest options)
 	@sh -c "$$SETUP" setup test
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
@@ -30,9 +34,9 @@ lint: ## check style with ruff
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-data: ## download CIFAR-10 into data/ (ARGS: options of attnet.download)
+data: ## download CIFAR-10 into data/ (ARGS: options of attnet download)
 	@sh -c "$$SETUP" setup
-	@$(PY) -m attnet.download $(ARGS)
+	@$(PY) -m attnet download $(ARGS)
 
 clean: ## remove .venv and caches; runs/ and data/ stay
 	@rm -rf .venv build dist attnet.egg-info .pytest_cache .ruff_cache .ipynb_checkpoints
@@ -46,14 +50,14 @@ endif
 
 
 # ---- the environment: `setup` for the default dependencies, `setup test` for the test tools as well ----
-# .venv/ready and .venv/ready-test hold what they were made for: this folder and this pyproject.toml. They are
+# .venv/ready and .venv/ready-test hold what they were made for: this folder, pyproject.toml, constraints.txt. They are
 # written last, so an interrupted set-up is taken up again, and an unchanged one asks nothing of pip.
 define SETUP
 set -uf
 extra=$${1:-}
 say() { printf '%s\n' "$$*" >&2; }
 fail() { say "$$*"; exit 1; }
-wanted=$$(pwd; cat pyproject.toml)
+wanted=$$(pwd; cat pyproject.toml constraints.txt)
 differs() { [ -f "$$1" ] && [ "$$(cat "$$1")" != "$$2" ]; }
 foreign() {  # moved or copied here, or made with another Python than is asked for now
     differs .venv/place "$$(pwd)" || { [ -n "$${PYTHON:-}" ] && differs .venv/made-with "$$PYTHON"; }
@@ -105,7 +109,7 @@ fi
 target=.$${extra:+[$$extra]}
 : >.venv/setup.log
 for packages in "pip>=22" "-e $$target"; do  # older pips cannot install a pyproject.toml editable
-    .venv/bin/python -m pip install --disable-pip-version-check --no-input $$packages >>.venv/setup.log 2>&1 && continue
+    .venv/bin/python -m pip install --disable-pip-version-check --no-input -c constraints.txt $$packages >>.venv/setup.log 2>&1 && continue
     if grep -qiE 'connection broken|failed to establish|name resolution|max retries|timed out' .venv/setup.log; then
         reason="the package index could not be reached (no network?)"
     else
@@ -123,27 +127,20 @@ endef
 export SETUP
 
 
-# ---- the run: check the parameters, execute the notebook, say where it is and how it went ----
+# ---- the run: execute the notebook, say where it is and how it went ----
 define RUN
 set -u
 say() { printf '%s\n' "$$*" >&2; }
 out=runs/train_1p/train_1p.ipynb log=runs/train_1p/papermill.log
 mkdir -p runs/train_1p || exit 1
 
-# A misspelt parameter would train something else than was asked for, so it is refused before anything runs.
-$(PY) -m papermill $(NOTEBOOK) .venv/parameters.ipynb --prepare-only -k python3 $(ARGS) >"$$log" 2>&1 || {
-    say "papermill cannot prepare $(NOTEBOOK): $$(tail -n 1 "$$log") (its messages: $$log)"; exit 1; }
-if grep 'unknown parameter' "$$log" >&2; then
-    say "See '$(PY) -m papermill --help-notebook $(NOTEBOOK)' for the parameters there are."; exit 1
-fi
-
 if [ -e "$$out" ]; then  # keep the notebook of an earlier run under a number
     n=1; while [ -e "$${out%.ipynb}.$$n.ipynb" ]; do n=$$((n + 1)); done
     mv "$$out" "$${out%.ipynb}.$$n.ipynb"
 fi
 
-trap : INT  # on Ctrl-C wait until papermill has saved the notebook
-if $(PY) -m papermill $(NOTEBOOK) "$$out" -k python3 --no-progress-bar --log-level WARNING --stdout-file - \
+trap : INT  # on Ctrl-C wait until the run has saved itself, and papermill the notebook
+if $(PY) -m papermill --engine attnet $(NOTEBOOK) "$$out" -k python3 --no-progress-bar --log-level WARNING --stdout-file - \
     $(ARGS) 2>"$$log"
 then say "Executed notebook: $$out"
 else
@@ -151,6 +148,6 @@ else
     [ ! -e "$$out" ] || say "The notebook as far as it went: $$out (papermill's messages: $$log)"
     exit 1
 fi
-exec $(PY) -m attnet.report --newest runs
+exec $(PY) -m attnet report --newest runs
 endef
 export RUN

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
-import platform
 import random
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
 from attnet.base.errors import ConfigError
-from attnet.base.host import Memory, kept_memory, process_memory, processor_name
+from attnet.base.host import Memory, builds, kept_memory, process_memory, processor_name
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+else:
+
+    class _Late:
+        """torch, imported when the first of its names is asked for."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(importlib.import_module("torch"), name)
+
+    torch = _Late()
 
 # Whether torch_npu prepares operators in a second thread (1, its default, or 2) or one by one (0).
 QUEUE = "TASK_QUEUE_ENABLE"
@@ -51,8 +59,6 @@ class Device:
     @classmethod
     def module(cls) -> ModuleType | None:
         """`torch.cuda`, `torch.npu` (there once torch_npu is imported) ..., or None when it cannot be used."""
-        import torch
-
         module = getattr(torch, cls.type, None)
         return module if module is not None and module.is_available() else None
 
@@ -69,8 +75,6 @@ class Device:
 
     @property
     def torch_device(self) -> torch.device:
-        import torch
-
         return torch.device(self.type, self.index) if self.is_numbered else torch.device(self.type)
 
     @property
@@ -84,8 +88,6 @@ class Device:
 
         An NPU or GPU of the first generations has float16 alone.
         """
-        import torch
-
         asked = getattr(self.module(), "is_bf16_supported", None)
         return (torch.float16, torch.bfloat16) if asked is None or asked() else (torch.float16,)
 
@@ -102,8 +104,6 @@ class Device:
     @property
     def memory_format(self) -> torch.memory_format:
         """How images and weights lie in memory best."""
-        import torch
-
         return torch.channels_last if self.takes_channels_last else torch.contiguous_format
 
     def has_fused_optimizer(self, dtype: torch.dtype) -> bool:
@@ -112,8 +112,6 @@ class Device:
 
     def grad_scaler(self, init_scale: float, enabled: bool) -> torch.amp.GradScaler:
         """What scales losses, and skips steps whose gradients overflow."""
-        import torch
-
         return torch.amp.GradScaler(self.type, init_scale=init_scale, enabled=enabled)
 
     @property
@@ -158,8 +156,6 @@ class Device:
 
     def rng_state(self) -> dict[str, Tensor]:
         """The states of torch's generators that this process draws from: the CPU's and the card's, uint8."""
-        import torch
-
         state = {"cpu": torch.get_rng_state()}
         module = self.module()
         if self.is_accelerator and module is not None:
@@ -168,8 +164,6 @@ class Device:
 
     def set_rng_state(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `rng_state`; the state of another device type's generator means nothing here."""
-        import torch
-
         torch.set_rng_state(state["cpu"])
         module = self.module()
         if self.is_accelerator and module is not None and self.type in state:
@@ -190,8 +184,6 @@ class Npu(Device):
     def grad_scaler(self, init_scale: float, enabled: bool) -> torch.amp.GradScaler:
         """torch_npu's own: torch's takes a reciprocal in float64, and NPUs of the first generation saturate where
         others give infinity, which torch_npu asks the card for."""
-        import torch
-
         return torch.npu.amp.GradScaler(init_scale=init_scale, enabled=enabled)
 
     @property
@@ -231,8 +223,6 @@ class Gpu(Device):
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """cuDNN chooses the quickest algorithm of each convolution by trying."""
-        import torch
-
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True
         try:
@@ -266,14 +256,10 @@ class Cpu(Device):
     @property
     def half_types(self) -> tuple[torch.dtype, ...]:
         """bfloat16 first: where there are float16 convolutions, too, their gradients have no fast path."""
-        import torch
-
         return (torch.bfloat16, torch.float16) if _cpu_has_float16_convolution() else (torch.bfloat16,)
 
     def has_fused_optimizer(self, dtype: torch.dtype) -> bool:
         """With half-precision weights torch 2.13's for CPUs computes something else."""
-        import torch
-
         return dtype == torch.float32
 
     @contextlib.contextmanager
@@ -339,7 +325,6 @@ def _as_visible(kind: str) -> str:
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch (every device type that is here)."""
     import numpy as np
-    import torch
 
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -348,54 +333,7 @@ def seed_everything(seed: int) -> None:
 
 @functools.cache
 def _cpu_has_float16_convolution() -> bool:
-    import torch
-
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
     except (AttributeError, RuntimeError):
         return False
-
-
-def builds() -> dict[str, str]:
-    """The versions of CUDA and of AMD's ROCm that this torch was built with, "" where it was not."""
-    import torch
-
-    return {"CUDA": torch.version.cuda or "", "ROCm": torch.version.hip or ""}
-
-
-def child_environment() -> dict[str, str]:
-    """os.environ for a process that is started from here.
-
-    In a notebook's kernel torch_npu sets TASK_QUEUE_ENABLE to 0, which makes it hand operators over one by one; in
-    processes of their own it can be what the user set, or torch_npu's default.
-    """
-    variables = dict(os.environ)
-    if variables.get(QUEUE) == "0" and "torch" in sys.modules and Npu.module() is not None:
-        with open("/proc/self/environ", "rb") as file:  # as this process was started
-            begun = dict(entry.partition("=")[::2] for entry in os.fsdecode(file.read()).split("\0"))
-        variables.pop(QUEUE)
-        variables |= {QUEUE: begun[QUEUE]} if QUEUE in begun else {}
-    return variables
-
-
-# What must agree of `environment` for measured figures to be comparable; what a device lacks is left out.
-DECISIVE = ("device", "torch", "cuda", "torch_npu", "cann", "cores", "threads")
-
-
-def environment(device: Device) -> dict[str, object]:
-    """What a reproducer needs to know of this machine, for result.json."""
-    import numpy as np
-    import torch
-
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    if (torch_npu := sys.modules.get("torch_npu")) is not None:
-        versions["torch_npu"] = torch_npu.__version__
-    return {
-        **versions,
-        **device.versions,
-        "device": device.name,
-        "device_type": device.kind,
-        "platform": platform.platform(terse=True),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -57,9 +58,16 @@ class StoppableEngine(NBClientEngine):
                     execution.stop()
         if stop.number is not None:
             nb_man.save()
+            print(_last_error(nb_man.nb) or "stopped between two cells", file=sys.stderr)
             raise SystemExit(128 + stop.number)
         if execution.error is not None:
             raise execution.error
+
+
+def _last_error(notebook: Mapping) -> str:
+    """What the last cell that failed says: of a training that was stopped, how to go on."""
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    return next((o["evalue"] for o in reversed(outputs) if o["output_type"] == "error"), "")
 
 
 class _Client(PapermillNotebookClient):

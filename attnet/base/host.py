@@ -10,6 +10,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,33 @@ def processor_name() -> str:
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
+
+
+def builds() -> dict[str, str]:
+    """The versions of CUDA and of AMD's ROCm that this torch was built with, "" where it was not."""
+    import torch
+
+    return {"CUDA": torch.version.cuda or "", "ROCm": torch.version.hip or ""}
+
+
+# What must agree of `environment` for measured figures to be comparable; what a device lacks is left out.
+DECISIVE = ("device", "torch", "cuda", "torch_npu", "cann", "cores", "threads")
+
+
+def environment(device: Any) -> dict[str, object]:
+    """What a reproducer needs to know of this machine, for result.json; `device` is a `Device`."""
+    import numpy as np
+    import torch
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    if (torch_npu := sys.modules.get("torch_npu")) is not None:
+        versions["torch_npu"] = torch_npu.__version__
+    return {
+        **versions,
+        **device.versions,
+        "device": device.name,
+        "device_type": device.kind,
+        "platform": platform.platform(terse=True),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import TextIO
 
-from attnet.base import device
+from attnet.base.device import QUEUE, Npu
 from attnet.base.files import repository_root
 
 # How the message of a run that was stopped and saved begins.
@@ -97,8 +97,17 @@ def start(
 
 
 def environment() -> dict[str, str]:
-    """The variables of a process of ours: it finds this very package, and devices as the user set them."""
-    variables = device.child_environment()
+    """The variables of a process of ours: it finds this very package, and devices as the user set them.
+
+    In a notebook's kernel torch_npu sets TASK_QUEUE_ENABLE to 0, which makes it hand operators over one by one; in
+    processes of their own it can be what the user set, or torch_npu's default.
+    """
+    variables = dict(os.environ)
+    if variables.get(QUEUE) == "0" and "torch" in sys.modules and Npu.module() is not None:
+        with open("/proc/self/environ", "rb") as file:  # as this process was started
+            begun = dict(entry.partition("=")[::2] for entry in os.fsdecode(file.read()).split("\0"))
+        variables.pop(QUEUE)
+        variables |= {QUEUE: begun[QUEUE]} if QUEUE in begun else {}
     package, path = str(Path(__file__).parents[2]), variables.get("PYTHONPATH")
     return variables | {"PYTHONPATH": os.pathsep.join([package, *([path] if path else [])])}
 

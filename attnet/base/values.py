@@ -172,6 +172,16 @@ class Parameters:
         """Name -> value of what is not at its default."""
         return {name: value for name, value in self.to_dict().items() if value != self.fields()[name].default}
 
+    def continued(self, now: Self) -> Self:
+        """These values to go on with: new are those given in `now` and those of this process, others as they were."""
+        new = now.to_dict()
+        return self.replace(**{name: new[name] for name in {*now.given(), *now.named(here=True)}})
+
+    def fixed_changes(self, now: Self) -> list[str]:
+        """What is otherwise in `now` and may not change while a run goes on, as "lr=0.2 (was 0.1)"."""
+        old, new = self.to_dict(), now.to_dict()
+        return [f"{n}={new[n]!r} (was {old[n]!r})" for n in self.named(decides="always") if new[n] != old[n]]
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a JSON file that holds `to_dict`."""

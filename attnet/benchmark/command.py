@@ -29,6 +29,7 @@ from pathlib import Path
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files import command_line, output_file, resolve_path, write_record
+from attnet.base.host import environment
 from attnet.benchmark import epoch, growth, profile, steps
 from attnet.benchmark.tables import compare, read_result, result_table
 from attnet.data.registry import find_dataset
@@ -133,8 +134,8 @@ def _measure(options: argparse.Namespace, command: str) -> dict[str, object]:
     options.memory_format = options.memory_format or [steps.usual_format(options.device_type)]
     if options.dataset == "auto":
         options.dataset = "cifar10" if find_dataset(resolve_path(options.data_path)) else "shapes"
-    environment = devices.environment(devices.choose(options.device_type))
-    about = {"environment": environment, "date": date.today().isoformat(), "command": command}
+    here = environment(devices.choose(options.device_type))
+    about = {"environment": here, "date": date.today().isoformat(), "command": command}
 
     def save(figures: dict[str, object]) -> dict[str, object]:
         what = steps.WHAT if kind == "steps" else MEASURED[kind].WHAT

@@ -19,6 +19,7 @@ import torch
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files import resolve_path
+from attnet.base.host import environment
 from attnet.benchmark.ceilings import ceilings_apart
 from attnet.benchmark.counts import StepCounts, counts_of, element_size
 from attnet.benchmark.loops import Setting, steps_worker
@@ -114,7 +115,7 @@ def sweep(
         ConfigError: `known` of another kind, device or torch.
     """
     device = devices.choose(way.device_type)
-    rows = {} if known is None else _known_rows(known, devices.environment(device))
+    rows = {} if known is None else _known_rows(known, environment(device))
     ceilings = ceilings_apart(way.device_type) if known is None else known["ceilings"]
     order = list(dict.fromkeys([*settings, *rows]))
 

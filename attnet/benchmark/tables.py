@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from attnet.base.device import DECISIVE
 from attnet.base.errors import ConfigError
+from attnet.base.host import DECISIVE
 from attnet.base.words import NONE, table
 from attnet.benchmark.loops import PARTS, Setting
 
@@ -99,7 +99,7 @@ def _growth(result: Result) -> str:
 
 def _curves(result: Result) -> dict[str, Result]:
     """Name -> curve, of a result of kind "growth"."""
-    return {name: value for name, value in result.items() if isinstance(value, Mapping) and "median" in value}
+    return {name: value for name, value in result.items() if isinstance(value, Mapping) and "x" in value}
 
 
 _TABLES = {"steps": _steps, "profile": _profile, "epoch": _epoch, "growth": _growth}
@@ -142,9 +142,10 @@ def compare(a: Result, b: Result) -> str:
         lines.append(f"Warning: {name} differs: {here[name]} in A, {there[name]} in B; the ratios show that as well.")
     here, there = (dict(_FIGURES[kind](result)) for result in (a, b))
     rows = [[name, number(x), number(there[name]), _ratio(x, there[name])] for name, x in here.items() if name in there]
-    only = [f"Only in A: {name}" for name in here if name not in there]
-    only += [f"Only in B: {name}" for name in there if name not in here]
-    return "\n".join([*lines, "", table(["median", "A", "B", "B / A"], rows), *only])
+    for side, mine, other in (("A", here, there), ("B", there, here)):
+        if only := [name for name in mine if name not in other]:
+            lines.append(f"Only in {side}: {'; '.join(only)}")
+    return "\n".join([*lines, "", table(["median", "A", "B", "B / A"], rows)])
 
 
 def _machine(result: Result) -> str:

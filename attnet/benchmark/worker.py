@@ -135,7 +135,7 @@ def short_run(**parameters: object) -> dict[str, object]:
             last = "".join(log.readlines()[-SHOWN_LINES:])
         if process.returncode:
             raise AttnetError(f"a run ended: {how_it_ended(process.returncode)}; its last words:\n{last.rstrip()}")
-        metrics, result = ((folder / name).read_text() for name in ("metrics.jsonl", "result.json"))
+        metrics, result = ((folder / name).read_text(encoding="utf-8") for name in ("metrics.jsonl", "result.json"))
         return json.loads(result) | {"metrics": json.loads(metrics)}
 
 

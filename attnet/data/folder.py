@@ -1,7 +1,7 @@
 """An image folder of the user's own as a data set: `dataset=folder`, with `data_path` naming it.
 
 attnet folders PATH             checks a folder and says what is in it
-XX
+attnet folders PATH --example   writes an example there first
 """
 
 from __future__ import annotations

@@ -45,14 +45,6 @@ def with_label_noise(split: Split, classes: int, share: float, seed: int = 0) ->
     return dataclasses.replace(split, labels=labels, true_labels=split.labels)
 
 
-def noise_lines(split: Split, share: float, seed: int) -> list[str]:
-    """How many labels are wrong, in a line; none without noise."""
-    if split.true_labels is None:
-        return []
-    wrong = int((split.labels != split.true_labels).sum())
-    return [f"label noise {100 * share:g} %: {wrong:,} of {len(split):,} training labels are wrong, seed {seed}"]
-
-
 def memorisation(split: Split, predict: Callable[[Split], Tensor]) -> dict[str, float] | None:
     """What a network says of the wrongly labelled images of a split; None where there are none.
 

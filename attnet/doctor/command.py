@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from attnet.doctor import examine, report
+from attnet.doctor.guide import ascend_guide
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,10 +16,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     description = "What is on this machine, what attnet will do with it, and the mend for each problem."
     parser = argparse.ArgumentParser(prog="attnet doctor", description=description)
     parser.add_argument("--json", action="store_true", help="one JSON object, to be put into a bug report")
-    parser.add_argument("--data_path", default="", help="where CIFAR-10 is, as for attnet.train")
+    parser.add_argument("--ascend", action="store_true", help="what it takes to work on Ascend NPUs, and nothing else")
+    parser.add_argument("--data_path", default="", help="where CIFAR-10 is, as for attnet train")
     options = parser.parse_args(arguments)
+    if options.ascend:
+        _print(ascend_guide())
+        return 0
     facts = examine(options.data_path)
-    text = json.dumps(facts, indent=2, allow_nan=False) if options.json else report(facts)
+    _print(json.dumps(facts, indent=2, allow_nan=False) if options.json else report(facts))
+    return 0 if facts["usable"] else 1
+
+
+def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"  # a terminal that knows ASCII alone is no reason to fail
     print(text.encode(encoding, "replace").decode(encoding))
-    return 0 if facts["usable"] else 1

@@ -117,23 +117,41 @@ def version_of(package: str) -> str:
         return ""
 
 
-def expected_torch() -> str:
-    """The one version of torch that attnet is made for, as its installation says, or pyproject.toml."""
+def torch_bounds() -> tuple[str, str]:
+    """The oldest version of torch that attnet takes and the first that it does not, as its installation says."""
     try:
         asked = metadata.requires("attnet") or []
     except metadata.PackageNotFoundError:
         project = repository_root() / "pyproject.toml"
         asked = re.findall(r'"([^"]+)"', project.read_text(encoding="utf-8")) if project.is_file() else []
-    return next((found[1] for line in asked if (found := re.match(r"torch\s*==\s*([\d.]+)", line))), "")
+    line = next((line for line in asked if re.match(r"torch\s*[<>=]", line)), "")
+    bounds = dict(re.findall(r"(>=|<)\s*([\d.]*\d)", line))
+    return bounds.get(">=", ""), bounds.get("<", "")
+
+
+def wanted_torch() -> str:
+    """The same as pip takes it; its quotes are for the shell."""
+    oldest, beyond = torch_bounds()
+    return f'"torch>={oldest},<{beyond}"' if oldest and beyond else "torch"
+
+
+def torch_in_words() -> str:
+    """The same in words."""
+    oldest, beyond = torch_bounds()
+    return f"torch {oldest} and newer, before {beyond}" if oldest and beyond else "torch"
+
+
+def _is_wanted(version: str) -> bool:
+    oldest, beyond = torch_bounds()
+    return not (oldest and beyond) or _release(oldest) <= _release(version) < _release(beyond)
 
 
 def _torch(version: str) -> Fact:
-    expected = expected_torch()
-    mend = f"`pip install torch=={expected}`"
+    mend = f"`pip install {wanted_torch()}`"
     if not version:
         return Fact("not installed", "nothing works without it", mend)
-    if expected and _release(version) != _release(expected):
-        return Fact(version, f"attnet is made for torch {expected}", mend)
+    if not _is_wanted(version):
+        return Fact(version, f"attnet is made for {torch_in_words()}", mend)
     return Fact(version)
 
 
@@ -148,8 +166,11 @@ def _torch_npu(torch: str, npus: bool) -> Fact:
     wanted = next((found[1] for found in asked if found), ".".join(map(str, _release(version))))
     if _release(torch) == _release(wanted):
         return Fact(f"{version}, for torch {wanted}")
-    expected = expected_torch()
-    mend = f"`pip install torch=={expected} torch_npu=={expected}`, which belong together"
+    mend = f"`pip install torch=={wanted}`, which this torch_npu needs"
+    if not _is_wanted(wanted):
+        mend = (
+            f"`pip install {wanted_torch().replace('torch', 'torch_npu')}`, which brings the torch that belongs to it"
+        )
     return Fact(f"{version}, for torch {wanted}", f"torch is {torch or 'missing'}", mend)
 
 
@@ -210,7 +231,7 @@ def _disk() -> Fact:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except OSError:
         return ""
 

@@ -92,9 +92,9 @@ def _lines(error: BaseException | None) -> list[str]:
 def _torch() -> dict[str, str]:
     import torch
 
-    from attnet.base import device
+    from attnet.base.host import builds
 
-    return {"version": torch.__version__} | device.builds()
+    return {"version": torch.__version__} | builds()
 
 
 def _devices() -> list[dict[str, object]]:

@@ -26,7 +26,7 @@ def import_torch(failure: Sequence[str], found: Mapping, torch_npu: bool, cann: 
     if "errors" in found:
         errors = _joined(dict.fromkeys([*failure, *found["errors"]]))
         again = "" if "No module named 'torch'" in errors else " --force-reinstall"
-        return Fact("fails", errors, f"`pip install{again} torch=={machine.expected_torch()}`")
+        return Fact("fails", errors, f"`pip install{again} {machine.wanted_torch()}`")
     build = found["torch"]
     kind = next((f"{name} {build[name]}" for name in ("CUDA", "ROCm") if build[name]), "CPU build")
     value = f"{build['version']}, {kind}"
@@ -48,7 +48,7 @@ def with_nvidia(fact: Fact, found: Mapping) -> Fact:
     if fact.problem or has_cuda(found):
         return fact
     mend = (
-        f"`pip uninstall torch`, then install the CUDA build of torch {machine.expected_torch()} by the command that "
+        f"`pip uninstall torch`, then install the CUDA build of {machine.torch_in_words()} by the command that "
         "pytorch.org shows for this system"
     )
     return replace(fact, problem="NVIDIA's driver is here, but this torch cannot use it", mend=mend)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.progress import Draw, make_progress
@@ -13,7 +12,7 @@ from attnet.engine.distributed import World, is_watched, redirect_output
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan
-from attnet.engine.run_folder import CONFIG, Result, RunFolder, check_same_run, inherit, new_run, run_to_resume
+from attnet.engine.run_folder import CONFIG, Result, RunFolder, check_same_run, new_run, resuming
 
 
 def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
@@ -44,16 +43,6 @@ def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
                 return trainer.run(folder, progress, plan.resumed is not None)
         finally:
             trainer.train_step.let_go()
-
-
-def resuming(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
-    """With `resume` the configuration that the interrupted run goes on with, and its folder; else as it is.
-
-    Raises:
-        ConfigError: `resume` names no interrupted run.
-    """
-    resumed = run_to_resume(config)
-    return (config, None) if resumed is None else (inherit(TrainConfig.load(resumed / CONFIG), config), resumed)
 
 
 def plan_run(config: TrainConfig) -> Plan:

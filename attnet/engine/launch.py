@@ -25,10 +25,9 @@ from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.base.progress import Draw, LiveProgress, make_progress
 from attnet.engine.distributed import LAUNCHER, LOG_DIR
-from attnet.engine.fit import resuming
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
-from attnet.engine.run_folder import CONFIG, METRICS, Result, is_finished, new_run
+from attnet.engine.run_folder import CONFIG, METRICS, Result, is_finished, new_run, resuming
 
 POLL = 0.2  # seconds between looks at the log
 GRACE = 45.0  # seconds that ranks have to save and end; torchrun itself allows 30
@@ -192,7 +191,9 @@ class _Job:
             print(text, end="", flush=True)
             return
         metrics = self.folder / METRICS
-        rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        rows = (
+            [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.exists() else []
+        )
         if rows:
             live.begin_epoch(rows[-1]["epoch"], 1)
             live.end_epoch(rows)

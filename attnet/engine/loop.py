@@ -13,6 +13,7 @@ import torch
 from attnet.base import device
 from attnet.base.errors import AttnetError
 from attnet.base.files import save
+from attnet.base.host import environment
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted
 from attnet.base.progress import Progress
 from attnet.data.splits import Split
@@ -222,7 +223,7 @@ class Trainer:
             memorisation=self.memorisation(),
             peak_memory=max(self.world.gather(self.device.memory().peak)),
             skipped_steps=int(self.train_step.precision.skipped.item()),
-            environment=device.environment(self.device),
+            environment=environment(self.device),
             task=task(config),
             images=self.images(),
             parameters=config.to_dict(),

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock, Timeout
@@ -17,6 +18,9 @@ from filelock import FileLock, Timeout
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files import resolve_path, write_text
 from attnet.engine.parameters import TrainConfig
+
+if TYPE_CHECKING:
+    import pandas
 
 # The end of the last epoch and of the one before; a position within an epoch; the best epoch's weights.
 LAST, PREVIOUS, STEP, BEST = "last.pt", "previous.pt", "step.pt", "best.pt"
@@ -184,23 +188,19 @@ def _resumable(path: Path) -> Path:
     return path
 
 
-def inherit(stored: TrainConfig, config: TrainConfig) -> TrainConfig:
-    """The configuration to continue a run with: what is not given anew is as it was."""
-    new = config.to_dict()
-    given = {*config.given(), *config.named(here=True)}
-    return stored.replace(**{name: new[name] for name in given})
+def resuming(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
+    """With `resume` the configuration that the interrupted run goes on with, and its folder; else as it is.
+
+    Raises:
+        ConfigError: `resume` names no interrupted run.
+    """
+    resumed = run_to_resume(config)
+    return (config, None) if resumed is None else (TrainConfig.load(resumed / CONFIG).continued(config), resumed)
 
 
 def check_same_run(stored: TrainConfig, config: TrainConfig) -> None:
-    """Refuse to continue a run with other parameters than it was begun with.
-
-    Raises:
-        ConfigError: the parameters that differ, with both values.
-    """
-    old, new = stored.to_dict(), config.to_dict()
-    fixed = config.named(decides="always")
-    changed = [f"{n}={new[n]!r} (was {old[n]!r})" for n in fixed if new[n] != old[n]]
-    if changed:
+    """ConfigError where a run would go on with other parameters than it was begun with, with both values of each."""
+    if changed := stored.fixed_changes(config):
         raise ConfigError(
             f"resume: this run was begun with other parameters: {', '.join(changed)}; "
             "leave them as they were, or begin a new run without resume"
@@ -264,6 +264,12 @@ class Result:
         """The weights of the best epoch; of an evaluation alone (is_train=False), those that were evaluated."""
         best = self.output_dir / BEST
         return best if best.exists() else resolve_path(self.parameters["pretrained"])
+
+    def frame(self) -> pandas.DataFrame:
+        """The epochs as a pandas DataFrame, a row each: to be sorted, drawn and exported."""
+        import pandas  # here, since a training does without
+
+        return pandas.DataFrame(self.history).set_index("epoch") if self.history else pandas.DataFrame()
 
     def to_json(self) -> dict[str, object]:
         """The content of result.json; the history is metrics.jsonl."""

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from attnet.base.device import choose, environment
+from attnet.base.device import choose
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files import command_line, output_file, write_record
+from attnet.base.host import environment
 from attnet.base.intervals import Interval
 from attnet.base.words import table
 from attnet.data.splits import Dataset, Split

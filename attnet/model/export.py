@@ -16,7 +16,6 @@ import importlib.util
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,7 +112,7 @@ def export_safetensors(network: Pretrained | str | Path, file: str | Path) -> Pa
     network = network if isinstance(network, Pretrained) else load_pretrained(network)
     state = {name: value.cpu().contiguous() for name, value in network.model.state_dict().items()}
     record = _record(network) | {"top1": network.top1, "epoch": network.epoch}
-    record |= {"colour": asdict(network.colour)} if network.colour else {}
+    record |= {"colour": network.colour} if network.colour else {}
     write_bytes(path, safetensors.save(state, as_strings(record)))
     return path
 

@@ -76,7 +76,7 @@ class OnnxNetwork(nn.Module):
             raise WeightsError(f"{name}: not a readable ONNX file ({str(error).splitlines()[0][:200]})") from None
         self.record = self.session.get_modelmeta().custom_metadata_map
         if not {"classes", "config"} <= set(self.record):
-            raise WeightsError(f"{name}: not written by attnet.model.export (no classes and config in its metadata)")
+            raise WeightsError(f"{name}: not written by attnet export (no classes and config in its metadata)")
         self.classes = tuple(json.loads(self.record["classes"]))
         (images,) = self.session.get_inputs()
         self.batch_size = images.shape[0] if isinstance(images.shape[0], int) else None

@@ -73,11 +73,7 @@ def plot_masks_before_after(
 
 
 def plot_mask_changes(before: nn.Module, after: nn.Module, images: Tensor) -> Figure:
-    """How much the masks of each module changed over `images`: correlation, and mean absolute change.
-
-    Raises:
-        ConfigError: as `plot_masks_before_after`.
-    """
+    """How much the masks of each module changed over `images`: correlation, and mean absolute change."""
     changes = mask_changes(before, after, sheet.as_batch(images))
     if not changes:
         return nothing(NO_MASKS)

@@ -137,9 +137,15 @@ class Explorer(widgets.VBox):
     @property
     def view(self) -> View:
         """The view that the controls stand for."""
-        reduction = self.reduction.value + (f":{self.channel.value}" if self.reduction.value == "channel" else "")
-        shown = self.module.value, self.part.value, reduction
-        return View(*shown, self.strength.value / 100, self.intervention.value, self.everywhere.value)
+        reduction = self.reduction.value
+        return View(
+            module=self.module.value,
+            part=self.part.value,
+            reduction=f"channel:{self.channel.value}" if reduction == "channel" else reduction,
+            strength=self.strength.value / 100,
+            intervention=self.intervention.value,
+            everywhere=self.everywhere.value,
+        )
 
     @property
     def image(self) -> Tensor:

@@ -11,10 +11,10 @@ from attnet.masks.reduce import find_reduction
 from attnet.model.pretrained import Pretrained
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, bare
 from attnet.plots.masks import overlay
+from attnet.plots.sheet import ONE_SIGN, as_pixels
 
 __all__ = ["plot_look", "plot_view"]
 
-MAP = "viridis"
 _TITLES = {
     "mask": "mask M",
     "trunk": "trunk T, before the mask",
@@ -37,15 +37,16 @@ def plot_look(look: Look, label: str = "") -> Figure:
     view, top = look.view, int(look.probabilities.argmax())
     figure = Picture(figsize=(10, 3.05))
     axes = [figure.add_axes((0.008 + 0.245 * i, 0.14, 0.235, 0.77)) for i in range(3)]
-    pixels = look.image.detach().cpu().permute(1, 2, 0).numpy()
-    blended = overlay(look.image, look.map, view.strength, look.low, look.high, MAP)
-    shown = [pixels, blended, look.map.numpy()]
-    for ax, content in zip(axes, shown, strict=True):
+    blended = overlay(look.image, look.map, view.strength, look.low, look.high, ONE_SIGN)
+    for ax, content in zip(axes, (as_pixels(look.image), blended, look.map.numpy()), strict=True):
         ax.set_axis_off()
-        ax.imshow(content, interpolation="nearest", cmap=MAP, vmin=look.low, vmax=max(look.high, look.low + 1e-12))
+        ax.imshow(content, interpolation="nearest", cmap=ONE_SIGN, vmin=look.low, vmax=max(look.high, look.low + 1e-12))
     said = f"{look.classes[top]} {100 * look.probabilities[top]:.0f} %"
-    right = not label or label == look.classes[top]
-    axes[0].set_title(said if right else f"{said}, is {label}", fontsize=10, color=_verdict(label, right), pad=5)
+    colour = "black"
+    if label:
+        colour = GREEN if label == look.classes[top] else RED
+        said += f", is {label}" if colour == RED else ""
+    axes[0].set_title(said, fontsize=10, color=colour, pad=5)
     what = _TITLES.get(view.part, f"mask branch at {view.part}")
     axes[1].set_title(f"{view.module}: {what}", fontsize=10, pad=5)
     how = "" if view.part == GRAD_CAM else f", {_reduced(look)}"
@@ -53,10 +54,6 @@ def plot_look(look: Look, label: str = "") -> Figure:
     _scale(figure, look)
     _probabilities(figure, look)
     return figure
-
-
-def _verdict(label: str, right: bool) -> str:
-    return "black" if not label else GREEN if right else RED
 
 
 def _reduced(look: Look) -> str:
@@ -68,7 +65,7 @@ def _scale(figure: Figure, look: Look) -> None:
     """The colours below the map, with the values at both ends."""
     ax = figure.add_axes((0.548, 0.085, 0.135, 0.03))
     ax.set_axis_off()
-    ax.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=MAP)
+    ax.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=ONE_SIGN)
     for x, value, side in ((0.54, look.low, "right"), (0.691, look.high, "left")):
         figure.text(x, 0.1, f"{value:.3g}", ha=side, va="center", fontsize=9)
     spread = f"all values: mean {look.mean:.3g}, σ {look.std:.2g}, {look.smallest:.3g} to {look.largest:.3g}"
@@ -86,9 +83,8 @@ def _probabilities(figure: Figure, look: Look) -> None:
         before = 100 * look.untouched[k].item()
         change = f" ({round(value - before):+d})".replace("+0", "±0") if touched else ""
         end = max(value, before if touched else 0)
-        inside = end > 60
-        ax.text(value - 2 if inside and value > 60 else end + 3, row, f"{value:.0f}{change}", va="center", fontsize=9,
-                ha="right" if inside and value > 60 else "left")  # fmt: skip
+        place, side = (value - 2, "right") if value > 60 else (end + 3, "left")  # a long bar holds its own number
+        ax.text(place, row, f"{value:.0f}{change}", va="center", ha=side, fontsize=9)
         if touched:
             ax.plot([before, before], [row - 0.38, row + 0.38], color="black", lw=2)
     ax.set_yticks(range(len(chosen)), [look.classes[k] for k in chosen], fontsize=9)

@@ -8,6 +8,7 @@ from datetime import date
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.host import environment
 from attnet.base.words import listed, listed_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
@@ -101,7 +102,7 @@ def ablate(
         },
         **{"baseline": first, "rows": others, "axis": question.axis},
         **(question.finish(configs) if question.finish else {}),
-        "environment": devices.environment(devices.choose(base.device_type, base.device_id)),
+        "environment": environment(devices.choose(base.device_type, base.device_id)),
         "date": date.today().isoformat(),
     }
 

@@ -44,7 +44,7 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
     """
     path = resolve_path(file)
     try:
-        content = json.loads(path.read_text(), object_pairs_hook=_without_repeats)
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
     except OSError as error:
         raise ConfigError(f"list={path}: cannot be read ({error.strerror}); give a JSON file") from None
     except ConfigError as error:

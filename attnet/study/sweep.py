@@ -13,6 +13,7 @@ from pathlib import Path
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError
 from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.host import environment
 from attnet.base.intervals import over_seeds
 from attnet.base.processes import StopSignal
 from attnet.base.words import table
@@ -187,7 +188,7 @@ def sweep_record(sweep: Sweep, rows: Sequence[Mapping[str, object]]) -> dict[str
         "seeds": list(sweep.seeds),
         "rows": list(rows),
         "runs": _runs(sweep),
-        "environment": every[-1].environment if every else devices.environment(here),
+        "environment": every[-1].environment if every else environment(here),
     }
 
 

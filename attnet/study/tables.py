@@ -14,9 +14,10 @@ from attnet.base.errors import AttnetError
 from attnet.base.files import output_file, resolve_path, write_text
 from attnet.base.words import NONE, table
 from attnet.engine.run_folder import Result
-from attnet.study.published import Published
+from attnet.model.variants import variants
+from attnet.study.published import DOCUMENT, Published
 from attnet.study.records import RESULTS, others_table, read_records
-from attnet.study.report import Report
+from attnet.study.report import Report, collect
 from attnet.study.rows import Row, in_order, published_rows
 
 if TYPE_CHECKING:
@@ -91,12 +92,18 @@ def as_row(result: Result | Published | Row) -> Row:
     return Row.of_published(result) if isinstance(result, Published) else result
 
 
-def frame(results: Iterable[Result | Published | Row]) -> pandas.DataFrame:
-    """The rows as a pandas DataFrame, a column each of COLUMNS, figures unrounded: to be sorted, filtered, exported."""
+def frame(results: Iterable[Result | Published | Row] | None = None, every: bool = False) -> pandas.DataFrame:
+    """Results as a pandas DataFrame, figures unrounded: to be sorted, filtered and exported.
+
+    Args:
+        results: runs, published figures or rows; None: everything that `collect` finds.
+        every: all columns under the names of the CSV; otherwise those of the table under its titles.
+    """
     import pandas  # here, since it takes a second to import
 
-    rows = [as_row(result) for result in results]
-    return pandas.DataFrame({column.name: [column.value(row) for row in rows] for column in COLUMNS})
+    rows = [as_row(result) for result in (collect().rows if results is None else results)]
+    shown = [(column.name if every else column.title, column) for column in COLUMNS if every or column.title]
+    return pandas.DataFrame({title: [column.value(row) for row in rows] for title, column in shown})
 
 
 def csv_table(rows: Iterable[Row]) -> str:
@@ -136,24 +143,33 @@ def write_report(report: Report, path: str | Path) -> Path:
 
 
 def readme_table() -> str:
-    """The table of README.md: what data/results/ has measured of Top-1, and of FPS where that is published for the
-    network, each the best of its network and data, and the document's own rows of the same networks.
+    """The table of README.md, in about ten rows: the best that data/results/ has measured of each network (Top-1, or
+    FPS where that is published for it), the best that is published of each, and the document's best on either device.
 
     Everything else is in the whole table, `attnet report`.
     """
-    timed = {row.network for row in published_rows() if row.fps is not None}
+    known = variants()
+    published = [row for row in published_rows() if row.model in known and row.task == "cifar10"]
+    timed = {row.network for row in published if row.fps is not None}
     measured = [row for row in read_records(RESULTS).rows if row.kind == "measured" and not row.seeds]
-    ours: dict[tuple[str, str, bool], Row] = {}
-    for row in measured:
-        if row.top1 is not None or row.network in timed:
-            key = row.model, row.task, row.top1 is None
-            if key not in ours or (row.top1 or row.fps) > (ours[key].top1 or ours[key].fps):
-                ours[key] = row
-    best: dict[str, Row] = {}
-    for row in published_rows(beside=[]):
-        if row.top1 is not None and row.task == "cifar10" and row.top1 > getattr(best.get(row.source), "top1", 0):
-            best[row.source] = row
-    return result_table(in_order([*ours.values(), *best.values()]))
+    ours = [row for row in measured if row.top1 is not None or row.network in timed]
+    document = [Row.of_published(figure) for figure in DOCUMENT]
+    chosen = [
+        *_best(ours, lambda row: (row.network, row.top1 is None)),
+        *_best(published, lambda row: row.network),
+        *_best(document, lambda row: row.device),
+    ]
+    return result_table(in_order(row for row in chosen if row.top1 is not None or row.kind == "measured"))
+
+
+def _best(rows: Iterable[Row], alike: Callable[[Row], object]) -> list[Row]:
+    """The first row of the highest Top-1, then FPS, of each kind that `alike` tells apart."""
+    best: dict[object, Row] = {}
+    for row in rows:
+        kept = best.setdefault(alike(row), row)
+        if (row.top1 or 0, row.fps or 0) > (kept.top1 or 0, kept.fps or 0):
+            best[alike(row)] = row
+    return list(best.values())
 
 
 def write_readme() -> None:
@@ -208,7 +224,7 @@ def study_table(record: Mapping) -> str:
         "Top-1 of the last epoch (%)": mean_text,
         "difference (points)": lambda row: _difference(row, len(others) > 1),
         "wrong labels learned by heart (%)": _learned_by_heart,
-        "new class alone (%)": lambda row: mean_text(row["new_class"], ".0f") if "new_class" in row else None,
+        "new class alone (%)": _new_class,
         "published Top-1 (%)": _published_text,
     }
     cells = {name: [text(row) for row in rows] for name, text in columns.items()}
@@ -274,6 +290,11 @@ def _difference(row: Mapping, named: bool) -> str | None:
 def _learned_by_heart(row: Mapping) -> str | None:
     values = learned_by_heart(row)
     return f"{statistics.mean(values):.1f}" if values else None
+
+
+def _new_class(row: Mapping) -> str | None:
+    """The mean alone: of so few images of one class an interval says nothing."""
+    return mean_text({**row["new_class"], "low": None}, ".0f") if "new_class" in row else None
 
 
 def _published_text(row: Mapping) -> str | None:

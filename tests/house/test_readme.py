@@ -1,24 +1,26 @@
-"""The README says what the package does."""
+"""The README and those of the rooms say what is true: commands, files, names and figures."""
 
 import json
 import re
+import shlex
 from pathlib import Path
 
+import pytest
+
 import attnet
-from attnet.study import finetuning as finetune
-from attnet.study.tables import MARKERS, readme_table
+from attnet.__main__ import COMMANDS
+from attnet.engine.recipes import RECIPES
+from attnet.study.tables import MARKERS, readme_table, study_table
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+         for path in (ROOT / "README.md", *sorted((ROOT / "attnet").glob("*/README.md")))}  # fmt: skip
+README, EVERYTHING = PAGES["README.md"], "\n".join(PAGES.values())
+RECORDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "data/results").glob("*.json")}
 
 
-def test_parameter_table_is_current():
-    assert parameter_table() in README
-
-
-def test_networks_are_all_there_with_their_counts():
-    for name, variant in attnet.variants().items():
-        assert f"| `{name}` | {variant.input_size} |" in README and f"{variant.parameters:,}" in README
+def test_the_readme_is_a_first_look():
+    assert len(README.splitlines()) < 200
 
 
 def test_the_table_of_results_is_current():
@@ -26,67 +28,96 @@ def test_the_table_of_results_is_current():
     assert f"{begin}\n\n{readme_table()}\n\n{end}" in README, "attnet report --readme writes it"
 
 
+def test_networks_and_recipes_are_all_there():
+    for name, variant in attnet.variants().items():
+        assert f"| `{name}` | {variant.input_size} |" in PAGES["attnet/model/README.md"]
+        assert f"{variant.parameters:,}" in PAGES["attnet/model/README.md"]
+    assert all(f"| `{name}` |" in PAGES["attnet/engine/README.md"] for name in RECIPES)
+
+
+def test_notebooks_are_all_listed():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"`{path.name}`" in README
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_one_that_exists(page):
+    text = PAGES[page]
+    for name in re.findall(r"(?<![\w./-])(?<!import )(?<!from )attnet ([a-z][\w-]*)(?=[ `\n])", _code(text)):
+        assert name in COMMANDS, name
+    for script in re.findall(r"python (tests/\w+\.py)", text):
+        assert (ROOT / script).exists(), script
+    assert not re.findall(r"python -m attnet\.(?!train\b)\w+", text)
+    targets = set(re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"`make ([\w-]+)", text)) <= targets
+
+
+def test_every_flag_of_training_is_one_that_exists():
+    fields = attnet.TrainConfig.fields()
+    for line in re.findall(r"(?m)attnet train ([^\n`]*)", _code(EVERYTHING)):
+        for word in shlex.split(re.split("#|&&", line)[0].replace("\\", ""), posix=False):
+            assert not word.startswith("--") or word[2:] in fields or word == "--help", line
+
+
+def _code(text: str) -> str:
+    """What stands in code: blocks and spans."""
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    prose = re.sub(
+        r"^```.*?^```", "", PAGES[page], flags=re.DOTALL | re.MULTILINE
+    )  # commands also name what they write
+    for name in re.findall(r"(?<!-p )\b(?:notebooks|data/results)/[\w./-]+\.(?:ipynb|json|png)", prose):
+        assert (ROOT / name).exists() or "best.json" in name, name
+    home = (ROOT / page).parent
+    for link in re.findall(r"\]\(([\w./-]+)\)", PAGES[page]):
+        assert (home / link).exists(), link
+
+
+def test_every_record_has_its_command_and_date():
+    assert all("command" in record and "date" in record for record in RECORDS.values())
+
+
 def test_measured_figures_are_those_on_record():
-    records = {path.stem: json.loads(path.read_text()) for path in (ROOT / "data" / "results").glob("*.json")}
-    assert all("command" in record and "date" in record for record in records.values())
-    ratio = records["cpu_step"]["ratio"]
+    ratio = RECORDS["cpu_step"]["ratio"]
     assert f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}" in README
-    ratio = records["cpu_epoch"]["ratio"]
-    assert f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}" in README
-    kinds = records["cpu_profile"]["kinds"]["ours"]
-    for kind, words in (("convolution", "convolutions, {} %"), ("batch norm", "batch norm {} %")):
-        assert words.format(round(100 * kinds[kind] / sum(kinds.values()))) in README
-    steps = {row["compile"]: row for row in records["cpu_compile"]["rows"]}
-    assert f"{steps['on']['images_per_second'] / steps['off']['images_per_second']:.2f} times the speed" in README
-    growth = records["cpu_growth"]
-    assert f"{1e3 * growth['images']['fit']['slope']:.2f} ms an image" in README
-    assert f"{growth['memory']['fit']['slope'] / 1e6:.1f} MB an image" in README
-    assert f"the baseline reaches {records['ablation']['baseline']['mean']:.2f} %" in README
-    residual, (naive,) = records["ablation_residual"]["baseline"], records["ablation_residual"]["rows"]
+    ratio = RECORDS["cpu_epoch"]["ratio"]
+    assert f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}" in EVERYTHING
+    kinds = RECORDS["cpu_profile"]["kinds"]["ours"]
+    assert f"{round(100 * kinds['convolution'] / sum(kinds.values()))} %" in PAGES["attnet/benchmark/README.md"]
+    growth = RECORDS["cpu_growth"]
+    assert f"{1e3 * growth['images']['fit']['slope']:.2f} ms an image" in EVERYTHING
+    residual, (naive,) = RECORDS["ablation_residual"]["baseline"], RECORDS["ablation_residual"]["rows"]
     for row in (residual, naive):
-        assert f"{row['mean']:.2f} % ({row['low']:.2f} to {row['high']:.2f})" in README
-    gap = {key: f"{naive['difference'][key]:+.2f}".replace("-", "−") for key in ("mean", "low", "high")}
-    assert "{mean} points ({low} to {high})".format(**gap) in README
-    ranks = records["two_ranks_cpu"]["efficiency"]
-    assert f"{ranks['median']:.2f} times" in README and f"{ranks['low']:.2f} to {ranks['high']:.2f}" in README
-    kills = records["kill_sweep"]
-    assert f"{kills['struck']} blows at random moments" in README and f"All {kills['runs']} runs ended" in README
+        assert f"{row['mean']:.2f} % ({row['low']:.2f} to {row['high']:.2f})" in EVERYTHING
+    kills = RECORDS["kill_sweep"]
+    assert f"{kills['struck']} blows at random moments" in EVERYTHING
     assert kills["sound"] == kills["runs"] and kills["missing"] == kills["left"] == 0
-    assert finetune.study_table(records["finetune"]) in README
-    costs = records["finetune"]["step_seconds"]
-    assert f"{costs['body frozen'] / costs['fine-tuned']:.2f} times the processor time" in README
-    assert f"Top-1 {records['finetune']['pretraining']['top1']:.1f} %" in README
-    kills = records["kill_harness"]
-    assert f"{kills['disturbed']} jobs of two ranks" in README and f": {kills['equal']} ended" in README
+    costs = RECORDS["finetune"]["step_seconds"]
+    assert f"{costs['body frozen'] / costs['fine-tuned']:.2f} times the processor time" in EVERYTHING
+    kills = RECORDS["kill_harness"]
+    assert f"{kills['disturbed']} jobs of two ranks" in EVERYTHING and f": {kills['equal']} ended" in EVERYTHING
+
+
+def test_the_fine_tuning_study_on_record_makes_its_table():
+    text = study_table(RECORDS["finetune"])
+    for row in (RECORDS["finetune"]["baseline"], *RECORDS["finetune"]["rows"]):
+        assert f"| {row['name']}" in text and f"{row['mean']:.1f}" in EVERYTHING
 
 
 def test_what_is_said_of_the_masks_is_on_record():
-    results = ROOT / "data" / "results"
-    record = {name: json.loads((results / f"masks_{name}.json").read_text()) for name in ("cifar10", "shapes")}
+    record = {name: RECORDS[f"masks_{name}"] for name in ("cifar10", "shapes")}
     scores = {row["method"]: row["scores"]["auroc"] for row in record["shapes"]["localisation"]}
     best = max((method for method in scores if method.endswith("std")), key=lambda method: scores[method]["mean"])
-    for method in (best, "Grad-CAM", "centre prior"):
-        auroc = scores[method]
+    edges = RECORDS["edges_shapes"]["scores"]["auroc"]
+    for auroc in (scores[best], scores["Grad-CAM"], edges):
         assert f"{auroc['mean']:.3f} ({auroc['low']:.3f}–{auroc['high']:.3f})" in README
+    assert edges["mean"] > scores[best]["mean"], "the control beats the masks, and the README says so"
     effects = {(row["module"], row["intervention"]): row for row in record["cifar10"]["effects"]}
     assert f"(Top-1 {effects['none', 'none']['top1']:.1f} %)" in README
     assert f"every mask to 0 costs {-effects['all', 'zero']['change']['mean']:.0f} points" in README
     change = effects["all", "shuffled"]["change"]
     text = f"{change['mean']:+.1f} ({change['low']:+.1f} to {change['high']:+.1f}) points"
     assert text.replace("-", "−") in README
-
-
-def test_files_and_commands_that_are_named_exist():
-    prose = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)  # commands also name what they write
-    for name in re.findall(r"\b(?:notebooks|data/results)/[\w./-]+\.(?:ipynb|json|png)", prose):
-        assert (ROOT / name).exists(), name
-    for module in re.findall(r"python -m (attnet\.\w+)", README):
-        place = ROOT / module.replace(".", "/")
-        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), module
-    targets = set(re.findall(r"^(\w+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"`?make (\w+)", README)) <= targets
-
-
-def test_notebooks_are_all_listed():
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
-        assert f"`{path.name}`" in README
