@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from attnet.base import device as devices
 from attnet.base.errors import in_sentences
 from attnet.base.files import output_file, write_record
+from attnet.base.host import environment
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "lr": options.lr,
         "losses": losses,
         "largest_relative_difference": largest_differences(losses),
-        "environment": devices.environment(plan.device),
+        "environment": environment(plan.device),
     }
     if output:
         write_record(output, found, shlex.join(["python", "tests/harness_losses.py", *typed]))

@@ -25,6 +25,7 @@ from torch import nn
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files import output_file, resolve_path, write_record
+from attnet.base.host import environment
 from attnet.benchmark import profile
 from attnet.benchmark.loops import LR, Setting, answers, steps_worker
 from attnet.benchmark.steps import spread, usual_format
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.reference = resolve_path(options.reference)
     output = output_file(options.output, (".json",)) if options.output else None
     found = operators_of_both(options) if options.operators else steps_of_both(options)
-    found["environment"] = devices.environment(devices.choose(options.device_type))
+    found["environment"] = environment(devices.choose(options.device_type))
     if output:
         write_record(output, found, shlex.join(["python", "tests/harness_versus.py", *typed]))
     if "ratio" in found:

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from attnet.base.device import choose, environment
+from attnet.base.device import choose
 from attnet.base.errors import ConfigError
+from attnet.base.host import environment
 from attnet.benchmark import command
 from attnet.benchmark.command import main, make_parser, measure
 from attnet.benchmark.loops import Setting
@@ -106,7 +107,7 @@ def test_two_sweeps_are_matched_by_configuration():
     assert [row[1:] for row in rows_of(text, TINY)] == [
         ["10", "–", "–"], ["1", "–", "–"], ["300", "450", "1.50"], ["1", "1", "1.00"],
     ]  # fmt: skip
-    assert f"Only in A: {Setting(TINY, 32)}" in text and f"Only in B: {Setting(TINY, 64)}" in text
+    assert f"Only in A: {Setting(TINY, 32)}: images/s; " in text and f"Only in B: {Setting(TINY, 64)}" in text
     assert "Warning" not in text
     assert f"A: {a['environment']['device']}, torch {torch.__version__}, 2026-01-02" in text
 
@@ -120,10 +121,12 @@ def test_another_machine_is_told():
 
 
 def test_epochs_side_by_side():
-    text = compare(epoch_result([3.0, 4.0, 9.0]), epoch_result([2.0], workers=4))
+    b = epoch_result([2.0], workers=4) | {"ratio": {"median": 7.0, "low": 7.0, "high": 7.0}}
+    text = compare(epoch_result([3.0, 4.0, 9.0]), b)
     assert "Warning: workers differs: 2 in A, 4 in B" in text
     assert rows_of(text, "ours, s training") == [["ours, s training", "4", "2", "0.50"]]
-    assert "| plain / ours" in text
+    assert rows_of(text, "plain / ours") == [["plain / ours", "5", "7", "1.40"]]
+    assert text.count("Warning") == 1, "what is measured is no condition"
 
 
 def test_growth_side_by_side():
