@@ -25,6 +25,7 @@ from harness_kill import fingerprint
 
 from attnet.base import device
 from attnet.base.files import repository_root
+from attnet.base.host import environment
 
 EPOCHS = 6
 JOB = {
@@ -62,7 +63,7 @@ class Job:
         self.starts += 1
         with open(self.folder.parent / f"{self.folder.name}.log", "a") as log:
             self.process = psutil.Popen(
-                [sys.executable, "-m", "attnet.sweep", *words],
+                [sys.executable, "-m", "attnet", "sweep", *words],
                 cwd=repository_root(), stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
 
@@ -218,7 +219,7 @@ def main() -> int:
         "job": JOB,
         "minutes": round((time.monotonic() - begun) / 60, 1),
         "command": f"python tests/harness_sweep.py --kinds {options.kinds} --seed {options.seed}",
-        "environment": device.environment(device.choose("CPU")),
+        "environment": environment(device.choose("CPU")),
         "date": date.today().isoformat(),
     }
     if options.output:

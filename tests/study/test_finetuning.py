@@ -54,7 +54,7 @@ def test_the_study(pretraining, tmp_path, capsys):
     assert record["budget"].items() >= {"train_batch_size": 11, "total_epochs": 10, "seeds": [0, 1]}.items()
     assert record["step_seconds"] == {TUNED: 1.0, FROZEN: 1.0}
     shown = capsys.readouterr().out
-    assert "| fine-tuned " in shown and "new class alone (%)" in shown
+    assert "| fine-tuned " in shown and "new class alone (%)" in shown and " 20 |\n" in shown
 
 
 def test_a_pretraining_that_fails_is_a_sentence(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Records: a run's own, and all as rows: each form that is known, nothing of data/results/ lost or stopping the list."""
+"""Records: a run's own, and all as rows: each form that is known; nothing of data/results/ lost or in the way."""
 
 import json
 import shlex

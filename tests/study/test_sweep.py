@@ -101,7 +101,7 @@ def test_every_run_has_a_folder_of_its_own_and_seeds_come_in_turn(tmp_path):
         ({"notebook": "README.md"}, "notebook=.*README.md: not a notebook"),
         (
             {"notebook": "notebooks/architecture.ipynb"},
-            r"one cell tagged `parameters`, and TrainConfig.gather\(globals\(\)\)",
+            "needs one cell tagged `parameters`, and TrainConfig.gather",
         ),
     ],
 )
@@ -340,79 +340,58 @@ def test_a_signal_ends_every_process(tmp_path, monkeypatch, stubborn):
 
 # ---- real training, killed in the middle ----
 
-PROGRAM = """
-import sys
-from attnet.engine.parameters import TrainConfig
-from attnet.base.processes import TrainingInterrupted
-from attnet.study.sweep import Sweep
-base = TrainConfig(**%r)
-try:
-    Sweep({"plain": base, "cosine": base.replace(schedule="cosine")}, (0,), sys.argv[1]).run()
-except TrainingInterrupted as stop:
-    sys.exit(128 + stop.signal_number)
-"""
 
+def stop(sweep: Sweep, number: signal.Signals, **given: object) -> tuple[int, int]:
+    """Start the sweep by its command and stop it with `number` once its first run has an epoch.
 
-def kill_during(folder: Path, number: signal.Signals, sweep: Path) -> int:
-    """Start the sweep, kill it with `number` once the run in `folder` has an epoch; its status. No child is left."""
-    process = psutil.Popen([sys.executable, "-c", PROGRAM % TINY, str(sweep)], cwd=repository_root())
-    family = []
+    Returns:
+        Its status, and how many processes it had; none is left.
+    """
+    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "attnet", "sweep", "--folder", str(sweep.folder), *flags]
+    process, family = psutil.Popen(command, cwd=repository_root()), []
+    metrics = sweep.runs()[0].folder / "metrics.jsonl"
     try:
-        wait_until(lambda: (folder / "metrics.jsonl").exists() or process.poll() is not None)
+        wait_until(lambda: metrics.exists() or process.poll() is not None)
         assert process.poll() is None
         family = process.children(recursive=True)
-        assert len(family) == 1
         process.send_signal(number)
         status = process.wait(100)
         if number != signal.SIGKILL:
             assert not any(child.is_running() for child in family)
         wait_until(lambda: not any(child.is_running() for child in family))
-        return status
+        return status, len(family)
     finally:
         for one in [process, *family]:
             if one.is_running():
                 one.kill()
 
 
-@pytest.mark.slow
+def epochs_of(run: Run) -> list[int]:
+    """The epochs of which its log has a line."""
+    return [int(number) for number in re.findall(r"^epoch (\d+)/", (run.folder / LOG).read_text(), flags=re.MULTILINE)]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a sweep that gets SIGKILL leaves its run to its end")
-def test_killed_in_every_way_it_goes_on_and_repeats_nothing(tmp_path, monkeypatch, capsys):
+def test_killed_it_goes_on_and_repeats_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    base = TrainConfig(**TINY)
-    lost = base.replace(dataset="cifar10", data_path=str(tmp_path / "nowhere"))
-    configs = {"lost": lost, "plain": base, "cosine": base.replace(schedule="cosine")}
-    sweep = Sweep(configs, (0,), tmp_path)
-    folders = {run.name: run.folder for run in sweep.runs()}
+    (run,) = (sweep := Sweep({"base": BASE}, (0,), tmp_path)).runs()
+    assert stop(sweep, signal.SIGKILL, **TINY) == (-signal.SIGKILL, 1)
+    assert run.state == "begun" and (run.folder / LOG).read_text().count("stopped by SIGTERM") == 1
 
-    assert kill_during(folders["plain"], signal.SIGKILL, tmp_path) == -signal.SIGKILL
-    assert not (folders["plain"] / "result.json").exists()
-    assert kill_during(folders["cosine"], signal.SIGTERM, tmp_path) == 128 + signal.SIGTERM
-    finished = (folders["plain"] / "result.json").stat().st_mtime_ns
-    assert not (folders["cosine"] / "result.json").exists()
-
-    rows = {row["name"]: row for row in sweep.run()}
-    assert (folders["plain"] / "result.json").stat().st_mtime_ns == finished
-    for name in ("plain", "cosine"):
-        log = (folders[name] / LOG).read_text()
-        assert re.findall(r"^epoch (\d+)/", log, flags=re.MULTILINE) == [str(i + 1) for i in range(EPOCHS)]
-        assert log.count("stopped by SIGTERM") == 1 and log.count("resume:") == 1
-        assert len(rows[name]["top1"]) == 1 and 0 <= rows[name]["mean"] <= 100
-        assert rows[name]["fps"] > 0 and rows[name]["seconds"] > 0 and rows[name]["failures"] == []
-    assert rows["cosine"]["changed"]["schedule"] == "cosine" and "model" not in rows["plain"]["changed"]
-    assert rows["lost"]["top1"] == [None] and "nowhere does not exist" in rows["lost"]["failures"][0]
-    assert (folders["lost"] / LOG).read_text().count("nowhere does not exist") == ATTEMPTS
-    shown = capsys.readouterr().out
-    assert "plain, seed 0: Top-1" in shown and "done before" in shown and "lost, seed 0: failed" in shown
+    (row,) = sweep.run()
+    assert epochs_of(run) == list(range(1, EPOCHS + 1))
+    assert (run.folder / LOG).read_text().count("goes on after epoch") == 1
+    assert 0 <= row["mean"] <= 100 and row["fps"] > 0 and row["seconds"] > 0 and row["failures"] == []
+    assert row["result"]["parameters"]["total_epochs"] == EPOCHS
     assert not psutil.Process().children(recursive=True)
 
     def no_start(run: Run, *_: int) -> None:
         raise AssertionError(f"{run} was started again")
 
     monkeypatch.setattr(Run, "start", no_start)
-    del configs["lost"]
-    assert [row["top1"] for row in Sweep(configs, (0,), tmp_path).run()] == [
-        rows[name]["top1"] for name in ("plain", "cosine")
-    ]
+    assert sweep.run() == [row]
+    assert "base, seed 0: Top-1" in (shown := capsys.readouterr().out) and "done before" in shown
 
 
 @pytest.mark.slow
@@ -422,20 +401,7 @@ def test_on_two_cards_it_stops_in_order_and_goes_on(tmp_path, monkeypatch):
     epochs = 12  # of one step: long enough to be stopped from outside
     given = TINY | {"device_num": 2, "total_epochs": epochs}
     (run,) = (sweep := Sweep({"base": TrainConfig(**given)}, (0,), tmp_path)).runs()
-    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "attnet", "sweep", "--folder", str(tmp_path), *flags]
-    process, family = psutil.Popen(command, cwd=repository_root()), []
-    try:
-        wait_until(lambda: (run.folder / "metrics.jsonl").exists() or process.poll() is not None)
-        family = process.children(recursive=True)
-        assert len(family) == 4
-        process.terminate()
-        assert process.wait(100) == 128 + signal.SIGTERM
-        assert not any(one.is_running() for one in family)
-    finally:
-        for one in [process, *family]:
-            if one.is_running():
-                one.kill()
+    assert stop(sweep, signal.SIGTERM, **given) == (128 + signal.SIGTERM, 4)
     assert run.state == "begun" and "everything is saved" in (run.folder / LOG).read_text()
     (row,) = sweep.run()
     assert row["failures"] == [] and Result.load(run.folder).device == "cpu_2p"
