@@ -1,4 +1,4 @@
-"""What every command line makes of mistakes and interruptions, and lists written as text."""
+"""What every command line makes of mistakes and interruptions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import signal
 
 import pytest
 
-from attnet.base.errors import ConfigError, DataError, in_sentences
+from attnet.base.errors import DataError, in_sentences
 from attnet.base.processes import TrainingInterrupted
-from attnet.base.words import listed, listed_seeds
 
 
 @pytest.mark.parametrize(
@@ -39,11 +38,3 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(ValueError, match="a fault of ours"):
         main()
-
-
-def test_lists_as_text():
-    assert listed(" a, b,,c ") == ["a", "b", "c"] and listed("") == []
-    assert listed_seeds("0, 12") == [0, 12]
-    for text in ("a", "-1", "1.5"):
-        with pytest.raises(ConfigError, match=f"seeds='{text}'"):
-            listed_seeds(text)

@@ -4,15 +4,16 @@ import math
 import statistics
 
 import pytest
+import scipy.stats
 import torch
 
-from attnet.base.intervals import confidence_interval, over_seeds, t_quantile
+from attnet.base.intervals import confidence_interval, over_seeds
 
 
 def test_interval_covers_the_truth_as_often_as_it_says():
     draws = (torch.rand(200, 100, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     for level, least, most in ((0.95, 0.88, 0.995), (0.5, 0.4, 0.6)):
-        intervals = [confidence_interval(row, level, seed=i) for i, row in enumerate(draws)]
+        intervals = [confidence_interval(row, level, resamples=300, seed=i) for i, row in enumerate(draws)]
         covered = sum(interval.low <= 0.3 <= interval.high for interval in intervals) / len(intervals)
         assert least <= covered <= most
 
@@ -59,10 +60,19 @@ def test_interval_over_seeds_covers_the_truth_as_often_as_it_says():
     assert covered == pytest.approx(0.95, abs=0.02)
 
 
-def test_t_quantile_where_it_is_known_in_closed_form():
-    assert t_quantile(1) == pytest.approx(math.tan(math.pi * 0.95 / 2))
-    assert t_quantile(2) == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)))
-    assert t_quantile(1, 0.5) == pytest.approx(1)
-    assert t_quantile(5000) == pytest.approx(statistics.NormalDist().inv_cdf(0.975), rel=1e-3)
-    quantiles = [t_quantile(freedom) for freedom in range(1, 60)]
-    assert quantiles == sorted(quantiles, reverse=True)
+def test_interval_over_seeds_is_students():
+    """By hand, with the quantiles of t for 1 and 2 degrees of freedom in closed form; and as scipy says it."""
+    for values, quantile in (
+        ([1.0, 3.0], math.tan(math.pi * 0.95 / 2)),
+        ([93.1, 93.5, 94.2], 0.95 * math.sqrt(2 / (1 - 0.95**2))),
+    ):
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        found, mean = over_seeds(values), statistics.mean(values)
+        assert found == pytest.approx({"mean": mean, "low": mean - quantile * error, "high": mean + quantile * error})
+        theirs = scipy.stats.t.interval(0.95, len(values) - 1, mean, error)
+        assert (found["low"], found["high"]) == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("values", [[], [93.5]])
+def test_too_few_seeds_have_no_interval(values):
+    assert over_seeds(values) == {"mean": values[0] if values else None, "low": None, "high": None}

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,6 +111,23 @@ def test_outside_a_notebook_a_terminal_decides(monkeypatch, terminal):
     assert somebody_looks() is terminal
 
 
+@pytest.mark.parametrize("person", [True, False])
+def test_in_a_notebook_a_front_end_that_takes_input_decides(monkeypatch, person):
+    """JupyterLab lets its kernel ask a person; papermill and nbconvert do not."""
+    monkeypatch.setattr(showing, "_kernel", lambda: SimpleNamespace(_allow_stdin=person))
+    assert somebody_looks() is person
+    assert isinstance(make_progress("auto", print), LiveProgress) is person
+
+
+def test_a_curve_grows_with_every_epoch_in_a_notebook(monkeypatch, clock):
+    shown = []
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(showing, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda **_: SimpleNamespace(update=shown.append))
+    show_two_epochs(LiveProgress(lambda line: None, draw=len))
+    assert shown == [1, 2]
+
+
 # ---- in a kernel ----
 
 
@@ -148,6 +166,7 @@ TRAIN = (
 )
 
 
+@pytest.mark.slow
 def test_a_headless_notebook_gets_lines_and_no_bar(kernel, tmp_path):
     # papermill and nbconvert do not let the kernel ask for input
     looks = "from attnet.base.progress import in_notebook, somebody_looks; print(in_notebook(), somebody_looks())"
@@ -159,6 +178,7 @@ def test_a_headless_notebook_gets_lines_and_no_bar(kernel, tmp_path):
     assert [line[:9] for line in lines].count("epoch 1/1") == 1 and lines[-1].startswith("epoch 1/1")
 
 
+@pytest.mark.slow
 def test_in_jupyterlab_there_are_a_bar_and_a_curve(kernel, tmp_path):
     assert run_cell(kernel, "from attnet.base.progress import *; print(somebody_looks())", somebody=True) == (
         "True\n",

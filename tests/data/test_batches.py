@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from attnet.base.errors import ConfigError
-from attnet.data.batches import Augmentation, Batch, Colour, TestBatches, TrainBatches
+from attnet.data.augment import Augmentation
+from attnet.data.batches import Batch, Colour, TestBatches, TrainBatches
 from attnet.data.splits import Split
 
 CPU = torch.device("cpu")
 PLAIN = Augmentation(flip="off", crop_padding=0)
+USUAL = Augmentation(flip="random", crop_padding=4)
 ALL = Augmentation(flip="random", crop_padding=2, cutout=5, mixup=0.3)
 SIDE = 12
 
@@ -36,12 +38,12 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
 def by_hand(split: Split, plan: dict[str, Tensor], row: int, augmentation: Augmentation, colour: Colour | None):
     """One training image as float64 [3, side, side], done the slow way."""
     image = split.images[int(plan["image"][row])].numpy()
-    side, pad = image.shape[-1], augmentation.crop_padding
+    side, pad = image.shape[-1], augmentation.crop_padding or 0
     canvas = np.zeros((3, side + 2 * pad, side + 2 * pad), np.uint8)
     canvas[:, pad : pad + side, pad : pad + side] = image
     top, left = plan["offset"][row].tolist()
     image = canvas[:, top : top + side, left : left + side]
-    if plan["mirror"][row]:
+    if "mirror" in plan and plan["mirror"][row]:
         image = image[:, :, ::-1]
     image = image / 255
     if colour is not None:
@@ -56,10 +58,10 @@ def by_hand(split: Split, plan: dict[str, Tensor], row: int, augmentation: Augme
 @pytest.mark.parametrize(
     "augmentation",
     [
-        Augmentation(crop_padding=0),
-        Augmentation(flip="off", crop_padding=4),
-        Augmentation(crop_padding=3, cutout=5),
-        Augmentation(crop_padding=3, cutout=6),
+        Augmentation(flip="random"),
+        Augmentation(crop_padding=4),
+        Augmentation(flip="random", crop_padding=3, cutout=5),
+        Augmentation(flip="random", crop_padding=3, cutout=6),
     ],
     ids=["flip", "crop", "cutout5", "cutout6"],
 )
@@ -68,8 +70,8 @@ def test_augmentation_is_the_reference_image_by_image(augmentation, standardised
     colour = Colour.of(split.images) if standardised else None
     batches = TrainBatches(split, 10, CPU, seed=3, augmentation=augmentation, colour=colour)
     plan = batches._draw(7)
-    assert set(plan["mirror"].tolist()) == ({0} if augmentation.flip == "off" else {0, 1})
-    assert set(plan["offset"].flatten().tolist()) == set(range(2 * augmentation.crop_padding + 1))
+    assert "mirror" not in plan if augmentation.flip is None else set(plan["mirror"].tolist()) == {0, 1}
+    assert set(plan["offset"].flatten().tolist()) == set(range(2 * (augmentation.crop_padding or 0) + 1))
     images = torch.cat([batch.images for batch in flat(batches, 7)])
     labels = torch.cat([batch.labels for batch in flat(batches, 7)])
     assert torch.equal(labels, split.labels[plan["image"]])
@@ -99,9 +101,9 @@ def test_cutout_is_a_square_and_smaller_only_at_the_border():
 
 def test_mixup_is_a_weighted_sum_with_the_batch_in_reverse():
     split = make_split(60)
-    augmentation = Augmentation(crop_padding=2, cutout=3)
+    augmentation = Augmentation(flip="random", crop_padding=2, cutout=3)
     apart = flat(TrainBatches(split, 6, CPU, seed=1, augmentation=augmentation))
-    mixed = flat(TrainBatches(split, 6, CPU, seed=1, augmentation=Augmentation(crop_padding=2, cutout=3, mixup=0.5)))
+    mixed = flat(TrainBatches(split, 6, CPU, seed=1, augmentation=augmentation.replace(mixup=0.5)))
     weights = [batch.weight for batch in mixed]
     assert len({weight.item() for weight in weights}) == len(mixed) == 10
     assert 0.5 <= min(weights) < max(weights) <= 1
@@ -115,7 +117,8 @@ def test_mixup_is_a_weighted_sum_with_the_batch_in_reverse():
 
 
 def test_mixup_ends_where_it_is_told_to():
-    batches = TrainBatches(make_split(), 10, CPU, augmentation=Augmentation(mixup=0.5, mixup_epochs=2))
+    mixing = Augmentation(mixup=0.5, mixup_off_epochs=2)
+    batches = TrainBatches(make_split(), 10, CPU, augmentation=mixing, epochs=4)
     mixed = [all(batch.other_labels is not None for batch in flat(batches, epoch)) for epoch in range(4)]
     assert mixed == [True, True, False, False]
     assert all(batch.other_labels is None and batch.weight == 1 for batch in flat(batches, 2))
@@ -181,7 +184,7 @@ def test_two_micro_batches_a_card():
 
 
 def test_how_the_epoch_is_cut_does_not_change_the_pictures():
-    split, augmentation = make_split(), Augmentation(crop_padding=2, cutout=5)
+    split, augmentation = make_split(), Augmentation(flip="random", crop_padding=2, cutout=5)
     coarse, fine = (TrainBatches(split, size, CPU, augmentation=augmentation) for size in (24, 6))
     assert (len(coarse), len(fine)) == (2, 8)  # the 2 images left over are dropped
     assert torch.equal(
@@ -189,7 +192,7 @@ def test_how_the_epoch_is_cut_does_not_change_the_pictures():
     )
 
 
-@pytest.mark.parametrize("augmentation", [PLAIN, Augmentation(), ALL], ids=["plain", "flip-crop", "all"])
+@pytest.mark.parametrize("augmentation", [PLAIN, USUAL, ALL], ids=["plain", "usual", "all"])
 @pytest.mark.parametrize("standardised", [False, True], ids=["raw", "standardised"])
 def test_images_are_float32_and_lie_channels_last_in_memory(augmentation, standardised):
     split = make_split()

@@ -15,8 +15,8 @@ import pytest
 
 from attnet.base import files as paths
 from attnet.base.errors import DataError
-from attnet.data import cifar as data
-from attnet.data import download
+from attnet.data import cifar, download
+from attnet.data.registry import find_dataset
 
 BODY = bytes(range(256)) * 4_000  # about 1 MB
 RIGHT = hashlib.sha256(BODY).hexdigest()
@@ -220,18 +220,18 @@ def test_unknown_name() -> None:
 
 def test_data_path_of_a_training_run_is_understood(server: Server, tmp_path: Path) -> None:
     path = download.download("cifar10", tmp_path / "cifar-10-batches-py", server.url)
-    assert path == tmp_path / FILE == data.find_dataset(tmp_path / "cifar-10-batches-py")
+    assert path == tmp_path / FILE == find_dataset(tmp_path / "cifar-10-batches-py")
 
 
 def test_relative_folders_mean_the_repository_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.repository_root() == Path(__file__).resolve().parents[2]
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "attnet" / "paths.py"))
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "attnet" / "base" / "files.py"))
     monkeypatch.chdir(tmp_path)
     assert paths.repository_root() == tmp_path
 
 
 def test_names_agree_with_the_reader() -> None:
-    assert {layout.original: layout.archive for layout in data._LAYOUTS.values()} == download._FILES
+    assert {layout.original: layout.archive for layout in cifar._LAYOUTS.values()} == download._FILES
 
 
 def test_progress_without_a_terminal(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

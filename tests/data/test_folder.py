@@ -15,7 +15,7 @@ import attnet
 from attnet.base.errors import ConfigError, DataError
 from attnet.base.host import Memory
 from attnet.data import folder as folders
-from attnet.data.folder import load_folder, write_example
+from attnet.data.folder import load, write_example
 from attnet.data.pictures import read_picture
 from attnet.data.shapes import KINDS, make_shapes
 from attnet.plots.explorer import Explorer
@@ -57,7 +57,7 @@ def test_pictures_of_any_kind_become_one_size(tmp_path, size):
     paint(tmp_path / "red/c.webp", (64, 64), (*RED, 255), "RGBA")
     for number in range(3):
         paint(tmp_path / f"grey/{number}.png", (31 + number, 50), mode="L")
-    data = load_folder(tmp_path, size)
+    data = load(tmp_path, "folder", size)
     assert data.classes == ("grey", "red") and data.name == "folder" and data.source == str(tmp_path)
     assert [len(data.train), len(data.test)] == [4, 2]
     assert data.test.labels.tolist() == [0, 1] and data.train.labels.dtype == torch.int64
@@ -68,7 +68,7 @@ def test_pictures_of_any_kind_become_one_size(tmp_path, size):
 
 
 def test_each_picture_is_read_as_any_other_picture_is(example):
-    data, scan = load_folder(example, 32), folders.scan_folder(example)
+    data, scan = load(example, "folder", 32), folders.scan_folder(example)
     assert data.train.labels.tolist() == [*range(11)] * 5  # the classes in turn
     for place in range(0, 55, 7):
         file = scan.train[data.classes[place % 11]][place // 11]
@@ -81,34 +81,34 @@ def test_pictures_that_cannot_be_read_are_named_and_counted(mine, monkeypatch):
     (mine / "red/cut.png").write_bytes((mine / "red/cut.png").read_bytes()[:5000])
     (mine / "blue/text.jpg").write_text("no picture")
     with pytest.raises(DataError) as error:
-        load_folder(mine, 32)
+        load(mine, "folder", 32)
     for words in (str(mine), "2 of 6 pictures cannot be read", "blue/text.jpg is no", "red/cut.png is damaged", "Mend"):
         assert words in str(error.value)
     for number in range(3, 9):
         (mine / f"blue/{number}.jpg").touch()
     with pytest.raises(DataError, match=r"8 of 12 .*… and 5 more"):
-        load_folder(mine, 32)
+        load(mine, "folder", 32)
 
 
 def test_a_picture_too_large_to_unpack_is_refused_by_every_thread(mine, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # theirs have 1,600
     with pytest.raises(DataError, match=r"4 of 4 pictures cannot be read: .*too large to unpack safely"):
-        load_folder(mine, 32)
+        load(mine, "folder", 32)
     assert not recwarn.list
 
 
 def test_more_pictures_than_memory_are_refused_before_they_are_read(mine, monkeypatch):
     monkeypatch.setattr(folders, "process_memory", lambda: Memory(0, 0, 4 * 3 * 32 * 32 - 1))
     with pytest.raises(DataError, match=r"4 pictures of 32 x 32 pixels take 0 GiB"):
-        load_folder(mine, 32)
-    assert len(load_folder(mine, 31).train) == 2
+        load(mine, "folder", 32)
+    assert len(load(mine, "folder", 31).train) == 2
 
 
 # ---- the example ----
 
 
 def test_the_example_has_eleven_classes_of_many_sizes(example):
-    data = load_folder(example, 32)
+    data = load(example, "folder", 32)
     assert set(data.classes) == {kind.name for kind in KINDS} | {"arrow"} and len(data.classes) == 11
     assert torch.equal(data.train.labels.bincount() + data.test.labels.bincount(), torch.full((11,), 6))
     sizes = {Image.open(file).size for file in example.glob("*/*.png")}

@@ -138,7 +138,7 @@ def test_evaluation_counts_true_labels(run):
     assert "labels are the true ones: label noise (50 %) is for training alone" in train.describe()
     assert train.dataset_label == "shapes, 2,000 train images"
     alone = TrainConfig(**SMALL, label_noise=0.5, is_train=False, pretrained=str(run.output_dir))
-    assert make_plan(alone).dataset_label == "shapes, 64 of 2,000 images"
+    assert make_plan(alone).dataset_label == "shapes, 2,000 images"
 
 
 def test_a_run_goes_on_with_its_own_noise_alone(run, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_plots_masks import draw_pixels, make_model
+from networks import contrasting, draw_pixels
 
 import attnet
 from attnet.base.errors import ConfigError
@@ -14,8 +14,8 @@ from attnet.masks.changes import mask_changes
 
 
 def test_figures_are_those_of_numpy(monkeypatch):
-    before, images = make_model(), draw_pixels(5)
-    after = make_model()
+    before, images = contrasting(), draw_pixels(5)
+    after = contrasting()
     for module in after.attention_modules().values():
         module.mask.head.conv2.weight.data += 0.1 * torch.randn_like(module.mask.head.conv2.weight)
     monkeypatch.setattr(changes, "_BATCH", 2)
@@ -30,14 +30,14 @@ def test_figures_are_those_of_numpy(monkeypatch):
 
 def test_the_same_weights_and_other_classes():
     after = attnet.build_model("attention56_tiny", 11)
-    before = make_model()
+    before = contrasting()
     attnet.load_weights(after, before.state_dict(), new_head=True)
     for change in mask_changes(before, after, draw_pixels(2)).values():
         assert (change.correlation, change.change) == (pytest.approx(1), 0)
 
 
 def test_no_masks_and_other_networks():
-    bare = make_model(attention="none")
+    bare = contrasting(attention="none")
     assert mask_changes(bare, bare, draw_pixels(1)) == {}
     with pytest.raises(ConfigError, match=r"attention56_tiny with attention=none and attention56_tiny have other"):
-        mask_changes(bare, make_model(), draw_pixels(1))
+        mask_changes(bare, contrasting(), draw_pixels(1))

@@ -94,13 +94,13 @@ def test_deletion_by_every_method_explains_the_predicted_class(seeing, split):
 def test_command_line_measures_everything(tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     network = attnet.Pretrained(attnet.build_model("attention56_tiny").eval(), tuple("abcdefghij"), "tiny")
-    monkeypatch.setattr(comparison, "open_pretrained", lambda *_: (network, make_shapes(10, 20)))
+    monkeypatch.setattr(comparison, "open_pretrained", lambda *_: (network, make_shapes(10, 10)))
     file = tmp_path / "masks.json"
-    words = ["--images", "12", "--deletion_images", "3", "--output", str(file)]
+    words = ["--images", "6", "--deletion_images", "2", "--output", str(file)]
     assert comparison.main(words) == 0
     record = json.loads(file.read_text())
     assert record["command"] == "attnet masks " + " ".join(words)
-    assert record["data"] == "shapes, 12 test images (3 for deletion and insertion)"
+    assert record["data"] == "shapes, 6 test images (2 for deletion and insertion)"
     assert [row["module"] for row in record["statistics"]] == ["stage1.0", "stage2.0", "stage3.0"]
     assert len(record["effects"]) == 1 + 4 * 5 and len(record["deletion"]) == 3 * 2 + 3
     assert {row["method"] for row in record["localisation"]} >= {"stage1.0 mask std", "Grad-CAM", "random"}

@@ -304,7 +304,7 @@ def test_areas_by_hand():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"maps": torch.rand(1, 4, 4)}, r"maps of shape \[1, 4, 4\] .* attnet\.masks\.upsample"),
+        ({"maps": torch.rand(1, 4, 4)}, r"maps of shape \[1, 4, 4\] .* attnet\.masks\.reduce\.upsample"),
         ({"maps": torch.full((1, 8, 8), math.nan)}, "maps hold a value that is not finite"),
         ({"steps": 1}, r"steps=1: from 2 \(the two ends\) to 65"),
         ({"steps": 66}, "steps=66"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_anatomy import small, tiny
+from networks import narrow, tiny
 from torch import nn
 
 import attnet
@@ -60,7 +60,7 @@ def test_without_masks_there_are_no_statistics(images):
 
 @pytest.mark.parametrize(("combine", "factor"), [("residual", lambda m: 1 + m), ("naive", lambda m: m)])
 def test_with_units_that_add_nothing_all_is_carried_by_the_identity_path(combine, factor):
-    model = small((1, 0), combine=combine).double()
+    model = narrow((1, 0), combine=combine).double()
     for module in model.attention_modules().values():
         for branch in (module.pre, module.trunk, module.post):
             for unit in branch:

@@ -1,13 +1,12 @@
 """What is counted about a network: against hand counts, the reference, other ways of counting, and the real network."""
 
-import dataclasses
-import functools
 import itertools
 import math
 
 import pytest
 import torch
 from conftest import REFERENCE
+from networks import meta, narrow, tiny
 from torch import nn
 
 import attnet
@@ -15,30 +14,11 @@ from attnet.base.errors import ConfigError
 from attnet.masks.capture import capture
 from attnet.model import anatomy, reach
 from attnet.model.modules import AttentionModule
-from attnet.model.network import ResidualAttentionNetwork, Variant
+from attnet.model.network import Variant
 from attnet.model.units import ResidualUnit
 from attnet.model.variants import variants
 
 TABLE = variants()
-
-
-@functools.cache
-def meta(name: str, **options: object) -> ResidualAttentionNetwork:
-    with torch.device("meta"):
-        return attnet.build_model(name, **options)
-
-
-def tiny(**options: object) -> ResidualAttentionNetwork:
-    torch.manual_seed(0)
-    return attnet.build_model("attention56_tiny", **options)
-
-
-def small(depths: tuple[int, ...], **options: object) -> ResidualAttentionNetwork:
-    """A narrow network with a module of each of these depths."""
-    widths = tuple(8 * 2**i for i in range(len(depths)))
-    base = dataclasses.replace(TABLE["attention56_tiny"], modules=(1,) * len(depths), depths=depths, widths=widths)
-    torch.manual_seed(0)
-    return ResidualAttentionNetwork(dataclasses.replace(base, tail_width=widths[-1], **options))
 
 
 # -- parts -------------------------------------------------------------------------------------------------------
@@ -174,7 +154,7 @@ def test_steps_down_and_up_the_deepest_mask_branch():
 @pytest.mark.parametrize("size", [32, 45])
 def test_steps_have_the_shapes_of_a_real_forward_pass(size):
     """Every depth from 0 to 3, several units, and a size that does not halve evenly."""
-    model = small((3, 2, 1, 0), t=3, r=2, p=2)
+    model = narrow((3, 2, 1, 0), t=3, r=2, p=2)
     real = capture(model, torch.rand(1, 3, size, size), ("input", "trunk", "mask", "masked", "scales")).features
     found: dict[str, dict[str, tuple]] = {}
     for name, step, shape in anatomy.activations(model, size):
@@ -288,4 +268,4 @@ def test_variant_table_stands_beside_the_paper():
 
 
 def test_without_a_size_the_networks_own_is_taken():
-    assert anatomy.parts(small((1,), input_size=48))[0].shape == (8, 48, 48)
+    assert anatomy.parts(narrow((1,), input_size=48))[0].shape == (8, 48, 48)

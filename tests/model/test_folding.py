@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw_images, draw_weights
+from networks import norms, trained
 from torch import Tensor, nn
 
 import attnet
 from attnet.base.device import KINDS
-from attnet.base.errors import ConfigError, WeightsError
+from attnet.base.errors import ConfigError
 from attnet.engine.precision import Precision
 from attnet.model.folding import folded
 from attnet.model.modules import ATTENTION_TYPES, COMBINE_TYPES, MaskHead
@@ -18,18 +19,6 @@ from attnet.model.network import ResidualAttentionNetwork, evaluating
 from attnet.model.units import ResidualUnit
 
 TABLE = attnet.variants()
-
-
-def trained(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Batch norms as far from their initial state as training may bring them; some weights become negative."""
-    generator = torch.Generator().manual_seed(seed)
-    for norm in norms(model):
-        with torch.no_grad():
-            norm.running_mean.normal_(0, 0.5, generator=generator)
-            norm.running_var.uniform_(0.5, 2, generator=generator)
-            norm.weight.normal_(1, 0.5, generator=generator)
-            norm.bias.normal_(0, 0.5, generator=generator)
-    return model
 
 
 def small(name: str = "attention56_tiny", **options: object) -> ResidualAttentionNetwork:
@@ -44,10 +33,6 @@ def small(name: str = "attention56_tiny", **options: object) -> ResidualAttentio
     )
     torch.manual_seed(0)
     return trained(ResidualAttentionNetwork(narrow))
-
-
-def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def images(size: int = 32, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -245,5 +230,5 @@ def test_other_networks_are_refused(wrap):
 def test_a_state_that_does_not_fit_is_refused():
     state = small().state_dict()
     del state["norm.bias"]
-    with pytest.raises(WeightsError, match=r"missing \(1\): norm\.bias"):
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"norm\.bias\""):
         folded(small(), state=state)

@@ -5,9 +5,10 @@ import torch
 
 import attnet
 from attnet.base.errors import ConfigError, WeightsError
+from attnet.masks.open import open_pretrained
 from attnet.model.export import export_onnx, export_safetensors
 from attnet.model.formats import OnnxNetwork
-from attnet.model.pretrained import Pretrained, load_pretrained, open_pretrained
+from attnet.model.pretrained import Pretrained, load_pretrained
 
 onnx = pytest.importorskip("onnx", reason='onnx is not installed (pip install -e ".[export]")')
 onnxruntime = pytest.importorskip("onnxruntime", reason='onnxruntime is not installed (pip install -e ".[export]")')
@@ -45,7 +46,7 @@ def test_foreign_files_are_a_sentence(network, tmp_path):
     model = onnx.load(export_onnx(network, tmp_path / "ours.onnx"))
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
-    with pytest.raises(WeightsError, match=r"foreign\.onnx: not written by attnet\.export"):
+    with pytest.raises(WeightsError, match=r"foreign\.onnx: not written by attnet export"):
         OnnxNetwork(tmp_path / "foreign.onnx")
     plain = attnet.build_model("attention56_cifar").state_dict()
     safetensors.save_file(plain, tmp_path / "plain.safetensors", {"format": "pt"})

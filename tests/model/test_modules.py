@@ -3,25 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from networks import settled
+from torch import Tensor
 
 from attnet.model.modules import COMBINE_TYPES, AttentionModule, MaskBranch, MaskHead
 from attnet.model.units import ResidualUnit
-
-
-def settled(module: nn.Module) -> nn.Module:
-    """The module in float64 and evaluation mode, with batch norms that do something."""
-    generator = torch.Generator().manual_seed(1)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            for tensor, low in (
-                (part.weight, 0.5),
-                (part.bias, -0.5),
-                (part.running_mean, -0.5),
-                (part.running_var, 1),
-            ):
-                tensor.data = low + torch.rand(tensor.shape, generator=generator)
-    return module.double().eval()
 
 
 def noise(*shape: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 import attnet
 from attnet.base.errors import ConfigError
+from attnet.masks.capture import capture
 from attnet.model.modules import ATTENTION_TYPES, COMBINE_TYPES
 from attnet.model.network import evaluating, unwrap
 
@@ -66,15 +67,15 @@ def test_logits_and_masks_of_every_network(name):
     with torch.device("meta"):
         model = attnet.build_model(name, num_classes=7)
         images = torch.empty(2, 3, size, size)
-    assert model(images).shape == (2, 7)
     expected = {
         f"stage{stage + 1}.{index}": (2, channels[stage], sides[stage], sides[stage])
         for stage, count in enumerate(modules)
         for index in range(count)
     }
-    masks = attnet.capture_masks(model, images)
-    assert {mask: tuple(value.shape) for mask, value in masks.items()} == expected
-    assert list(masks) == list(expected)
+    taken = capture(model, images)
+    masks = {mask: tuple(parts["mask"].shape) for mask, parts in taken.features.items()}
+    assert taken.logits.shape == (2, 7)
+    assert list(masks.items()) == list(expected.items())
 
 
 @pytest.mark.parametrize("combine", COMBINE_TYPES)

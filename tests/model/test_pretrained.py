@@ -1,4 +1,4 @@
-"""Opening trained weights, whoever wrote them, and packing a run into a small file."""
+"""Opening trained weights, whoever wrote them, together with the images that they know."""
 
 import pytest
 import torch
@@ -6,9 +6,11 @@ from conftest import REFERENCE, draw_weights
 
 import attnet
 from attnet.base.errors import WeightsError
+from attnet.masks import open as opening
 from attnet.masks.capture import capture
+from attnet.masks.open import open_pretrained
 from attnet.model import pretrained
-from attnet.model.pretrained import load_pretrained, open_pretrained
+from attnet.model.pretrained import load_pretrained
 from attnet.model.weights import shipped_weights
 
 SMALL = {
@@ -60,7 +62,13 @@ def test_standardised_colours_happen_inside(tmp_path):
         load_pretrained(tmp_path / "old.pt")
 
 
-@pytest.mark.parametrize("name", ["ResidualAttentionModel_92_32input_update", "ResidualAttentionModel_56"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ResidualAttentionModel_92_32input_update",
+        pytest.param("ResidualAttentionModel_56", marks=pytest.mark.slow),
+    ],
+)
 def test_a_reference_checkpoint_is_recognised(reference_variants, golden, tmp_path, name):
     entries = reference_variants[name]["state_dict"]
     torch.save({f"module.{key}": value for key, value in draw_weights(entries).items()}, tmp_path / "reference.pt")
@@ -106,8 +114,8 @@ def test_weights_without_class_names_take_those_of_the_images(tmp_path):
 
 def test_cifar_is_taken_when_it_is_there(tmp_path, monkeypatch):
     asked, real = [], attnet.load_dataset(None, "shapes")
-    monkeypatch.setattr(pretrained, "find_dataset", lambda path, name: path if name == "cifar10" else None)
-    monkeypatch.setattr(pretrained, "load_dataset", lambda path, name, size: asked.append((path, name)) or real)
+    monkeypatch.setattr(opening, "find_dataset", lambda path, name: path if name == "cifar10" else None)
+    monkeypatch.setattr(opening, "load_dataset", lambda path, name, size: asked.append((path, name)) or real)
     assert open_pretrained("", tmp_path)[0].weights == "attention56_cifar"
     assert asked == [(tmp_path, "cifar10")]
 
@@ -115,7 +123,7 @@ def test_cifar_is_taken_when_it_is_there(tmp_path, monkeypatch):
 def test_a_network_is_trained_when_asked(tmp_path, monkeypatch):
     configs = []
     monkeypatch.setattr(
-        pretrained,
+        opening,
         "fit",
         lambda config: (
             configs.append(config) or attnet.fit(config.replace(**SMALL, output_dir=str(tmp_path / "trained")))

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from test_anatomy import meta, small, tiny
+from networks import meta, narrow, tiny
 from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
-from attnet.masks import capture as masks
+from attnet.model.modules import mask_levels
 from attnet.model.network import ResidualAttentionNetwork, evaluating
 from attnet.model.reach import _reaches, receptive_field
 from attnet.model.variants import variants
@@ -38,7 +38,7 @@ def probe(model: ResidualAttentionNetwork, side: int) -> dict[tuple[str, str], T
         watch(module.trunk, name, "trunk")
         if module.mask is not None:
             watch(module.mask, name, "mask")
-            for scale, level in masks.mask_levels(module).items():
+            for scale, level in mask_levels(module).items():
                 watch(level.units, name, scale if level.below is None else f"{scale} down")
     images = torch.rand(1, 3, side, 4).repeat(side, 1, 1, 1)
     images[range(side), :, range(side)] = math.nan
@@ -55,13 +55,13 @@ def probe(model: ResidualAttentionNetwork, side: int) -> dict[tuple[str, str], T
         (lambda: tiny(), 64),
         (lambda: tiny(unit="resnext"), 64),
         (lambda: tiny(unit="inception"), 64),
-        (lambda: small((2, 1, 0)), 96),
-        (lambda: small((2, 1), p=2, t=3, r=2, attention="channel", combine="naive"), 64),
-        (lambda: small((2, 1, 0), attention="none"), 64),
-        (lambda: small((4, 3)), 96),
-        (lambda: small((0, 1, 0)), 61),
-        (lambda: small((2, 1), stem=TABLE["attention92_pooled"].stem), 96),
-        (lambda: small((3,), stem=TABLE["attention92_224"].stem), 128),
+        (lambda: narrow((2, 1, 0)), 96),
+        (lambda: narrow((2, 1), p=2, t=3, r=2, attention="channel", combine="naive"), 64),
+        (lambda: narrow((2, 1, 0), attention="none"), 64),
+        (lambda: narrow((4, 3)), 96),
+        (lambda: narrow((0, 1, 0)), 61),
+        (lambda: narrow((2, 1), stem=TABLE["attention92_pooled"].stem), 96),
+        (lambda: narrow((3,), stem=TABLE["attention92_224"].stem), 128),
     ],
 )
 def test_every_position_depends_on_exactly_the_rows_that_the_walk_says(model, side):
@@ -74,7 +74,7 @@ def test_every_position_depends_on_exactly_the_rows_that_the_walk_says(model, si
 
 
 def test_fields_are_those_of_positions_far_from_the_edges():
-    network = small((2, 1))
+    network = narrow((2, 1))
     real = probe(network, 160)
     fields = {(f.module, f.scale): f for f in receptive_field(network)}
     assert fields.keys() == real.keys()

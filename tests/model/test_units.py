@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from test_folding import trained
-from test_layers import settled
+from networks import settled, tiny, trained
 from torch import Tensor, nn
 
 import attnet
 from attnet.base.errors import ConfigError, WeightsError
-from attnet.engine import parameters as config_module
+from attnet.base.values import facts
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan, plan_evaluation
-from attnet.engine.run_folder import inherit
 from attnet.masks.statistics import signal
 from attnet.model.anatomy import activations, parts, unused_shortcuts
 from attnet.model.folding import folded
@@ -69,11 +67,6 @@ def mine(tmp_path, monkeypatch) -> str:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "my_units", raising=False)
     return "my_units:Mine"
-
-
-def tiny(**options: object) -> nn.Module:
-    torch.manual_seed(0)
-    return attnet.build_model("attention56_tiny", **options)
 
 
 def normed(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -262,8 +255,7 @@ def test_folding_leaves_only_norms_that_nothing_can_take():
 # -- training and what it leaves behind --------------------------------------------------------------------------
 
 OPTIONS = [
-    {"attention": "channel", "combine": "naive"},
-    {"unit": "resnext", "modules": "1,2,1"},
+    {"unit": "resnext", "modules": "1,2,1", "attention": "channel", "combine": "naive"},
     {"unit": "inception", "p": 2, "t": 1, "r": 2},
     {"unit": "my_units:Mine", "attention": "spatial"},
 ]
@@ -292,34 +284,13 @@ def test_training_records_options_and_evaluation_inherits_them(options, mine, tm
         assert study_options(other.config.to_dict()) == {}, "another model keeps its own"
 
 
-def test_a_run_goes_on_with_its_options(tmp_path, monkeypatch):
-    run = {**SMALL, "unit": "resnext", "modules": "1,1,2", "total_epochs": 2}
-    whole = attnet.fit(TrainConfig(**run, output_dir=str(tmp_path / "whole")))
-    stopped = attnet.engine.loop.Trainer.train_epoch
-
-    def once(self: object, stop: object) -> object:
-        if self.epoch == 1:
-            raise RuntimeError("power cut")
-        return stopped(self, stop)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(attnet.engine.loop.Trainer, "train_epoch", once)
-        with pytest.raises(RuntimeError, match="power cut"):
-            attnet.fit(TrainConfig(**run, output_dir=str(tmp_path / "cut")))
-    again = attnet.fit(TrainConfig(resume=str(tmp_path / "cut"), device_type="CPU", progress="none"))
-    ends = [torch.load(result.output_dir / "last.pt", weights_only=True)["model"] for result in (whole, again)]
-    assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    with pytest.raises(ConfigError, match="is finished"):
-        attnet.fit(TrainConfig(resume=str(again.output_dir)))
-
-
 def test_records_from_before_the_options_are_read(tmp_path):
     names = ("attention", "combine", "unit", "p", "t", "r", "modules")
     old = {k: v for k, v in make_plan(TrainConfig(**SMALL)).config.to_dict().items() if k not in names}
     torch.save({"model": tiny().state_dict(), "config": old}, tmp_path / "old.pt")
     assert load_pretrained(tmp_path / "old.pt").model.variant == attnet.variants()["attention56_tiny"]
     stored = TrainConfig(**old)
-    assert study_options(inherit(stored, TrainConfig(resume="auto")).to_dict()) == {}
+    assert study_options(stored.continued(TrainConfig(resume="auto")).to_dict()) == {}
     plan = plan_evaluation(TrainConfig(pretrained=str(tmp_path / "old.pt"), device_type="CPU", test_images=20))
     assert "network: attention56_tiny, 458,434 parameters with 10 classes" in plan.describe()
 
@@ -333,9 +304,8 @@ def test_bare_weights_open_with_their_options(tmp_path):
 
 
 def test_parameters_and_options_are_the_same_names_and_values():
-    fields = config_module.TrainConfig.fields()
-    assert fields["attention"].metadata["choices"] == ATTENTION_TYPES
-    assert fields["combine"].metadata["choices"] == COMBINE_TYPES
+    fields = TrainConfig.fields()
+    assert (facts(fields["attention"]).choices, facts(fields["combine"]).choices) == (ATTENTION_TYPES, COMBINE_TYPES)
     assert all(fields[name].default is None for name in attnet.model.network.OPTIONS)
 
 
