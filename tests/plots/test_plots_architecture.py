@@ -151,6 +151,7 @@ def test_attention_modules_of_every_network_can_be_read(name):
     assert_boxes_hold_their_words(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["stage1.0", "stage4.2"])
 def test_the_longest_words_fit(module):
     figure = plot_attention_module(meta("attention92_448", t=4, p=12, r=6), module)

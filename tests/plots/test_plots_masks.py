@@ -421,7 +421,9 @@ def test_constant_masks_still_have_a_scale(fresh, pixels):
     assert "stage1.0\n0.5" in said(plots.plot_overlays(fresh, pixels[0], ["stage1.0"]))
 
 
-@pytest.mark.parametrize(("order", "count"), [("variation", 6), ("number", 6), ("number", 70)])
+@pytest.mark.parametrize(
+    ("order", "count"), [("variation", 6), ("number", 6), pytest.param("number", 70, marks=pytest.mark.slow)]
+)
 def test_channels_come_in_order_with_their_numbers(model, pixels, order, count):
     mask = attnet.capture_masks(model, pixels[:1])["stage2.0"][0]
     spread = mask.flatten(1).std(dim=1, correction=0)
