@@ -25,6 +25,7 @@ import torch
 
 from attnet.base import device
 from attnet.base.files import repository_root
+from attnet.base.host import environment
 from attnet.engine.parameters import TrainConfig
 
 JOB = {
@@ -36,7 +37,7 @@ FULL_DISK_MIB = 9  # room for a checkpoint and a half
 
 
 def start(folder: Path, **changes: object) -> psutil.Popen:
-    flags = to_flags(TrainConfig(**{**JOB, **changes}, output_dir=str(folder)))
+    flags = TrainConfig(**{**JOB, **changes}, output_dir=str(folder)).flags()
     return psutil.Popen(
         [sys.executable, "-m", "attnet.train", *flags],
         cwd=repository_root(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -215,7 +216,7 @@ def main() -> int:
         "rows": rows,
         "job": JOB,
         "command": f"python tests/harness_kill.py --times {options.times} --seed {options.seed}",
-        "environment": device.environment(device.choose("CPU")),
+        "environment": environment(device.choose("CPU")),
         "date": date.today().isoformat(),
     }
     if options.output:

@@ -1,4 +1,4 @@
-"""What tests/test_npu.py has done in a process with simulated NPUs, each as a function: plain values in and out."""
+"""What tests/engine/test_npu.py has done in a process with simulated NPUs, as functions: plain values in and out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ import torch
 from torch import Tensor
 
 import attnet
-from attnet import plots, sweep
 from attnet.base import device as devices
 from attnet.base.processes import TrainingInterrupted
-from attnet.benchmark.grid import Setting
-from attnet.benchmark.loops import steps_worker
 from attnet.data.batches import TestBatches
 from attnet.engine import precision, step
 from attnet.masks.compare import compare_deletion, compare_localisation
@@ -27,7 +24,6 @@ from attnet.masks.saliency import grad_cam
 from attnet.masks.statistics import mask_statistics
 from attnet.masks.statistics import signal as signals_of
 from attnet.model.modules import PARTS
-from attnet.plots.explorer import Explorer
 
 TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "progress": "none"},
@@ -180,6 +176,8 @@ def look_into_a_network(index: int) -> dict[str, bool]:
 
 def explore(device_type: str, folder: str) -> list[list[str]]:
     """The explorer: a digest of its picture and its message after every move."""
+    from attnet.plots.explorer import Explorer
+
     network = attnet.load_pretrained(device_type=device_type, device_id=0)
     network.model.to(memory_format=torch.contiguous_format)
     data = attnet.load_dataset(None, "shapes")
@@ -194,20 +192,28 @@ def explore(device_type: str, folder: str) -> list[list[str]]:
 
 def draw_figure(path: str) -> None:
     """The paper's figure from a network on a card."""
+    from attnet.plots import plot_figure1
+
     network, data = attnet.open_pretrained("attention56_shapes", device_type="NPU")
-    plots.plot_figure1(network.model, data.test.images[:2], classes=network.classes).savefig(path)
+    plot_figure1(network.model, data.test.images[:2], classes=network.classes).savefig(path)
 
 
 def measure_step() -> dict:
     """Steps of the benchmark's process."""
+    from attnet.benchmark.grid import Setting
+
+    from attnet.benchmark.loops import steps_worker
+
     with steps_worker(Setting("attention56_tiny", 8, "O2", channels_last=False), "NPU") as worker:
         return {what: worker.ask(what=what)["answer"] for what in ("step", "parts", "peak")}
 
 
 def sweep_on_two_cards(folder: str) -> list[int]:
     """The cards that two runs at once were given."""
+    from attnet.study.sweep import Sweep
+
     small = config(total_epochs=1, train_images=32)
-    sweep.Sweep({"tiny": small}, seeds=[0, 1], folder=folder).run(parallel=2)
+    Sweep({"tiny": small}, seeds=[0, 1], folder=folder).run(parallel=2)
     runs = Path(folder).glob("tiny/*/config.json")
     return sorted(attnet.TrainConfig.load(path).device_id for path in runs)
 

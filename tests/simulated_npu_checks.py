@@ -1,4 +1,4 @@
-"""What tests/test_simulated_npu.py has a process with simulated cards do; each function answers in JSON."""
+"""What tests/engine/test_simulated_npu.py has a process with simulated cards do; each function answers in JSON."""
 
 from __future__ import annotations
 

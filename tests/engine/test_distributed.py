@@ -46,17 +46,35 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max(((x - y).abs().max() / x.abs().max().clamp_min(1e-12)).item() for x, y in pairs)
 
 
-def test_two_ranks_equal_accumulate_2(tmp_path):
-    """Twelve steps at lr 0.01: every weight, momentum and batch-norm statistic, to 1e-6."""
-    one = train(1, tmp_path / "one", accumulate=2, lr=0.01, label_noise=0.3)
-    two = train(2, tmp_path / "two", lr=0.01, label_noise=0.3)
+def test_two_ranks_equal_accumulate_2(tmp_path, monkeypatch, capfd):
+    """Eight steps at lr 0.01, through `attnet.launch`: every weight, momentum and batch-norm statistic, to 1e-6.
+
+    The command is shown, rank 0's lines appear, and each rank has its log.
+    """
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    size = {"train_images": 32, "test_images": 50, "total_epochs": 2, "lr": 0.01, "label_noise": 0.3}
+    config = TrainConfig(**{**TINY, **size}, progress="lines", output_dir=str(tmp_path / "one"))
+    one = attnet.fit(config.replace(accumulate=2))
+    capfd.readouterr()
+    two = attnet.launch(config.replace(device_num=2, output_dir=str(tmp_path / "two")))
+    first, *rest = capfd.readouterr().out.splitlines()
+
     assert distance(weights(one.output_dir), weights(two.output_dir)) <= 1e-6
     start = attnet.build_model("attention56_tiny").state_dict()
     assert distance(weights(one.output_dir), start) > 0.1, "something was learned"
     assert two.device == "cpu_2p" and two.history[0]["train_loss"] == pytest.approx(one.history[0]["train_loss"])
-    assert one.memorisation == two.memorisation and one.memorisation["images"] == 29
-    assert len(two.history[0]["rank_fps"]) == 2
-    assert two.fps == pytest.approx(2 * min(two.history[0]["rank_fps"]))
+    assert one.memorisation == two.memorisation and one.memorisation["images"] == 10
+    rows = [json.loads(line) for line in (two.output_dir / "metrics.jsonl").read_text().splitlines()]
+    assert rows == two.history and [(row["epoch"], len(row["rank_fps"])) for row in rows] == [(1, 2), (2, 2)]
+    assert all(row["fps"] == pytest.approx(2 * min(row["rank_fps"])) for row in rows)
+    assert not list(two.output_dir.glob("*.tmp")) and not (two.output_dir / "step.pt").exists()
+
+    assert first.startswith("torchrun --standalone --nproc_per_node=2 --max_restarts=3 -m attnet.train ")
+    assert "--train_batch_size 4" in first and str(tmp_path / "two") in first and "--resume auto" in first
+    assert sum(line.startswith("epoch ") for line in rest) == 2
+    logs = two.output_dir / "logs"
+    assert {"rank0.log", "rank1.log", "torchrun.log"} <= {path.name for path in logs.iterdir()}
+    assert "epoch 2/2" in (logs / "rank0.log").read_text() and "epoch" not in (logs / "rank1.log").read_text()
 
 
 @pytest.mark.slow
@@ -86,6 +104,7 @@ def test_every_number_of_ranks_tests_alike(tmp_path):
     assert sum(map(sum, results[0].confusion)) == 90
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once_by_each_rank_and_ends_the_job(tmp_path):
     command = [
         sys.executable,
@@ -170,10 +189,3 @@ def test_ranks_stop_after_the_same_step(monkeypatch):
     for step in (20, 30):  # a request can be made again
         first.post("save", step)
         assert (first.due("save", step), second.due("save", step)) == (0, 0)
-
-
-def test_metrics_of_many_ranks_are_one_row_an_epoch(tmp_path):
-    result = train(2, tmp_path / "run", train_images=32, total_epochs=2)
-    rows = [json.loads(line) for line in (result.output_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2]
-    assert not list(result.output_dir.glob("*.tmp")) and not (result.output_dir / "step.pt").exists()

@@ -1,6 +1,7 @@
 """Figures of an evaluation on hand-made logits, and running one."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 import attnet
 from attnet.data.batches import TestBatches
 from attnet.data.splits import Split
-from attnet.engine.evaluation import Evaluation, evaluate
+from attnet.engine.evaluation import Evaluation, evaluate, evaluate_weights
+from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import plan_evaluation
+from attnet.engine.run_folder import Result
 
 CLASSES = ("cat", "dog", "frog")
 
@@ -29,7 +33,7 @@ def test_figures_of_hand_made_logits():
     assert evaluation.confusion.tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
     assert evaluation.per_class["cat"] == pytest.approx(200 / 3)
     assert evaluation.per_class["dog"] == pytest.approx(50)
-    assert math.isnan(evaluation.per_class["frog"])  # there is none
+    assert evaluation.per_class["frog"] is None  # there is none
     # -log softmax, by hand: two zeros and one logit s, at the true class or not.
     right = [-math.log(math.exp(s) / (math.exp(s) + 2)) for s in (5, 1, 3)]
     wrong = [-math.log(1 / (math.exp(s) + 2)) for s in (2, 9)]
@@ -112,3 +116,47 @@ def test_results_do_not_depend_on_the_batch_size():
         torch.testing.assert_close(other.logits, results[0].logits, rtol=1e-4, atol=1e-5)
         assert torch.equal(other.labels, split.labels)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+# ---- evaluation sees what training saw ----
+
+
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory) -> Result:
+    """A run with everything that decides what a network is shown and what its outputs mean."""
+    config = TrainConfig(
+        **{"recipe": "fast94", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "progress": "none"},
+        **{"model": "attention56_tiny", "combine": "naive", "t": 1},
+        **{"classes": "moon,ring,star,disc", "num_classes": 6, "label_noise": 0.1, "noise_seed": 3},
+        **{"train_images": 96, "test_images": 0, "train_batch_size": 8, "total_epochs": 2, "lr": 0.05, "lr_batch": 0},
+        output_dir=str(tmp_path_factory.mktemp("unusual") / "run"),
+    )
+    return attnet.fit(config)
+
+
+@pytest.mark.parametrize("file", ["best.pt", "last.pt"])
+def test_every_way_to_evaluate_gives_the_runs_own_top1(unusual, file, tmp_path):
+    weights: Path = unusual.output_dir / file
+    expected = unusual.top1 if file == "best.pt" else unusual.last_top1
+    assert sum(any(guesses) for guesses in zip(*unusual.confusion, strict=True)) > 1, "it tells images apart"
+
+    asked = {"device_type": "CPU", "pretrained": str(weights)}
+    alone = attnet.fit(TrainConfig(**asked, is_train=False, progress="none", output_dir=str(tmp_path / "alone")))
+    assert (alone.top1, alone.images["test"], alone.amp) == (expected, 200, "O0")
+    assert list(alone.per_class) == list(unusual.per_class) == ["moon", "ring", "star", "disc"]
+    assert alone.memorisation is None and alone.weights == weights
+
+    plan = plan_evaluation(TrainConfig(**asked))
+    seen = evaluate_weights(plan)
+    assert seen.top1 == evaluate_weights(plan, weights).top1 == expected
+    assert (plan.config.num_classes, plan.config.recipe, plan.colour is not None) == (6, "fast94", True)
+
+    network = attnet.load_pretrained(weights)
+    assert network.top1 == (expected if file == "best.pt" else None)
+    data = attnet.load_dataset(None, network.dataset).of_classes(network.config["classes"])
+    looked = evaluate(network.model, TestBatches(data.test, 500, torch.device("cpu")), network.classes)
+    assert looked.top1 == expected and network.classes == ("moon", "ring", "star", "disc", "class 4", "class 5")
+    if file == "last.pt":
+        assert seen.top1_flip == alone.top1_flip == unusual.top1_flip
+        losses = [alone.test_loss, seen.loss, looked.loss]
+        assert losses == pytest.approx([unusual.test_loss] * 3, rel=1e-4)

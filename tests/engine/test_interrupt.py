@@ -107,6 +107,34 @@ def test_a_signal_in_the_last_step_of_all_lets_the_run_finish(short_run, tmp_pat
     assert same_end(fit_in(tmp_path / "run", SHORT), short_run)
 
 
+KILLED = """
+import os, sys
+from attnet.base.progress import Progress
+from attnet.engine.fit import main
+
+def step_and_die(self, done, loss):
+    if (self.epoch, done) == (1, 3):
+        os.kill(os.getpid(), 9)
+
+Progress.step = step_and_die
+main(sys.argv[1:])
+"""
+
+
+def test_a_process_that_is_killed_goes_on_bit_for_bit(short_run, tmp_path):
+    """SIGKILL within an epoch, a moment after a checkpoint there."""
+    folder = tmp_path / "run"
+    words = [f"--{name}={value}" for name, value in SHORT.items()] + [f"--output_dir={folder}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, *words, "--checkpoint_seconds=0.001"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    state = checkpoint.load_newest(folder)
+    assert (state["epoch"], state["step"]) == (0, 2)
+    assert fit(TrainConfig(output_dir=folder, resume="auto")).output_dir == folder
+    assert same_end(folder, short_run)
+
+
 def stop_after_an_epoch(folder: Path, number: int, *more: str) -> tuple[int, list[str], str]:
     """Run the command line until its first line of an epoch, then signal it: exit status, epochs shown, stderr."""
     arguments = [f"--{name}={value}" for name, value in LONG.items()]
@@ -130,6 +158,7 @@ def stop_after_an_epoch(folder: Path, number: int, *more: str) -> tuple[int, lis
             process.kill()
 
 
+@pytest.mark.slow
 def test_processes_stopped_three_times_end_like_one_that_never_was(tmp_path):
     folder = tmp_path / "run"
     status, epochs, errors = stop_after_an_epoch(folder, signal.SIGINT)

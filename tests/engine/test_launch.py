@@ -1,6 +1,5 @@
 """Launching: what is started, what is shown, and that nothing is lost or left behind when something dies."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -22,8 +21,9 @@ from attnet.base.files import repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import Progress
 from attnet.engine import launch as launcher
-from attnet.engine.launch import launch, torchrun_arguments
+from attnet.engine.launch import Torchrun, launch
 from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import decide
 
 EPOCHS = 4
 TINY = {
@@ -35,7 +35,7 @@ KERNEL = """
 import signal, sys, attnet
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as ipykernel does; a background job inherits "ignore"
 try:
-    attnet.launch(TrainConfig.parse(sys.argv[1:]))
+    attnet.launch(attnet.TrainConfig.parse(sys.argv[1:]))
 except attnet.base.processes.TrainingInterrupted as stop:
     print("INTERRUPTED", stop, flush=True)
     sys.exit(130)
@@ -48,7 +48,7 @@ def one_thread(monkeypatch) -> None:
 
 
 def start(folder: Path, **changes: object) -> psutil.Popen:
-    flags = to_flags(TrainConfig(**{**TINY, **changes}, output_dir=str(folder)))
+    flags = TrainConfig(**{**TINY, **changes}, output_dir=str(folder)).flags()
     return psutil.Popen(
         [sys.executable, "-c", KERNEL, *flags], cwd=repository_root(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -94,29 +94,10 @@ def assert_same_weights(a: Path, b: Path) -> None:
         assert torch.equal(value, others[name]), name
 
 
-def test_launch_trains_and_keeps_a_log_a_rank(undisturbed):
-    result = attnet.Result.load(undisturbed)
-    assert (result.device, result.epochs) == ("cpu_2p", EPOCHS)
-    logs = undisturbed / "logs"
-    assert {"rank0.log", "rank1.log", "torchrun.log"} <= {p.name for p in logs.iterdir()}
-    assert f"epoch {EPOCHS}/{EPOCHS}" in (logs / "rank0.log").read_text()
-    assert "epoch" not in (logs / "rank1.log").read_text()
-
-
-def test_what_is_shown(tmp_path, capfd):
-    result = launch(TrainConfig(**{**TINY, "total_epochs": 1, "train_images": 32}, output_dir=str(tmp_path / "run")))
-    shown = capfd.readouterr().out
-    first, *rest = shown.splitlines()
-    assert first.startswith("torchrun --standalone --nproc_per_node=2 --max_restarts=3 -m attnet.train ")
-    assert "--train_batch_size 8" in first and str(tmp_path / "run") in first and "--resume auto" in first
-    assert sum(line.startswith("epoch 1/1") for line in rest) == 1
-    assert f"{result.top1:.2f}" in shown
-
-
+@pytest.mark.slow
 def test_the_shown_command_works_when_pasted(tmp_path):
     config = TrainConfig(**{**TINY, "total_epochs": 1, "train_images": 32})
-    words = torchrun_arguments(config, tmp_path / "pasted")
-    command = [sys.executable, "-m", "torch.distributed.run", *words]
+    command = [sys.executable, *Torchrun(config).words(tmp_path / "pasted")]
     done = subprocess.run(command, cwd=repository_root(), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "epoch 1/1" in done.stdout and attnet.Result.load(tmp_path / "pasted").device == "cpu_2p"
@@ -124,7 +105,7 @@ def test_the_shown_command_works_when_pasted(tmp_path):
 
 def test_several_machines():
     config = TrainConfig(device_num=16, nnodes=2, node_rank=1, dist_url="tcp://10.0.0.1:29400", max_restarts=1)
-    words = torchrun_arguments(config, Path("/shared/run"))
+    words = Torchrun(config).arguments(Path("/shared/run"))
     assert words[:5] == [
         *("--nnodes=2", "--node_rank=1", "--rdzv_backend=c10d"),
         *("--rdzv_endpoint=10.0.0.1:29400", "--rdzv_id=attnet"),
@@ -145,21 +126,20 @@ def test_several_machines():
 )
 def test_machines_that_cannot_work(parameters, message):
     with pytest.raises(ConfigError, match=message):
-        torchrun_arguments(TrainConfig(**parameters), Path("/shared/run"))
+        Torchrun(TrainConfig(**parameters)).arguments(Path("/shared/run"))
 
 
 def test_more_cards_than_there_are(monkeypatch, tmp_path):
     config = TrainConfig(**{**TINY, "device_num": 8}, output_dir=str(tmp_path / "run"))
-    plan = attnet.make_plan(config)
-
-    gpu_plan = dataclasses.replace(plan, device=KINDS["GPU"]())
-    monkeypatch.setattr(launcher, "make_plan", lambda config: gpu_plan)
+    decision = decide(config)._replace(device=KINDS["GPU"]())
+    monkeypatch.setattr(launcher, "decide", lambda config: decision)
     monkeypatch.setattr(launcher.devices, "count", lambda kind: 2)
     with pytest.raises(ConfigError, match="device_num=8: only 2 GPU cards are here"):
         launch(config)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_is_brought_back_to_the_same_weights(undisturbed, tmp_path):
     process = start(tmp_path / "run", checkpoint_seconds=2)
     try:
@@ -173,6 +153,7 @@ def test_a_rank_that_dies_is_brought_back_to_the_same_weights(undisturbed, tmp_p
         end(process, [])
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_for_good_is_named_with_its_last_lines(tmp_path):
     process = start(tmp_path / "run", max_restarts=0)
     try:
@@ -188,6 +169,7 @@ def test_a_rank_that_dies_for_good_is_named_with_its_last_lines(tmp_path):
         end(process, [])
 
 
+@pytest.mark.slow
 def test_a_notebook_that_is_interrupted_then_killed_loses_nothing(undisturbed, tmp_path):
     """Nobody else gets its folder; then Ctrl-C in the cell, later the kernel killed: every process ends each time.
 
@@ -223,6 +205,7 @@ def test_a_notebook_that_is_interrupted_then_killed_loses_nothing(undisturbed, t
     assert_same_weights(undisturbed, folder)
 
 
+@pytest.mark.slow
 def test_another_number_of_cards_goes_on_from_an_epochs_end(tmp_path, monkeypatch, capfd):
     """Stopped within epoch 2 of a run on two cards: two cards, or one with accumulate=2, go on from that step.
 

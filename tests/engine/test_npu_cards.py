@@ -1,4 +1,4 @@
-"""Several simulated NPUs: DDP over hccl, restarts, sweeps, the notebooks, apex; see tests/test_npu.py."""
+"""Several simulated NPUs: DDP over hccl, restarts, sweeps, the notebooks, apex; see tests/engine/test_npu.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 from npu_runs import ROOT, SIMULATED, assert_equal_weights, assert_same_weights, flags, launched, on_cpu, run
 
 import attnet
+
+pytestmark = pytest.mark.slow
 
 pytest_plugins = "harness_npu"
 

@@ -125,7 +125,9 @@ def test_explicit_parameters_win_over_mode_and_recipe():
     assert (plan.config.num_classes, plan.config.momentum) == (12, 0.9)
     assert (len(plan.dataset.train), len(plan.dataset.test)) == (64, 50)
     batches = plan.train_batches()
-    assert (len(batches), batches.augmentation.flip, batches.augmentation.crop_padding) == (4, "off", 0)
+    given = torch.cat([batch.images for [batch] in batches.epoch(0)]).flatten(1).sum(1).sort().values
+    originals = (plan.dataset.train.images / 255).flatten(1).sum(1).sort().values
+    assert len(batches) == 4 and torch.allclose(given, originals), "neither mirrored nor cropped"
 
 
 def test_a_plan_of_a_plan_is_the_same():
@@ -146,6 +148,7 @@ def test_cifar100_by_its_classes_and_by_its_superclasses(cifar100, name, count):
     assert plan.dataset_label == f"{name}, 2,000 of 50,000 images"
 
 
+@pytest.mark.slow
 def test_a_run_on_classes_of_cifar100(cifar100, tmp_path):
     """Trained, opened and evaluated on two classes of a hundred, by their names, with noise."""
     asked = {"device_type": "CPU", "data_path": str(cifar100), "test_images": 40}
@@ -214,7 +217,7 @@ def test_a_data_path_without_data_is_an_error_not_another_data_set(tmp_path, par
 
 
 def test_full_mode_needs_data(no_data):
-    with pytest.raises(DataError, match=r"cifar-10-batches-py does not exist.*attnet\.download"):
+    with pytest.raises(DataError, match=r"cifar-10-batches-py does not exist.*attnet download cifar10"):
         make_plan(TrainConfig(device_type="CPU", mode="full"))
 
 

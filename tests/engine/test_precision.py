@@ -1,5 +1,7 @@
 """Opt levels: which tensors have which type, and that training stays that of float32."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,7 @@ def make(level: str, **options: object) -> tuple[nn.Module, Precision]:
     return model, Precision(model, CPU, level, **options)
 
 
+@functools.cache
 def losses(level: str, steps: int = 6) -> list[float]:
     model, precision = make(level)
     images, labels = images_and_labels()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import attnet
 from attnet.base.errors import AttnetError
 from attnet.engine.run_folder import Result
 
@@ -65,20 +64,3 @@ def test_a_folder_without_a_result_is_named(tmp_path, content, message):
     with pytest.raises(AttnetError, match=message) as error:
         Result.load(tmp_path)
     assert str(tmp_path) in str(error.value)
-
-
-def test_a_run_from_the_engine_reads_back_equal(tmp_path):
-    config = attnet.TrainConfig(
-        mode="rehearsal",
-        dataset="shapes",
-        device_type="CPU",
-        total_epochs=1,
-        train_images=32,
-        test_images=20,
-        train_batch_size=16,
-        output_dir=str(tmp_path / "run"),
-        progress="none",
-    )
-    result = attnet.fit(config)
-    assert Result.load(result.output_dir) == result
-    assert result.weights.name == "best.pt"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attnet.base import files
 from attnet.base.errors import ConfigError, SaveError
 from attnet.engine import run_folder as checkpoint
 from attnet.engine.parameters import TrainConfig
@@ -34,7 +35,7 @@ def state(number: int) -> dict:
 
 
 def save(folder: Path, number: int) -> None:
-    checkpoint.save(state(number), folder / LAST, keep=folder / PREVIOUS)
+    files.save(state(number), folder / LAST, keep=folder / PREVIOUS)
 
 
 def begun(path: Path, finished: bool = False, time: int = 0) -> Path:
@@ -151,6 +152,13 @@ def test_an_output_dir_that_cannot_be_written_is_named(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+def test_a_folder_in_use_is_refused(tmp_path):
+    for _ in range(2):  # the lock goes with the first
+        with RunFolder(tmp_path), pytest.raises(ConfigError, match=f"in use by process {os.getpid()} on "):
+            RunFolder(tmp_path)
+
+
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_until_its_process_is_gone(tmp_path):
     script = (
         "import pathlib, sys; from attnet.engine.run_folder import RunFolder\n"
@@ -166,8 +174,7 @@ def test_a_folder_in_use_is_refused_until_its_process_is_gone(tmp_path):
             assert f"in use by process {holder.pid} on {socket.gethostname()}" in str(error.value)
         finally:
             holder.kill()
-    with RunFolder(tmp_path), pytest.raises(ConfigError, match=f"process {os.getpid()} "):
-        RunFolder(tmp_path)
+    RunFolder(tmp_path).close()
 
 
 def test_a_file_system_without_locks_does_not_stop_a_run(tmp_path, monkeypatch):
@@ -211,7 +218,7 @@ def test_resume_of_a_folder_without_an_interrupted_run_is_an_error(tmp_path):
 
 def test_going_on_takes_over_what_is_not_given_anew():
     stored = TrainConfig(model="attention92", seed=7, lr=0.3, device_type="GPU", amp="O2", progress="live")
-    config = checkpoint.inherit(stored, TrainConfig(resume="auto", data_path="elsewhere"))
+    config = stored.continued(TrainConfig(resume="auto", data_path="elsewhere"))
     expected = {"resume": "auto", "data_path": "elsewhere", "device_type": "auto", "progress": "auto"}
     assert config == stored.replace(**expected)
     checkpoint.check_same_run(stored, config)
@@ -220,7 +227,7 @@ def test_going_on_takes_over_what_is_not_given_anew():
 def test_going_on_with_other_parameters_is_refused_by_name():
     stored = TrainConfig(model="attention92", seed=7, lr=0.3)
     with pytest.raises(ConfigError) as error:
-        checkpoint.check_same_run(stored, checkpoint.inherit(stored, TrainConfig(lr=0.1, model="attention56_tiny")))
+        checkpoint.check_same_run(stored, stored.continued(TrainConfig(lr=0.1, model="attention56_tiny")))
     message = str(error.value)
     assert "lr=0.1 (was 0.3)" in message and "model='attention56_tiny' (was 'attention92')" in message
     assert "seed" not in message

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from attnet.engine.sgd import SGD
+
+from attnet.engine.precision import SGD
 
 OPTIONS = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
 ALONE = """
 import sys, torch
-from attnet.engine.sgd import SGD
+from attnet.engine.precision import SGD
 weight = torch.ones(3, requires_grad=True)
 sgd = SGD([weight], lr=0.1, momentum=0.9)
 weight.grad = torch.ones(3)
@@ -46,6 +47,7 @@ def test_it_takes_torchs_steps_and_reads_its_states(fused):
     assert all(weight.requires_grad and weight.is_leaf for weight in weights)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_compiler_is_loaded():
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -17,6 +17,8 @@ from npu_simulation.worker import Worker, WorkerError
 
 import attnet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def with_cards(tmp_path_factory) -> dict[str, str]:

@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from conftest import draw_images, draw_weights
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -14,12 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnet
 from attnet.base.device import KINDS
+from attnet.data.batches import Batch
 from attnet.engine.distributed import World
 from attnet.engine.evaluation import evaluate
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
-from attnet.engine.step import TrainStep
+from attnet.engine.step import TrainStep, batch_loss
 from attnet.model.network import evaluating
 
 SMALL = {
@@ -62,6 +64,28 @@ def losses(trainer: Trainer, steps: int = 4, lr: float = 0.03, double: bool = Fa
     return [trainer.train_step(micro, lr).item() for _ in range(steps)]
 
 
+# ---- the loss ----
+
+
+def test_mixup_loss():
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
+    a, b = torch.tensor([0, 1]), torch.tensor([2, 0])
+    mixed = batch_loss(logits, Batch(torch.empty(0), a, b, 0.3))
+    assert mixed.item() == pytest.approx(
+        0.3 * F.cross_entropy(logits, a).item() + 0.7 * F.cross_entropy(logits, b).item()
+    )
+
+
+def test_label_smoothing_is_the_loss_against_softened_labels():
+    logits, labels = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]]), torch.tensor([0, 1])
+    soft = 0.9 * F.one_hot(labels, 3) + 0.1 / 3
+    expected = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert batch_loss(logits, Batch(torch.empty(0), labels), 0.1).item() == pytest.approx(expected.item())
+    mixed = Batch(torch.empty(0), labels, labels.flip(0), torch.tensor(0.8))
+    other = -(soft.flip(0) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert batch_loss(logits, mixed, 0.1).item() == pytest.approx((0.8 * expected + 0.2 * other).item())
+
+
 # ---- every way of computing gives the losses of the plain one ----
 
 
@@ -91,6 +115,7 @@ def test_losses_at_every_precision_are_those_of_float64(changes, tolerance):
     assert losses(make(**changes, **STRONG)) == pytest.approx(plain(True), rel=tolerance)
 
 
+@pytest.mark.slow
 def test_the_compiled_step_has_no_graph_break_and_the_same_losses(monkeypatch, tmp_path):
     """Through torch.compile's tracing and differentiation; the code generator is left out, which takes minutes."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -250,7 +275,7 @@ def test_no_bias_decay_leaves_norms_and_biases_alone():
 
 
 def test_mirror_images_are_tested_and_reported_apart(tmp_path):
-    config = {**SMALL, "total_epochs": 1, "test_flip": True, "output_dir": str(tmp_path / "run")}
+    config = {**SMALL, "total_epochs": 1, "train_images": 24, "test_flip": True, "output_dir": str(tmp_path / "run")}
     result = attnet.fit(TrainConfig(**config))
     assert result.top1_flip == result.history[-1]["top1_flip"]
     plan = make_plan(TrainConfig(**config))
