@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from networks import tiny
 from torch import nn
 
 import attnet
@@ -26,11 +27,6 @@ STRUCTURE = {
     "attention452_cifar": ((6, 6, 6), (64, 128, 256), (32, 16, 8)),
     "attention56_tiny": ((1, 1, 1), (32, 64, 128), (32, 16, 8)),
 }
-
-
-def tiny(**options: object) -> nn.Module:
-    torch.manual_seed(0)
-    return attnet.build_model("attention56_tiny", **options)
 
 
 @pytest.mark.parametrize(
