@@ -38,7 +38,7 @@ def config(**changes: object) -> attnet.TrainConfig:
 
 def unfused() -> contextlib.AbstractContextManager:
     """SGD's plain kernels on the CPU as well: the fused one rounds the last few numbers of a tensor otherwise."""
-    return mock.patch.object(devices.Device, "has_fused_optimizer", lambda self, dtype: False)
+    return mock.patch.object(devices.KINDS["CPU"], "has_fused_optimizer", lambda self, dtype: False)
 
 
 def train(**changes: object) -> dict:
@@ -200,9 +200,7 @@ def draw_figure(path: str) -> None:
 
 def measure_step() -> dict:
     """Steps of the benchmark's process."""
-    from attnet.benchmark.grid import Setting
-
-    from attnet.benchmark.loops import steps_worker
+    from attnet.benchmark.loops import Setting, steps_worker
 
     with steps_worker(Setting("attention56_tiny", 8, "O2", channels_last=False), "NPU") as worker:
         return {what: worker.ask(what=what)["answer"] for what in ("step", "parts", "peak")}

@@ -19,7 +19,7 @@ from attnet.engine.run_folder import Result
 pytest_plugins = "harness_npu"
 
 RECIPES = {
-    "seed": {"recipe": "seed"},
+    "seed": {"recipe": "seed", "total_epochs": 1, "train_images": 32},
     "best": {"recipe": "best", "mixup_off_epochs": 1},  # mixup, cutout, standardised colours, EMA, mirrored tests
     "fast94": {"recipe": "fast94"},
 }
