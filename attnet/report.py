@@ -11,7 +11,7 @@ from attnet.base.files import output_file, relative_to_root, write_record
 from attnet.study.records import RESULTS, others_table, record, records
 from attnet.study.report import NAMES, ORDERS, RUNS, Report, collect, scaling
 from attnet.study.rows import Row, published_rows
-from attnet.study.tables import FORMATS, frame, markdown, result_table, study_table, write_readme, write_report
+from attnet.study.tables import FORMATS, frame, markdown, result_table, show, study_table, write_readme, write_report
 
 __all__ = [
     "Report",
@@ -25,6 +25,7 @@ __all__ = [
     "records",
     "result_table",
     "scaling",
+    "show",
     "study_table",
     "write_report",
 ]

@@ -7,8 +7,8 @@ import zlib
 from pathlib import Path
 from unittest import mock
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: threads would wait for each other's cores
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests run side by side: threads would wait for each other's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -13,7 +13,8 @@ import statistics
 import time
 
 import attnet
-from attnet.base.device import choose, environment
+from attnet.base.device import choose
+from attnet.base.host import environment
 from attnet.masks.replace import INTERVENTIONS
 from attnet.model.pretrained import Pretrained
 from attnet.plots.explorer import Explorer

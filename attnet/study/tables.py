@@ -22,6 +22,7 @@ from attnet.study.rows import Row, in_order, published_rows
 
 if TYPE_CHECKING:
     import pandas
+    from pandas.io.formats.style import Styler
 
 # What stands around the table in README.md.
 MARKERS = ("<!-- results: attnet report --readme -->", "<!-- end of results -->")
@@ -103,7 +104,14 @@ def frame(results: Iterable[Result | Published | Row] | None = None, every: bool
 
     rows = [as_row(result) for result in (collect().rows if results is None else results)]
     shown = [(column.name if every else column.title, column) for column in COLUMNS if every or column.title]
-    return pandas.DataFrame({title: [column.value(row) for row in rows] for title, column in shown})
+    columns = {title: [column.value(row) for row in rows] for title, column in shown}
+    return pandas.DataFrame(columns).convert_dtypes()  # whole numbers stay whole where some are missing
+
+
+def show(results: Iterable[Result | Published | Row] | None = None) -> Styler:
+    """`frame` as a notebook shows it: every row whole, figures rounded, a dash where there is none."""
+    style = frame(results).style.format(na_rep=NONE, precision=2, thousands=",")
+    return style.format("{:,.0f}", subset=["FPS"], na_rep=NONE).hide()
 
 
 def csv_table(rows: Iterable[Row]) -> str:

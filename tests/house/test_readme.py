@@ -101,10 +101,14 @@ def test_measured_figures_are_those_on_record():
     assert f"{kills['disturbed']} jobs of two ranks" in EVERYTHING and f": {kills['equal']} ended" in EVERYTHING
 
 
-def test_the_fine_tuning_study_on_record_makes_its_table():
-    text = study_table(RECORDS["finetune"])
-    for row in (RECORDS["finetune"]["baseline"], *RECORDS["finetune"]["rows"]):
-        assert f"| {row['name']}" in text and f"{row['mean']:.1f}" in EVERYTHING
+def test_the_fine_tuning_study_on_record_is_told():
+    baseline, rows = RECORDS["finetune"]["baseline"], RECORDS["finetune"]["rows"]
+    assert f"From scratch {baseline['mean']:.1f} % ({baseline['low']:.1f} to {baseline['high']:.1f})" in EVERYTHING
+    table = study_table(RECORDS["finetune"])
+    for row in rows:
+        gap = row["difference"]
+        assert f"{gap['mean']:+.1f}" in EVERYTHING and f"({gap['low']:+.1f} to {gap['high']:+.1f})" in EVERYTHING
+        assert f"{gap['mean']:+.2f}" in table
 
 
 def test_what_is_said_of_the_masks_is_on_record():
