@@ -12,7 +12,7 @@ from attnet.engine.distributed import World, is_watched, redirect_output
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan
-from attnet.engine.run_folder import CONFIG, Result, RunFolder, check_same_run, new_run, resuming
+from attnet.engine.run_folder import CONFIG, Result, RunFolder, check_same_run, new_run, resumable, resuming
 
 
 def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
@@ -65,7 +65,7 @@ def _folder_of_all(plan: Plan, world: World) -> Iterator[RunFolder]:
     folder, answer = None, None
     if world.is_main:
         try:
-            folder = new_run(plan.config) if plan.resumed is None else RunFolder(plan.resumed)
+            folder = new_run(plan.config) if plan.resumed is None else RunFolder(resumable(plan.resumed))
             answer = folder.path
         except ConfigError as error:
             answer = error

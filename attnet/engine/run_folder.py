@@ -132,7 +132,7 @@ def run_to_resume(config: TrainConfig) -> Path | None:
         begun = [file for path in _numbered(_base(config)) if (file := path / CONFIG).exists()]
         newest = max(reversed(begun), key=lambda file: file.stat().st_mtime_ns, default=None)
         return newest.parent if newest and not is_finished(newest.parent) else None
-    return _resumable(resolve_path(config.resume)) if config.resume else None
+    return resumable(resolve_path(config.resume)) if config.resume else None
 
 
 def new_run(config: TrainConfig) -> RunFolder:
@@ -180,7 +180,8 @@ def _candidates(base: Path, taken: list[Path]) -> Iterator[Path]:
         yield base.with_name(f"{base.name}-{number}")
 
 
-def _resumable(path: Path) -> Path:
+def resumable(path: Path) -> Path:
+    """The folder of an interrupted run, as it is; ConfigError for any other."""
     if not (path / CONFIG).exists():
         raise ConfigError(f"resume={path}: no run there (no {CONFIG}); give the folder of an interrupted run")
     if is_finished(path):

@@ -63,7 +63,9 @@ PORTS = (
 )
 
 
-def _paper(table: int, study: str, network: str, model: str, error: float, dataset: str = "cifar10", **changed: object):
+def _paper(
+    table: int, study: str, network: str, model: str, error: float, dataset: str = "cifar10", **changed: object
+) -> Published:
     return Published(
         f"{_PAPER}, table {table}", network, model, dataset, round(100 - error, 2), changed=changed, study=study
     )
