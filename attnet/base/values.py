@@ -2,7 +2,7 @@
 
     @parameters
     class Settings(Parameters):
-        lr: float = parameter(0.1, "learning rate", low=0)
+        lr: float = parameter(default=0.1, help="learning rate", low=0)
 
 `Settings(lr="0.2")` brings text from a command line, a notebook or JSON into the field's type. Type checkers and
 editors see an ordinary keyword-only dataclass.
@@ -65,8 +65,8 @@ class Facts:
     also: tuple[str, ...] = ()
 
 
-def parameter(default: Any, help: str, *, choices: Sequence[str] = (), **others: Any) -> Any:
-    """A field of a class of `parameters`; `others` as the attributes of `Facts`."""
+def parameter(*, default: Any, help: str, choices: Sequence[str] = (), **others: Any) -> Any:
+    """A field of a class of `parameters`; `others` as the attributes of `Facts`. Type checkers want the names."""
     facts = Facts(help, choices=tuple(choices), **others)
     return dataclasses.field(default=default, metadata={"facts": facts})
 

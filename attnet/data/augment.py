@@ -22,21 +22,21 @@ class Augmentation(Parameters):
     """The parameters of augmentation; None: off (in a training: as the recipe has it)."""
 
     flip: str | None = parameter(
-        None,
-        "mirror half of the training images; random: drawn anew each epoch; alternating: each image every other "
+        default=None,
+        help="mirror half of the training images; random: drawn anew each epoch; alternating: each image every other "
         "epoch; off",
         choices=("off", "random", "alternating"),
         true="random",
         recipe="random",
     )
     crop_padding: int | None = parameter(
-        None, "random crop after this many zero pixels of padding", low=0, high=16, recipe=4
+        default=None, help="random crop after this many zero pixels of padding", low=0, high=16, recipe=4
     )
     cutout: int | None = parameter(
-        None, "side of the square set to zero in each training image, pixels", low=0, recipe=0
+        default=None, help="side of the square set to zero in each training image, pixels", low=0, recipe=0
     )
-    mixup: float | None = parameter(None, "alpha of mixup's Beta(alpha, alpha); 0: off", low=0, recipe=0.0)
-    mixup_off_epochs: int | None = parameter(None, "so many last epochs without mixup", low=0, recipe=0)
+    mixup: float | None = parameter(default=None, help="alpha of mixup's Beta(alpha, alpha); 0: off", low=0, recipe=0.0)
+    mixup_off_epochs: int | None = parameter(default=None, help="so many last epochs without mixup", low=0, recipe=0)
 
 
 @dataclass(frozen=True)

@@ -28,252 +28,285 @@ class TrainConfig(Augmentation):
 
     # What to run
     mode: str = parameter(
-        "auto",
-        "full, performance, rehearsal; auto: full with an accelerator and CIFAR-10, else rehearsal",
+        default="auto",
+        help="full, performance, rehearsal; auto: full with an accelerator and CIFAR-10, else rehearsal",
         choices=("auto", *MODES),
     )
-    is_train: bool = parameter(True, "train; False: only evaluate the weights at pretrained on the test images")
+    is_train: bool = parameter(
+        default=True, help="train; False: only evaluate the weights at pretrained on the test images"
+    )
     is_pretrain: bool = parameter(
-        False, "start from the weights at pretrained", decides="start", only_with_weights=True, also=("finetune",)
+        default=False,
+        help="start from the weights at pretrained",
+        decides="start",
+        only_with_weights=True,
+        also=("finetune",),
     )
     pretrained: str = parameter(
-        "",
-        "weights file: ours or a reference checkpoint; a path",
+        default="",
+        help="weights file: ours or a reference checkpoint; a path",
         decides="start",
         only_with_weights=True,
         also=("weights", "checkpoint", "ckpt"),
     )
     new_head: bool | None = parameter(
-        None,
-        "with is_pretrain: a fresh last layer; None: where the weights' classes are others",
+        default=None,
+        help="with is_pretrain: a fresh last layer; None: where the weights' classes are others",
         decides="start",
         only_with_weights=True,
     )
     freeze: str = parameter(
-        "",
-        "parts that keep their weights: stem, stage1 ..., tail, norm, head, or body (all but the head)",
+        default="",
+        help="parts that keep their weights: stem, stage1 ..., tail, norm, head, or body (all but the head)",
         only_with_weights=True,
     )
     layer_decay: float = parameter(
-        1.0,
-        "rate of a part (see freeze) over that of the part above it; the head learns at lr",
+        default=1.0,
+        help="rate of a part (see freeze) over that of the part above it; the head learns at lr",
         low=0,
         high=1,
         only_with_weights=True,
     )
     # Where
     device_type: str = parameter(
-        "auto",
-        "NPU, GPU, MPS or CPU; auto takes the first of these that is here",
+        default="auto",
+        help="NPU, GPU, MPS or CPU; auto takes the first of these that is here",
         choices=("auto", *KINDS),
         decides="never",
         here=True,
         also=("device",),
     )
     device_id: int = parameter(
-        0,
-        "which card, counted from 0, when one is used",
+        default=0,
+        help="which card, counted from 0, when one is used",
         low=0,
         decides="never",
         here=True,
         also=("gpu", "gpu_id", "local_rank"),
     )
     device_num: int = parameter(
-        1,
-        "how many cards in all; more than one: attnet.launch or torchrun",
+        default=1,
+        help="how many cards in all; more than one: attnet.launch or torchrun",
         low=1,
         decides="start",
         here=True,
         also=("gpus", "num_gpus", "world_size", "nproc_per_node", "n_gpu"),
     )
-    nnodes: int = parameter(1, "how many machines share the cards", low=1, decides="never", also=("num_nodes",))
-    node_rank: int = parameter(0, "which of them this one is, counted from 0", low=0, decides="never")
-    dist_url: str = parameter("", "HOST:PORT on machine 0 where several machines meet", decides="never")
+    nnodes: int = parameter(
+        default=1, help="how many machines share the cards", low=1, decides="never", also=("num_nodes",)
+    )
+    node_rank: int = parameter(default=0, help="which of them this one is, counted from 0", low=0, decides="never")
+    dist_url: str = parameter(default="", help="HOST:PORT on machine 0 where several machines meet", decides="never")
     max_restarts: int = parameter(
-        3, "how often a job of several cards is brought back after a rank died", low=0, decides="never"
+        default=3, help="how often a job of several cards is brought back after a rank died", low=0, decides="never"
     )
     # Data
     data_path: str = parameter(
-        "./data/cifar-10-batches-py",
-        "CIFAR folder, parent or .tar.gz; image folder; from the repository root",
+        default="./data/cifar-10-batches-py",
+        help="CIFAR folder, parent or .tar.gz; image folder; from the repository root",
         decides="start",
         also=("data", "data_dir", "root"),
     )
     dataset: str = parameter(
-        "auto",
-        "cifar10, cifar100[_coarse], shapes, folder; auto: what is at data_path, else shapes (rehearsal)",
+        default="auto",
+        help="cifar10, cifar100[_coarse], shapes, folder; auto: what is at data_path, else shapes (rehearsal)",
         choices=("auto", *READERS),
         weights="evaluation",
     )
     classes: str = parameter(
-        "",
-        "train and test on these classes alone, names or numbers, renumbered in this order: cat,dog; empty: all",
+        default="",
+        help="train and test on these classes alone, names or numbers, renumbered in this order: cat,dog; empty: all",
         weights="evaluation",
     )
-    train_images: int | None = parameter(None, "train on a class-balanced subset of this many; 0: all", low=0)
-    test_images: int | None = parameter(None, "test on a class-balanced subset of this many; 0: all", low=0)
+    train_images: int | None = parameter(
+        default=None, help="train on a class-balanced subset of this many; 0: all", low=0
+    )
+    test_images: int | None = parameter(
+        default=None, help="test on a class-balanced subset of this many; 0: all", low=0
+    )
     label_noise: float = parameter(
-        0.0,
-        "share of the training labels, 0 to 1, that are replaced by wrong ones, all equally likely",
+        default=0.0,
+        help="share of the training labels, 0 to 1, that are replaced by wrong ones, all equally likely",
         low=0,
         high=1,
         weights="evaluation",
     )
-    noise_seed: int = parameter(0, "seed of the label noise", low=0, high=2**32 - 1, weights="evaluation")
+    noise_seed: int = parameter(default=0, help="seed of the label noise", low=0, high=2**32 - 1, weights="evaluation")
     # Network
     model: str | None = parameter(
-        None, "a name of attnet.variants()", weights="always", also=("arch", "network", "net")
+        default=None, help="a name of attnet.variants()", weights="always", also=("arch", "network", "net")
     )
     num_classes: int | None = parameter(
-        None, "outputs of the network; None: as many as the data set has", low=1, weights="evaluation"
+        default=None, help="outputs of the network; None: as many as the data set has", low=1, weights="evaluation"
     )
     attention: str | None = parameter(
-        None, "how masks are normalised; None: the model's own", choices=ATTENTION_TYPES, weights="options"
+        default=None, help="how masks are normalised; None: the model's own", choices=ATTENTION_TYPES, weights="options"
     )
     combine: str | None = parameter(
-        None, "mask on trunk: (1 + M)·T or M·T; None: the model's own", choices=COMBINE_TYPES, weights="options"
+        default=None,
+        help="mask on trunk: (1 + M)·T or M·T; None: the model's own",
+        choices=COMBINE_TYPES,
+        weights="options",
     )
     unit: str | None = parameter(
-        None, "preact, resnext, inception, or yours as package.module:name; None: preact", weights="options"
+        default=None,
+        help="preact, resnext, inception, or yours as package.module:name; None: preact",
+        weights="options",
     )
     p: int | None = parameter(
-        None, "units before a module's branches, and after; None: the model's own", low=1, weights="options"
+        default=None,
+        help="units before a module's branches, and after; None: the model's own",
+        low=1,
+        weights="options",
     )
-    t: int | None = parameter(None, "units of a trunk branch; None: the model's own", low=1, weights="options")
+    t: int | None = parameter(
+        default=None, help="units of a trunk branch; None: the model's own", low=1, weights="options"
+    )
     r: int | None = parameter(
-        None, "units between two poolings of a mask branch; None: the model's own", low=1, weights="options"
+        default=None,
+        help="units between two poolings of a mask branch; None: the model's own",
+        low=1,
+        weights="options",
     )
     modules: str | None = parameter(
-        None, "attention modules a stage, as 1,2,3; None: the model's own", counts=True, weights="options"
+        default=None, help="attention modules a stage, as 1,2,3; None: the model's own", counts=True, weights="options"
     )
     # How long, how large
     total_epochs: int | None = parameter(
-        None, "epochs", low=1, also=("epochs", "num_epochs", "max_epochs", "n_epochs", "nb_epochs")
+        default=None, help="epochs", low=1, also=("epochs", "num_epochs", "max_epochs", "n_epochs", "nb_epochs")
     )
     train_batch_size: int | None = parameter(
-        None, "images a step and card", low=1, also=("batch_size", "bs", "batchsize", "batch", "b")
+        default=None, help="images a step and card", low=1, also=("batch_size", "bs", "batchsize", "batch", "b")
     )
     test_batch_size: int = parameter(
-        500, "images a step of evaluation", low=1, also=("eval_batch_size", "val_batch_size")
+        default=500, help="images a step of evaluation", low=1, also=("eval_batch_size", "val_batch_size")
     )
     accumulate: int = parameter(
-        1,
-        "micro-batches of train_batch_size a step; k on one card equals k cards",
+        default=1,
+        help="micro-batches of train_batch_size a step; k on one card equals k cards",
         low=1,
         decides="start",
         also=("accumulate_grad_batches", "grad_accumulation", "gradient_accumulation_steps"),
     )
     # How to train
     recipe: str = parameter(
-        "seed",
-        "how to train: seed (the document's), large_batch, best (Top-1), fast94 (soonest at 94 %)",
+        default="seed",
+        help="how to train: seed (the document's), large_batch, best (Top-1), fast94 (soonest at 94 %)",
         choices=tuple(RECIPES),
         weights="evaluation",
     )
     lr: float | None = parameter(
-        None, "learning rate at the start", low=0, recipe=0.1, also=("learning_rate", "base_lr", "rate")
+        default=None, help="learning rate at the start", low=0, recipe=0.1, also=("learning_rate", "base_lr", "rate")
     )
     lr_batch: int | None = parameter(
-        None, "lr is for this many images a step, scaled in proportion; 0: never", low=0, recipe=0
+        default=None, help="lr is for this many images a step, scaled in proportion; 0: never", low=0, recipe=0
     )
     schedule: str | None = parameter(
-        None,
-        "how lr falls; " + "; ".join(f"{name}: {what}" for name, (what, _) in SCHEDULES.items()),
+        default=None,
+        help="how lr falls; " + "; ".join(f"{name}: {what}" for name, (what, _) in SCHEDULES.items()),
         choices=tuple(SCHEDULES),
         recipe="step",
         also=("scheduler", "lr_schedule", "lr_scheduler"),
     )
     warmup_epochs: float | None = parameter(
-        None,
-        "epochs in which lr rises from 0 (with lr_batch, from its unscaled value) to its full value",
+        default=None,
+        help="epochs in which lr rises from 0 (with lr_batch, from its unscaled value) to its full value",
         low=0,
         recipe=0.0,
         also=("warmup",),
     )
-    momentum: float | None = parameter(None, "Nesterov momentum of SGD", low=0, high=1, recipe=0.9)
-    weight_decay: float | None = parameter(None, "L2 penalty on every parameter", low=0, recipe=1e-4, also=("wd",))
+    momentum: float | None = parameter(default=None, help="Nesterov momentum of SGD", low=0, high=1, recipe=0.9)
+    weight_decay: float | None = parameter(
+        default=None, help="L2 penalty on every parameter", low=0, recipe=1e-4, also=("wd",)
+    )
     no_bias_decay: bool | None = parameter(
-        None,
-        "weight decay on the weights of convolutions and linear layers only, not on biases and norms",
+        default=None,
+        help="weight decay on the weights of convolutions and linear layers only, not on biases and norms",
         recipe=False,
     )
     label_smoothing: float | None = parameter(
-        None, "share of the label that is spread over all classes, 0 to 1", low=0, high=1, recipe=0.0
+        default=None, help="share of the label that is spread over all classes, 0 to 1", low=0, high=1, recipe=0.0
     )
     normalize: bool | None = parameter(
-        None,
-        "standardise each colour by the training set's mean and deviation",
+        default=None,
+        help="standardise each colour by the training set's mean and deviation",
         recipe=False,
         weights="always",
         also=("normalise",),
     )
     ema: float | None = parameter(
-        None,
-        "decay a step of an exponential moving average of the weights, which is then what is tested and kept; 0: off",
+        default=None,
+        help="decay a step of an exponential moving average of the weights, which is then what is tested and kept; "
+        "0: off",
         low=0,
         high=0.99999,
         recipe=0.0,
     )
     test_flip: bool | None = parameter(
-        None,
-        "also test with logits averaged over each image and its mirror image; reported apart, as top1_flip",
+        default=None,
+        help="also test with logits averaged over each image and its mirror image; reported apart, as top1_flip",
         recipe=False,
     )
     # Precision and speed
     amp: str = parameter(
-        "auto",
-        ", ".join(f"{name} {level.help}" for name, level in LEVELS.items()) + "; auto: O2 on NPU, GPU, else O0",
+        default="auto",
+        help=", ".join(f"{name} {level.help}" for name, level in LEVELS.items()) + "; auto: O2 on NPU, GPU, else O0",
         choices=("auto", *LEVELS),
         also=("opt_level", "precision"),
     )
     amp_backend: str = parameter(
-        "native",
-        "who does O1 and O2: native torch, or apex where a fitting one is installed",
+        default="native",
+        help="who does O1 and O2: native torch, or apex where a fitting one is installed",
         choices=("native", "apex"),
         decides="never",
     )
-    loss_scale: float | str = parameter(128.0, 'loss scale of O1 and O2: a number, or "dynamic"', low=1)
+    loss_scale: float | str = parameter(default=128.0, help='loss scale of O1 and O2: a number, or "dynamic"', low=1)
     channels_last: bool | None = parameter(
-        None,
-        "keep images and activations as NHWC in memory; None: yes, but not on an NPU, which takes NCHW alone",
+        default=None,
+        help="keep images and activations as NHWC in memory; None: yes, but not on an NPU, which takes NCHW alone",
         decides="never",
     )
     compile: str = parameter(
-        "off",
-        "torch.compile: off, on, graphs (CUDA graphs too); gains nothing on CPUs, not measured on GPUs",
+        default="off",
+        help="torch.compile: off, on, graphs (CUDA graphs too); gains nothing on CPUs, not measured on GPUs",
         choices=("off", "on", "graphs"),
         true="on",
     )
     # Reproducing
     seed: int = parameter(
-        0, "seed of weights, data order and augmentation", low=0, high=2**32 - 1, sweep="seeds", also=("random_seed",)
+        default=0,
+        help="seed of weights, data order and augmentation",
+        low=0,
+        high=2**32 - 1,
+        sweep="seeds",
+        also=("random_seed",),
     )
     output_dir: str = parameter(
-        "",
-        "run folder (empty: runs/train_1p); one in use gets a number, nothing is overwritten",
+        default="",
+        help="run folder (empty: runs/train_1p); one in use gets a number, nothing is overwritten",
         decides="never",
         sweep="folder",
         also=("save_dir", "log_dir", "out", "output"),
     )
     checkpoint_seconds: float = parameter(
-        600.0, "save within an epoch after this many seconds; 0: never", low=0, decides="never"
+        default=600.0, help="save within an epoch after this many seconds; 0: never", low=0, decides="never"
     )
     keep_epochs: int = parameter(
-        0,
-        "keep the weights after every so many epochs (and before the first) as epoch_NNN.pt; 0: never",
+        default=0,
+        help="keep the weights after every so many epochs (and before the first) as epoch_NNN.pt; 0: never",
         low=0,
         decides="never",
     )
     resume: str = parameter(
-        "",
-        'run folder to continue, or "auto": the newest at output_dir; empty: begin afresh',
+        default="",
+        help='run folder to continue, or "auto": the newest at output_dir; empty: begin afresh',
         decides="never",
         here=True,
         sweep="",
     )
     progress: str = parameter(
-        "auto",
-        "live (bar and curve), lines (one an epoch), none; auto: live when somebody is looking",
+        default="auto",
+        help="live (bar and curve), lines (one an epoch), none; auto: live when somebody is looking",
         choices=("auto", "live", "lines", "none"),
         decides="never",
         here=True,

@@ -13,17 +13,17 @@ from attnet.base.values import Parameters, facts, parameter, parameters
 
 @parameters
 class Warming(Parameters):
-    warmup: float | None = parameter(None, "epochs of warm-up", low=0, recipe=5.0)
+    warmup: float | None = parameter(default=None, help="epochs of warm-up", low=0, recipe=5.0)
 
 
 @parameters
 class Baking(Warming):
-    total_epochs: int = parameter(10, "epochs", low=1, high=300, also=("epochs", "n_epochs"))
-    flip: str = parameter("off", "mirror images", choices=("off", "random"), true="random")
-    scale: float | str = parameter(128.0, 'loss scale: a number, or "dynamic"', low=1)
-    modules: str | None = parameter(None, "modules a stage", counts=True)
-    where: str = parameter("", "folder; a path of 100 %", decides="never", here=True)
-    quick: bool = parameter(False, "be quick", decides="never")
+    total_epochs: int = parameter(default=10, help="epochs", low=1, high=300, also=("epochs", "n_epochs"))
+    flip: str = parameter(default="off", help="mirror images", choices=("off", "random"), true="random")
+    scale: float | str = parameter(default=128.0, help='loss scale: a number, or "dynamic"', low=1)
+    modules: str | None = parameter(default=None, help="modules a stage", counts=True)
+    where: str = parameter(default="", help="folder; a path of 100 %", decides="never", here=True)
+    quick: bool = parameter(default=False, help="be quick", decides="never")
 
     def check(self) -> None:
         if self.quick and self.total_epochs > 100:
