@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attnet.base.errors import AttnetError
+from attnet.base.errors import AttnetError, WeightsError
 from attnet.data.batches import TestBatches
 from attnet.engine.plan import Plan
 from attnet.model.folding import folded
@@ -36,6 +36,11 @@ class Evaluation:
     labels: Tensor
     classes: tuple[str, ...]
     mirrored: Tensor | None = None
+
+    @property
+    def not_finite(self) -> int:
+        """Images of whose logits one is no finite number: what a network with such weights says means nothing."""
+        return int((~self.logits.isfinite().all(dim=1)).sum())
 
     @property
     def predictions(self) -> Tensor:
@@ -117,7 +122,7 @@ def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Te
             `attnet export` is run by onnxruntime on the CPU.
 
     Raises:
-        WeightsError: weights that do not fit the plan's network.
+        WeightsError: weights that do not fit the plan's network, or whose logits are no finite numbers.
     """
     from attnet.model.weights import Weights, load_weights
 
@@ -133,4 +138,22 @@ def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Te
     load_weights(model, opened)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model.to(plan.device.torch_device, memory_format=layout)
-    return evaluate(folded(model), plan.test_batches(), classes, mirror=mirror)
+    found = evaluate(folded(model), plan.test_batches(), classes, mirror=mirror)
+    return check_finite(found, model.state_dict(), opened.path if isinstance(opened, Weights) else "state dict")
+
+
+def check_finite(found: Evaluation, state: Mapping[str, Tensor], weights: str | Path) -> Evaluation:
+    """What was found with the weights `state`; WeightsError naming `weights` where logits are no finite numbers."""
+    if found.not_finite:
+        raise WeightsError(
+            f"weights {weights}: the logits of {found.not_finite:,} of {len(found.labels):,} images are no finite "
+            f"numbers ({where_not_finite(state)}); take an earlier checkpoint"
+        )
+    return found
+
+
+def where_not_finite(state: Mapping[str, Tensor]) -> str:
+    """The first entry of a state dict, in forward order, that holds a value which is not finite, in words."""
+    wrong = (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all())
+    first = next(wrong, None)
+    return f"first of all {first} holds some" if first else "all weights are finite: values overflow on the way"

@@ -18,7 +18,7 @@ from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted
 from attnet.base.progress import Progress
 from attnet.data.splits import Split
 from attnet.engine.distributed import Requests, World
-from attnet.engine.evaluation import Evaluation, evaluate
+from attnet.engine.evaluation import Evaluation, check_finite, evaluate, where_not_finite
 from attnet.engine.plan import Plan, task
 from attnet.engine.run_folder import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP, Result, RunFolder, load_newest
 from attnet.engine.schedule import learning_rate
@@ -146,7 +146,7 @@ class Trainer:
             if config.is_train and config.keep_epochs:
                 self.save_weights("epoch_000.pt")
         if not config.is_train:
-            return self.finish(self.test())
+            return self.finish(check_finite(self.test(), self.model.state_dict(), config.pretrained))
         evaluation = None
         progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches))
         self.save_at = self._next_save()
@@ -167,14 +167,12 @@ class Trainer:
         """Test, record and save."""
         train_loss = self.world.sum(self.loss_sum).item() / (len(self.train_batches) * self.world.size)
         if not math.isfinite(train_loss):
-            kept = self.folder.path / LAST
-            raise AttnetError(
-                f"epoch {self.epoch + 1}: the training loss is {train_loss}; training has diverged. Lower lr "
-                f"({self.config.lr:g}) or use a higher precision (amp={self.config.amp})"
-                + (f"; {kept} holds the weights of the epoch before" if kept.exists() else "")
-            )
+            self.diverged(f"the training loss is {train_loss}")
         begun = time.perf_counter()
         evaluation = self.test()
+        if evaluation.not_finite:
+            where = where_not_finite(self.train_step.weights())
+            self.diverged(f"the logits of {evaluation.not_finite:,} test images are no finite numbers ({where})")
         row = {
             "epoch": self.epoch + 1,
             "lr": self.lr,
@@ -202,6 +200,15 @@ class Trainer:
             self.folder.write_metrics(self.rows)
         self.progress.end_epoch(self.rows)
         return evaluation
+
+    def diverged(self, how: str) -> None:
+        """Raise AttnetError; what the folder holds of the epoch before stays."""
+        kept = self.folder.path / LAST
+        raise AttnetError(
+            f"epoch {self.epoch + 1}: {how}; training has diverged. Lower lr ({self.config.lr:g}) or use a higher "
+            f"precision (amp={self.config.amp})"
+            + (f"; {kept} holds the weights of the epoch before" if kept.exists() else "")
+        )
 
     def finish(self, evaluation: Evaluation) -> Result:
         """Write result.json."""

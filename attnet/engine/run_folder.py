@@ -27,6 +27,7 @@ LAST, PREVIOUS, STEP, BEST = "last.pt", "previous.pt", "step.pt", "best.pt"
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 # What a file system answers that has no locks: everything else works there.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+OURS = (CONFIG, METRICS, RESULT, LAST, BEST, STEP, PREVIOUS)  # a folder that holds one of them is a run's
 USUAL = "runs/train_1p"  # where a run goes that is given no folder
 
 
@@ -136,23 +137,27 @@ def run_to_resume(config: TrainConfig) -> Path | None:
 
 
 def new_run(config: TrainConfig) -> RunFolder:
-    """The folder of a new run: `output_dir` if no run was there, else `output_dir-2`, `-3` ...
+    """The folder of a new run: `output_dir` if nothing of a run is there, else `output_dir-2`, `-3` ...
 
     Raises:
         ConfigError: a folder that cannot be written.
     """
     base = _base(config)
-    taken = [path for path in _numbered(base) if (path / CONFIG).exists()]
+    taken = [path for path in _numbered(base) if _is_taken(path)]
     for path in _candidates(base, taken):
         try:
             path.mkdir(parents=True, exist_ok=True)
             folder = RunFolder(path)
         except OSError as error:
             raise ConfigError(f"output_dir={path}: cannot be written ({error.strerror}); give another one") from None
-        if not (path / CONFIG).exists():  # nobody was quicker
+        if not _is_taken(path):  # nobody was quicker
             return folder
         folder.close()
     raise AssertionError("unreachable: there is always a next number")
+
+
+def _is_taken(path: Path) -> bool:
+    return any((path / name).exists() for name in OURS) or any(path.glob("epoch_*.pt"))
 
 
 def _base(config: TrainConfig) -> Path:

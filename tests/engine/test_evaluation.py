@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import attnet
+from attnet.base.errors import WeightsError
 from attnet.data.batches import TestBatches
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation, evaluate, evaluate_weights
@@ -160,3 +161,17 @@ def test_every_way_to_evaluate_gives_the_runs_own_top1(unusual, file, tmp_path):
         assert seen.top1_flip == alone.top1_flip == unusual.top1_flip
         losses = [alone.test_loss, seen.loss, looked.loss]
         assert losses == pytest.approx([unusual.test_loss] * 3, rel=1e-4)
+
+
+def test_weights_that_say_nothing_are_an_error_at_every_door(tmp_path):
+    network = attnet.build_model("attention56_tiny")
+    network.stages.stage1.attention[0].mask.head.conv2.weight.data[0] = float("nan")
+    torch.save({"model": network.state_dict()}, tmp_path / "bad.pt")
+    few = {"dataset": "shapes", "model": "attention56_tiny", "test_images": 10, "device_type": "CPU", "amp": "O0"}
+    config = TrainConfig(pretrained=str(tmp_path / "bad.pt"), output_dir=str(tmp_path / "run"), progress="none", **few)
+    message = r"bad\.pt: the logits of 10 of 10 images .*stage1\.attention\.0\.mask\.head\.conv2\.weight"
+    with pytest.raises(WeightsError, match=message):
+        evaluate_weights(plan_evaluation(config))
+    with pytest.raises(WeightsError, match=message):
+        attnet.fit(config.replace(is_train=False))
+    assert not (tmp_path / "run" / "result.json").exists()

@@ -129,6 +129,22 @@ def test_diverged_training_stops_and_keeps_the_last_good_weights(tmp_path, monke
     assert (tmp_path / "last.pt").read_bytes() == kept
 
 
+def test_an_epoch_whose_last_step_diverges_is_an_error(tmp_path, monkeypatch):
+    trainer = trainer_for(tmp_path, train_images=32)
+
+    def diverge(self, micro, lr):
+        with torch.no_grad():
+            self.model.stages.stage2.entry.conv1.weight.fill_(float("nan"))
+        return torch.tensor(0.5)
+
+    monkeypatch.setattr(TrainStep, "__call__", diverge)
+    with pytest.raises(
+        AttnetError, match=r"logits of 50 test images .*first of all stages\.stage2\.entry\.conv1\.weight"
+    ):
+        trainer.run(trainer.folder, trainer.progress)
+    assert not any((tmp_path / name).exists() for name in ("best.pt", "last.pt", "result.json"))
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

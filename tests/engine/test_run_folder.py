@@ -143,6 +143,14 @@ def test_a_folder_without_a_run_is_used(tmp_path):
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", [*checkpoint.OURS, "epoch_004.pt"])
+def test_a_folder_with_anything_of_a_run_is_taken(tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("all that is left of it")
+    assert new_run(tmp_path / "run") == tmp_path / "run-2"
+    assert (tmp_path / "run" / name).read_text() == "all that is left of it"
+
+
 def test_an_output_dir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
