@@ -1,0 +1,1 @@
+"""On what: see README.md in this folder."""

@@ -1,0 +1,1 @@
+"""Train it: see README.md in this folder."""

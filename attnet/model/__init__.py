@@ -1,0 +1,1 @@
+"""What it is: see README.md in this folder."""

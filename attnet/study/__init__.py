@@ -1,0 +1,1 @@
+"""Many runs, one question: see README.md in this folder."""

@@ -118,6 +118,8 @@ def test_what_is_said_of_the_masks_is_on_record():
     edges = RECORDS["edges_shapes"]["scores"]["auroc"]
     for auroc in (scores[best], scores["Grad-CAM"], edges):
         assert f"{auroc['mean']:.3f} ({auroc['low']:.3f}–{auroc['high']:.3f})" in README
+    book = (ROOT / "notebooks/attention_masks.ipynb").read_text(encoding="utf-8")
+    assert f"{edges['mean']:.3f} ({edges['low']:.3f}–{edges['high']:.3f})" in book
     assert edges["mean"] > scores[best]["mean"], "the control beats the masks, and the README says so"
     effects = {(row["module"], row["intervention"]): row for row in record["cifar10"]["effects"]}
     assert f"(Top-1 {effects['none', 'none']['top1']:.1f} %)" in README
