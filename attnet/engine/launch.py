@@ -21,13 +21,13 @@ from typing import ClassVar
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.files import relative_to_root, resolve_path, write_text
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.base.progress import Draw, LiveProgress, make_progress
 from attnet.engine.distributed import LAUNCHER, LOG_DIR
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
-from attnet.engine.run_folder import CONFIG, METRICS, Result, is_finished, new_run, resuming
+from attnet.engine.run_folder import CLAIM, CONFIG, METRICS, Result, is_finished, new_run, resuming
 
 POLL = 0.2  # seconds between looks at the log
 GRACE = 45.0  # seconds that ranks have to save and end; torchrun itself allows 30
@@ -120,8 +120,9 @@ def launch(config: TrainConfig | Plan, draw: Draw | None = None, launcher: str =
         chosen, device, *_ = decide(asked)
     devices.check_cards(device.kind, asked.device_num // asked.nnodes)
     if folder is None and asked.nnodes == 1:
-        with new_run(asked) as claimed:
+        with new_run(asked) as claimed:  # its ranks will hold it; until then the claim keeps others away
             folder = claimed.path
+            write_text(folder / CLAIM, str(os.getpid()))
     elif folder is None:  # machines cannot agree on a number without talking; the folder must be free
         folder = resolve_path(asked.output_dir or "runs/train")
         if is_finished(folder):
@@ -150,6 +151,7 @@ class _Job:
 
     def __exit__(self, *_: object) -> None:
         end(self.process, GRACE)  # it asks the ranks; they notice within a second that it is gone
+        (self.folder / CLAIM).unlink(missing_ok=True)
 
     def follow(self, stop: StopSignal) -> Result:
         """Show rank 0's lines until the job ends, by itself or by a signal."""

@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files import resolve_path, write_text
+from attnet.base.processes import is_alive
+from attnet.engine.distributed import LAUNCHER
 from attnet.engine.parameters import TrainConfig
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 # What a file system answers that has no locks: everything else works there.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 OURS = (CONFIG, METRICS, RESULT, LAST, BEST, STEP, PREVIOUS)  # a folder that holds one of them is a run's
+CLAIM = ".claimed"  # by a launcher, whose process it names, until its ranks have begun
 USUAL = "runs/train_1p"  # where a run goes that is given no folder
 
 
@@ -157,7 +160,11 @@ def new_run(config: TrainConfig) -> RunFolder:
 
 
 def _is_taken(path: Path) -> bool:
-    return any((path / name).exists() for name in OURS) or any(path.glob("epoch_*.pt"))
+    """Whether anything of a run is there, or a launcher that is not ours holds it for ranks that have yet to begin."""
+    if any((path / name).exists() for name in OURS) or any(path.glob("epoch_*.pt")):
+        return True
+    holder = (path / CLAIM).read_text(encoding="utf-8").strip() if (path / CLAIM).exists() else ""
+    return holder.isdecimal() and holder not in (os.environ.get(LAUNCHER), str(os.getpid())) and is_alive(int(holder))
 
 
 def _base(config: TrainConfig) -> Path:

@@ -151,6 +151,22 @@ def test_a_folder_with_anything_of_a_run_is_taken(tmp_path, name):
     assert (tmp_path / "run" / name).read_text() == "all that is left of it"
 
 
+def test_a_folder_that_a_launcher_holds_for_its_ranks_is_taken(tmp_path, monkeypatch):
+    base, sleeper = tmp_path / "run", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        base.mkdir()
+        (base / checkpoint.CLAIM).write_text(str(sleeper.pid))
+        assert new_run(base) == tmp_path / "run-2"
+        monkeypatch.setenv("ATTNET_LAUNCHER_PID", str(sleeper.pid))  # of its own ranks
+        assert new_run(base) == base
+        monkeypatch.delenv("ATTNET_LAUNCHER_PID")
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    (base / "config.json").unlink()
+    assert new_run(base) == base, "a launcher that is gone holds nothing"
+
+
 def test_an_output_dir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
