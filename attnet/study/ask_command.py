@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attnet ablation",
         usage="%(prog)s [STUDY ...] [--size SIZE] [--seeds SEEDS] [--output FILE] [...]",
-        description=f"{__doc__.splitlines()[0]} STUDY: some of {', '.join(STUDIES)} (default recipe).",
+        description="Studies: what each ingredient of the strong recipes brings (recipe), the questions of the paper, "
+        "what pretraining is worth on few images (finetune). "
+        f"STUDY: some of {', '.join(STUDIES)} (default recipe).",
         epilog="Every parameter of attnet train is a flag as well and holds for every run.",
         allow_abbrev=False,
     )

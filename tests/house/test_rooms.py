@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,14 @@ def test_every_command_explains_itself(name, capsys):
         main([name, "--help"])
     text = capsys.readouterr().out
     assert ended.value.code == 0 and text.startswith(f"usage: attnet {name}") and "python -m" not in text
+
+
+@pytest.mark.slow
+def test_commands_explain_themselves_without_docstrings():
+    for name in COMMANDS:  # python -OO strips them
+        words = [sys.executable, "-OO", "-m", "attnet", name, "--help"]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, (name, done.stderr)
 
 
 def test_the_commands_are_listed(capsys):
