@@ -163,6 +163,7 @@ def assert_no_errors(page: playwright.Page) -> None:
     assert not shown, "\n".join(shown)[-3000:]
 
 
+@pytest.mark.slow
 def test_architecture(browser, lab, house):
     page = run_all(browser, lab, "architecture.ipynb")
     assert_no_errors(page)
