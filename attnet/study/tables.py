@@ -100,18 +100,27 @@ def frame(results: Iterable[Result | Published | Row] | None = None, every: bool
         results: runs, published figures or rows; None: everything that `collect` finds.
         every: all columns under the names of the CSV; otherwise those of the table under its titles.
     """
-    import pandas  # here, since it takes a second to import
-
-    rows = [as_row(result) for result in (collect().rows if results is None else results)]
-    shown = [(column.name if every else column.title, column) for column in COLUMNS if every or column.title]
-    columns = {title: [column.value(row) for row in rows] for title, column in shown}
-    return pandas.DataFrame(columns).convert_dtypes()  # whole numbers stay whole where some are missing
+    shown = {column.name if every else column.title: column for column in COLUMNS if every or column.title}
+    # Whole numbers stay whole where some are missing.
+    return _frame(results, {title: column.value for title, column in shown.items()}).convert_dtypes()
 
 
 def show(results: Iterable[Result | Published | Row] | None = None) -> Styler:
-    """`frame` as a notebook shows it: every row whole, figures rounded, a dash where there is none."""
-    style = frame(results).style.format(na_rep=NONE, precision=2, thousands=",")
-    return style.format("{:,.0f}", subset=["FPS"], na_rep=NONE).hide()
+    """The table of `result_table` as a notebook shows it, every row whole; `frame` has the figures."""
+    shown = [column for column in COLUMNS if column.title]
+    cells = _frame(results, {column.title: column.cell for column in shown}).fillna(NONE)
+    words = [column.title for column in shown if column.is_words]
+    left = {"selector": "th,td", "props": [("text-align", "left")]}
+    return cells.style.set_table_styles({title: [left] for title in words}).hide()
+
+
+def _frame(
+    results: Iterable[Result | Published | Row] | None, columns: Mapping[str, Callable[[Row], object]]
+) -> pandas.DataFrame:
+    import pandas  # here, since it takes a second to import
+
+    rows = [as_row(result) for result in (collect().rows if results is None else results)]
+    return pandas.DataFrame({title: [value(row) for row in rows] for title, value in columns.items()}, dtype=object)
 
 
 def csv_table(rows: Iterable[Row]) -> str:
