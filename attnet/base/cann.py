@@ -38,7 +38,7 @@ def cann_version(home: Path) -> str:
 def file_field(file: Path, pattern: str) -> str:
     """What a line of a file that begins with `pattern` gives as its group; "" where there is none."""
     try:
-        found = re.search(rf"^\s*{pattern}", file.read_text(errors="replace"), re.MULTILINE)
+        found = re.search(rf"^\s*{pattern}", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     except OSError:
         return ""
     return found[1] if found else ""

@@ -78,7 +78,7 @@ def packages(imported: Fact, npus: bool) -> dict[str, Fact]:
 def nvidia() -> dict[str, Fact]:
     """NVIDIA's driver and the cards it shows."""
     try:
-        text = Path("/proc/driver/nvidia/version").read_text(errors="replace")
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
         loaded = re.search(r"Kernel Module\D*?(\d+\.[\d.]+)", text)
         driver = Fact(loaded[1] if loaded else first_line(text))
     except OSError:

@@ -133,7 +133,8 @@ def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Te
         from attnet.model.formats import OnnxNetwork
 
         plain = dataclasses.replace(plan, colour=None)  # the graph standardises them itself
-        return evaluate(OnnxNetwork(opened.path), plain.test_batches(), classes, mirror=mirror)
+        found = evaluate(OnnxNetwork(opened.path), plain.test_batches(), classes, mirror=mirror)
+        return check_finite(found, {}, opened.path)
     model = build_model(config.model, config.num_classes, **study_options(config.to_dict()))
     load_weights(model, opened)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -153,7 +154,12 @@ def check_finite(found: Evaluation, state: Mapping[str, Tensor], weights: str | 
 
 
 def where_not_finite(state: Mapping[str, Tensor]) -> str:
-    """The first entry of a state dict, in forward order, that holds a value which is not finite, in words."""
+    """The first entry of a state dict, in forward order, that holds a value which is not finite, in words.
+
+    A graph has no state dict: {}.
+    """
+    if not state:
+        return "a graph: its weights were not looked into"
     wrong = (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all())
     first = next(wrong, None)
     return f"first of all {first} holds some" if first else "all weights are finite: values overflow on the way"

@@ -5,12 +5,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import attnet
-from attnet.base.errors import AttnetError, ConfigError, SaveError
+from attnet.base.errors import AttnetError, ConfigError, SaveError, WeightsError
 from attnet.model import export
 from attnet.model.export import export_onnx, export_safetensors, logits_difference
 from attnet.model.formats import OnnxNetwork
@@ -152,6 +153,17 @@ def test_evaluation_is_the_same_from_every_file(run, tmp_path, monkeypatch):
     for other in found[1:]:
         assert agree(other.logits, found[0].logits)
         assert other.top1 == found[0].top1 and other.classes == found[0].classes
+
+
+def test_a_graph_whose_logits_are_no_finite_numbers_is_refused(run, tmp_path):
+    model = onnx.load(export_onnx(run, tmp_path / "n.onnx"))
+    bias = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [4])
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(4, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / "n.onnx")
+    config = attnet.TrainConfig(pretrained=str(tmp_path / "n.onnx"), test_images=100, device_type="CPU")
+    plan = attnet.plan_evaluation(config)
+    with pytest.raises(WeightsError, match=r"n\.onnx: the logits of 100 of 100 images are no finite numbers \(a graph"):
+        attnet.evaluate_weights(plan)
 
 
 def test_a_graph_that_differs_is_not_written(tiny, tmp_path, monkeypatch):
