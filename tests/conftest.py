@@ -9,6 +9,8 @@ from unittest import mock
 
 # Tests run side by side: threads would wait for each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The same arithmetic on every processor, and O0 where nothing is asked for: in processes that tests start, too.
+os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 import numpy as np
 import pytest

@@ -87,6 +87,35 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def native_bfloat16() -> str:
+    """The instructions by which this processor computes in bfloat16, as torch knows them; "" where it has none.
+
+    `torch.ops.mkldnn._is_mkldnn_bf16_supported` alone will not do: on x86 it is true wherever bfloat16 can be emulated.
+    Whoever holds torch down to older instructions (ATEN_CPU_CAPABILITY=avx2) has none.
+    """
+    import torch
+
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return ""
+        known, level = torch.cpu.get_capabilities(), torch.backends.cpu.get_cpu_capability()
+    except (AttributeError, RuntimeError):  # torch without oneDNN
+        return ""
+    names = {"amx_bf16": "AMX", "avx512_bf16": "avx512_bf16"} if level.startswith("AVX512") else {"bf16": "Arm's bf16"}
+    return next((words for name, words in names.items() if known.get(name)), "")
+
+
+@functools.cache
+def has_float16_convolution() -> bool:
+    """Whether this processor's convolutions take float16."""
+    import torch
+
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
 def builds() -> dict[str, str]:
     """The versions of CUDA and of AMD's ROCm that this torch was built with, "" where it was not."""
     import torch

@@ -60,11 +60,36 @@ def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
 def epoch_line(row: dict, epochs: int) -> str:
     """One epoch's row of metrics.jsonl as a line."""
     flipped = f" ({row['top1_flip']:.2f} % with mirror images)" if "top1_flip" in row else ""
+    size = f" at {row['image_size']} pixels" if "image_size" in row else ""
     return (
-        f"epoch {row['epoch']}/{epochs}  lr {row['lr']:g}  train_loss {row['train_loss']:.4f}  "
+        f"epoch {row['epoch']}/{epochs}{size}  lr {row['lr']:g}  train_loss {row['train_loss']:.4f}  "
         f"test_loss {row['test_loss']:.4f}  top1 {row['top1']:.2f} %{flipped}  {row['fps']:,.0f} images/s  "
         f"{row['seconds']:.1f} s"
     )
+
+
+class Stopwatch:
+    """Wall and processor seconds of this process over stretches of work: a shared machine's wall clock says little.
+
+    `start` and `stop` bound a stretch; `wall` and `processor` may be read within one.
+    """
+
+    def __init__(self, wall: float = 0.0, processor: float = 0.0) -> None:
+        self._before, self._begun = (wall, processor), None
+
+    def start(self) -> None:
+        self._begun = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> None:
+        self._before, self._begun = (self.wall, self.processor), None
+
+    @property
+    def wall(self) -> float:
+        return self._before[0] + (time.perf_counter() - self._begun[0] if self._begun else 0.0)
+
+    @property
+    def processor(self) -> float:
+        return self._before[1] + (time.process_time() - self._begun[1] if self._begun else 0.0)
 
 
 class Progress:

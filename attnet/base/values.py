@@ -246,7 +246,7 @@ def checked(spec: dataclasses.Field, kinds: tuple[type, ...], value: object) -> 
     rules = facts(spec)
     if value is None and spec.default is None:
         return None
-    if rules.counts:
+    if rules.counts and not value == "" == rules.recipe:
         return _counts(spec.name, value)
     if rules.true and (switch := _converted(value, bool)) is not None:
         return rules.true if switch else "off"

@@ -37,6 +37,13 @@ class Augmentation(Parameters):
     )
     mixup: float | None = parameter(default=None, help="alpha of mixup's Beta(alpha, alpha); 0: off", low=0, recipe=0.0)
     mixup_off_epochs: int | None = parameter(default=None, help="so many last epochs without mixup", low=0, recipe=0)
+    image_sizes: str | None = parameter(
+        default=None,
+        help="sides of the training images, pixels, small ones first: 16,24,32 trains a third of the epochs at each; "
+        "the last is the full size, at which is tested; empty: always full",
+        counts=True,
+        recipe="",
+    )
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,12 @@ class Kind:
         """Which pixel of the padded image to show: rows `y`, columns `x`, both int64 [B, side]."""
         return y, x
 
-    def pixels(self, images: Tensor, chosen: dict[str, Tensor]) -> Tensor:
-        """Other pixels: float32 [B, 3, side, side]; may write in place."""
+    def shown(self, number: int, epochs: float, side: int) -> int:
+        """The side that images of `side` pixels are to have in epoch `number` of `epochs`."""
+        return side
+
+    def pixels(self, images: Tensor, chosen: dict[str, Tensor], shown: int) -> Tensor:
+        """Other pixels: float32 [B, 3, side, side], of which the last kind makes `shown` a side; may write in place."""
         return images
 
 
@@ -126,7 +137,7 @@ class Cutout(Kind):
     def draw(self, epoch: Epoch) -> dict[str, np.ndarray]:
         return {"hole": epoch.random.integers(0, epoch.side, (epoch.images, 2))}
 
-    def pixels(self, images: Tensor, chosen: dict[str, Tensor]) -> Tensor:
+    def pixels(self, images: Tensor, chosen: dict[str, Tensor], shown: int) -> Tensor:
         cutout = self.given.cutout
         if not cutout:
             return images
@@ -152,11 +163,34 @@ class Mixup(Kind):
         # As pairs are mutual, w and 1 - w give the same batch in reverse order.
         return {"weight": np.maximum(weight, 1 - weight)}
 
-    def pixels(self, images: Tensor, chosen: dict[str, Tensor]) -> Tensor:
+    def pixels(self, images: Tensor, chosen: dict[str, Tensor], shown: int) -> Tensor:
         return images.lerp(images.flip(0), 1 - chosen["weight"]) if "weight" in chosen else images
 
 
-KINDS: tuple[type[Kind], ...] = (Flip, Crop, Cutout, Mixup)  # in the order in which they draw and act
+class Resize(Kind):
+    """Progressive resizing: small images first, full ones at the end (Howard, in fast.ai's entry to DAWNBench, 2018).
+
+    What else is done to an image is done at full size; a small one is its averages over areas, so that cutout and
+    crops stay in proportion.
+    """
+
+    def shown(self, number: int, epochs: float, side: int) -> int:
+        sizes = image_sizes(self.given)
+        if not sizes or math.isinf(epochs):
+            return side
+        # Counted from the end, so that the last epoch is at full size however few there are.
+        return sizes[max(0, len(sizes) - 1 - math.floor((epochs - 1 - number) * len(sizes) / epochs))]
+
+    def pixels(self, images: Tensor, chosen: dict[str, Tensor], shown: int) -> Tensor:
+        return images if images.shape[-1] == shown else torch.nn.functional.adaptive_avg_pool2d(images, shown)
+
+
+KINDS: tuple[type[Kind], ...] = (Flip, Crop, Cutout, Mixup, Resize)  # in the order in which they draw and act
+
+
+def image_sizes(given: Augmentation) -> list[int]:
+    """The sides that the parameter `image_sizes` names; none: every image is at full size."""
+    return [int(size) for size in (given.image_sizes or "").split(",") if size]
 
 
 class Augmenter:
@@ -187,8 +221,14 @@ class Augmenter:
             y, x = kind.places(y, x, side, chosen)
         return y[:, :, None] * (side + 2 * self.padding) + x[:, None, :]
 
-    def pixels(self, images: Tensor, chosen: dict[str, Tensor]) -> Tensor:
-        """float32 [B, 3, side, side] with everything done that changes pixels."""
+    def shown(self, number: int, epochs: float, side: int) -> int:
+        """The side of the images that epoch `number` of `epochs` trains on, where the data set's have `side`."""
         for kind in self.kinds:
-            images = kind.pixels(images, chosen)
+            side = kind.shown(number, epochs, side)
+        return side
+
+    def pixels(self, images: Tensor, chosen: dict[str, Tensor], shown: int) -> Tensor:
+        """float32 [B, 3, side, side] -> [B, 3, shown, shown] with everything done that changes pixels."""
+        for kind in self.kinds:
+            images = kind.pixels(images, chosen, shown)
         return images

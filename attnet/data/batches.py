@@ -122,26 +122,30 @@ class TrainBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch from step `start` on; each is a list of this object's micro-batches."""
-        plan = self._draw(epoch)
+        plan, shown = self._draw(epoch), self.shown(epoch)
         for step in range(start, self.steps):
             micro = range(step * self.shards + self.first, step * self.shards + self.first + self.count)
-            yield [self._batch(plan, number) for number in micro]
+            yield [self._batch(plan, number, shown) for number in micro]
+
+    def shown(self, epoch: int) -> int:
+        """The side of an epoch's images, pixels: smaller than the data set's where `image_sizes` says so."""
+        return self.augmenter.shown(epoch, self.epochs, self.side)
 
     def _draw(self, epoch: int) -> dict[str, Tensor]:
         """All random choices of an epoch, on the device."""
         drawn = self.augmenter.draw(self.seed, epoch, self.images, self.batch_size, self.side, self.epochs)
         return {name: torch.from_numpy(values).to(self.device) for name, values in drawn.items()}
 
-    def _batch(self, plan: dict[str, Tensor], number: int) -> Batch:
+    def _batch(self, plan: dict[str, Tensor], number: int, shown: int) -> Batch:
         chosen = self.augmenter.in_batch(plan, number, self.batch_size)
-        images, labels = self._make(chosen), self.labels[chosen["image"]]
+        images, labels = self._make(chosen, shown), self.labels[chosen["image"]]
         return Batch(images, labels, labels.flip(0), chosen["weight"]) if "weight" in chosen else Batch(images, labels)
 
-    def _make_batch(self, chosen: dict[str, Tensor]) -> Tensor:
+    def _make_batch(self, chosen: dict[str, Tensor], shown: int) -> Tensor:
         image, side = chosen["image"], self.side
         places = image[:, None, None] * self.padded_pixels + self.augmenter.places(side, chosen)
         pixels = self.pixels[places.flatten()].view(len(image), side, side, 3)
-        return self.augmenter.pixels(to_float(pixels, self.colour), chosen)
+        return self.augmenter.pixels(to_float(pixels, self.colour), chosen, shown)
 
 
 class TestBatches:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from attnet.base.errors import AttnetError, WeightsError
 from attnet.data.batches import TestBatches
 from attnet.engine.plan import Plan
+from attnet.engine.precision import autocast, input_type
 from attnet.model.folding import folded
 from attnet.model.network import evaluating, memory_format
 from attnet.model.variants import build_model, study_options
@@ -114,12 +115,12 @@ def evaluate(
 
 
 def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Tensor] | None = None) -> Evaluation:
-    """Evaluate weights on the plan's test images, in float32.
+    """Evaluate weights on the plan's test images, at its opt level.
 
     Args:
         plan: an evaluation's, or a training's whose network the weights are.
         weights: ours or a reference checkpoint, file or state dict; None: the plan's own. An .onnx file of
-            `attnet export` is run by onnxruntime on the CPU.
+            `attnet export` is run by onnxruntime on the CPU, in float32.
 
     Raises:
         WeightsError: weights that do not fit the plan's network, or whose logits are no finite numbers.
@@ -139,7 +140,15 @@ def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Te
     load_weights(model, opened)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model.to(plan.device.torch_device, memory_format=layout)
-    found = evaluate(folded(model), plan.test_batches(), classes, mirror=mirror)
+    dtype = input_type(config.amp, plan.device)
+    found = evaluate(
+        folded(model, dtype),
+        plan.test_batches(),
+        classes,
+        autocast=lambda: autocast(config.amp, plan.device),
+        input_dtype=dtype,
+        mirror=mirror,
+    )
     return check_finite(found, model.state_dict(), opened.path if isinstance(opened, Weights) else "state dict")
 
 

@@ -15,7 +15,7 @@ from attnet.base.errors import AttnetError
 from attnet.base.files import save
 from attnet.base.host import environment
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted
-from attnet.base.progress import Progress
+from attnet.base.progress import Progress, Stopwatch
 from attnet.data.splits import Split
 from attnet.engine.distributed import Requests, World
 from attnet.engine.evaluation import Evaluation, check_finite, evaluate, where_not_finite
@@ -54,7 +54,7 @@ class Trainer:
         self.test_batches = plan.test_batches(self.world.rank, self.world.size)
         self.epoch, self.step = 0, 0
         self.loss_sum = torch.zeros((), device=self.device.torch_device)
-        self.seconds = 0.0  # spent on the current epoch
+        self.clock = Stopwatch()  # of the current epoch
         self.rows: list[dict] = []
         self.lr = config.lr  # of the last step
         self.best = -math.inf
@@ -79,8 +79,8 @@ class Trainer:
         """The steps that are left of the current epoch; each card's images/s, or None when stopped before the end."""
         self.train_step.train()
         self.progress.begin_epoch(self.epoch + 1, self.step)
-        begun = counted_from = time.perf_counter()
-        counted_step = self.step
+        self.clock.start()
+        counted_from, counted_step = time.perf_counter(), self.step
         warm = min(self.step + WARM_UP_STEPS, len(self.train_batches) - 1)
         for micro_batches in self.train_batches.epoch(self.epoch, self.step):
             self.lr = self.rate(self.epoch + self.step / len(self.train_batches))
@@ -91,19 +91,15 @@ class Trainer:
             if self.step == warm:
                 self.device.synchronize()
                 counted_from, counted_step = time.perf_counter(), self.step
-            if self.step < len(self.train_batches) and self.stop_or_save(stop, time.perf_counter() - begun):
+            if self.step < len(self.train_batches) and self.stop_or_save(stop):
                 return None
         self.device.synchronize()
-        now = time.perf_counter()
-        self.seconds += now - begun
+        seconds = time.perf_counter() - counted_from
         images = (self.step - counted_step) * self.config.train_batch_size * self.config.accumulate
-        return self.world.gather(images / (now - counted_from))
+        return self.world.gather(images / seconds)
 
-    def stop_or_save(self, stop: StopSignal, spent: float = 0.0) -> bool:
-        """Do what any rank has asked for after this step, `spent` seconds into the part of the epoch.
-
-        True when training is to stop.
-        """
+    def stop_or_save(self, stop: StopSignal) -> bool:
+        """Do what any rank has asked for after this step; True when training is to stop."""
         here = self.epoch * len(self.train_batches) + self.step
         together = here + (self.world.size > 1)
         if stop.number is not None:
@@ -114,7 +110,7 @@ class Trainer:
         self.stopped_by = self.requests.due("stop", here)
         wants_save = self.requests.due("save", here) is not None
         if self.step and (wants_save or self.stopped_by is not None):
-            self.save(STEP, self.seconds + spent)
+            self.save(STEP)
         return self.stopped_by is not None
 
     def test(self, split: Split | None = None) -> Evaluation:
@@ -168,11 +164,11 @@ class Trainer:
         train_loss = self.world.sum(self.loss_sum).item() / (len(self.train_batches) * self.world.size)
         if not math.isfinite(train_loss):
             self.diverged(f"the training loss is {train_loss}")
-        begun = time.perf_counter()
         evaluation = self.test()
         if evaluation.not_finite:
             where = where_not_finite(self.train_step.weights())
             self.diverged(f"the logits of {evaluation.not_finite:,} test images are no finite numbers ({where})")
+        self.clock.stop()
         row = {
             "epoch": self.epoch + 1,
             "lr": self.lr,
@@ -180,14 +176,17 @@ class Trainer:
             "test_loss": evaluation.loss,
             "top1": evaluation.top1,
             "fps": min(rank_fps) * len(rank_fps),
-            "seconds": self.seconds + time.perf_counter() - begun,
+            "seconds": self.clock.wall,
+            "processor_seconds": sum(self.world.gather(self.clock.processor)),
         }
+        if self.config.image_sizes:
+            row["image_size"] = self.train_batches.shown(self.epoch)
         if evaluation.mirrored is not None:
             row["top1_flip"] = evaluation.top1_flip
         if len(rank_fps) > 1:
             row["rank_fps"] = rank_fps
         self.rows.append(row)
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.epoch, self.step, self.clock = self.epoch + 1, 0, Stopwatch()
         self.loss_sum.zero_()
         is_best = row["top1"] > self.best
         self.best = max(self.best, row["top1"])
@@ -213,9 +212,10 @@ class Trainer:
     def finish(self, evaluation: Evaluation) -> Result:
         """Write result.json."""
         config, rows = self.config, self.rows
+        full = [row["fps"] for row in rows if row.get("image_size") == rows[-1].get("image_size")]
         result = Result(
             top1=max((row["top1"] for row in rows), default=evaluation.top1),
-            fps=statistics.median(row["fps"] for row in rows) if rows else None,
+            fps=statistics.median(full) if full else None,
             epochs=self.epoch,
             amp=config.amp,
             device=f"{self.device.label}_{config.device_num}p",
@@ -270,12 +270,13 @@ class Trainer:
     def _next_save(self) -> float:
         return time.monotonic() + (self.config.checkpoint_seconds or math.inf)
 
-    def save(self, name: str, seconds: float = 0.0) -> None:
+    def save(self, name: str) -> None:
         """Write last.pt at the end of an epoch, step.pt within one: everything needed to go on exactly from here.
 
-        Every rank calls it after the same step; rank 0 writes. `seconds` were spent on the unfinished epoch.
+        Every rank calls it after the same step; rank 0 writes.
         """
         loss_sum, rng = self.world.sum(self.loss_sum), self.world.gather(self.device.rng_state())
+        processor_seconds = sum(self.world.gather(self.clock.processor))
         self.save_at = self._next_save()
         if not self.world.is_main:
             return
@@ -284,7 +285,8 @@ class Trainer:
             "step": self.step,
             "shards": self.world.size * self.config.accumulate,
             "loss_sum": loss_sum,
-            "seconds": seconds,
+            "seconds": self.clock.wall,
+            "processor_seconds": processor_seconds,
             "rows": self.rows,
             "best": self.best,
             "rng": rng,
@@ -313,8 +315,9 @@ class Trainer:
             self.progress.emit(f"resume: no usable checkpoint in {folder}; from the beginning")
             return
         self.train_step.load_state(state)
-        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.epoch, self.step = state["epoch"], state["step"]
         if self.world.is_main:
+            self.clock = Stopwatch(state["seconds"], state.get("processor_seconds", 0.0))
             self.loss_sum.copy_(state["loss_sum"])
             self.folder.write_metrics(state["rows"])
         self.rows, self.best = state["rows"], state["best"]

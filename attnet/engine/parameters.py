@@ -2,7 +2,8 @@
 
 The command line, the notebooks, sweeps and checks read this. Names are those of the document (3d_attention_net for
 PyTorch). A parameter left at None takes its value from the `mode` (how long, how large) or the `recipe` (how to
-train); what is given explicitly always wins. Augmentation has its parameters beside it, in `attnet.data.augment`.
+train); what is given explicitly always wins. Augmentation and the network's options have their parameters beside
+them, in `attnet.data.augment` and `attnet.model.options`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from attnet.data.registry import READERS
 from attnet.engine.precision import LEVELS
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
 from attnet.engine.schedule import SCHEDULES
-from attnet.model.modules import ATTENTION_TYPES, COMBINE_TYPES
+from attnet.model.options import NetworkOptions
 
 
 @parameters
-class TrainConfig(Augmentation):
+class TrainConfig(NetworkOptions, Augmentation):
     """Parameters of a run; checked when created, unknown names included.
 
     Raises:
@@ -139,38 +140,6 @@ class TrainConfig(Augmentation):
     num_classes: int | None = parameter(
         default=None, help="outputs of the network; None: as many as the data set has", low=1, weights="evaluation"
     )
-    attention: str | None = parameter(
-        default=None, help="how masks are normalised; None: the model's own", choices=ATTENTION_TYPES, weights="options"
-    )
-    combine: str | None = parameter(
-        default=None,
-        help="mask on trunk: (1 + M)·T or M·T; None: the model's own",
-        choices=COMBINE_TYPES,
-        weights="options",
-    )
-    unit: str | None = parameter(
-        default=None,
-        help="preact, resnext, inception, or yours as package.module:name; None: preact",
-        weights="options",
-    )
-    p: int | None = parameter(
-        default=None,
-        help="units before a module's branches, and after; None: the model's own",
-        low=1,
-        weights="options",
-    )
-    t: int | None = parameter(
-        default=None, help="units of a trunk branch; None: the model's own", low=1, weights="options"
-    )
-    r: int | None = parameter(
-        default=None,
-        help="units between two poolings of a mask branch; None: the model's own",
-        low=1,
-        weights="options",
-    )
-    modules: str | None = parameter(
-        default=None, help="attention modules a stage, as 1,2,3; None: the model's own", counts=True, weights="options"
-    )
     # How long, how large
     total_epochs: int | None = parameter(
         default=None, help="epochs", low=1, also=("epochs", "num_epochs", "max_epochs", "n_epochs", "nb_epochs")
@@ -250,8 +219,10 @@ class TrainConfig(Augmentation):
     # Precision and speed
     amp: str = parameter(
         default="auto",
-        help=", ".join(f"{name} {level.help}" for name, level in LEVELS.items()) + "; auto: O2 on NPU, GPU, else O0",
+        help=", ".join(f"{name} {level.help}" for name, level in LEVELS.items())
+        + "; auto: O2 on NPU, GPU and CPUs with bfloat16, else O0",
         choices=("auto", *LEVELS),
+        weights="evaluation",
         also=("opt_level", "precision"),
     )
     amp_backend: str = parameter(
@@ -329,7 +300,7 @@ class TrainConfig(Augmentation):
         recipes = {} if usual is None else {recipe: table.get(name, usual) for recipe, table in RECIPES.items()}
         different = {r: value for r, value in recipes.items() if r == "seed" or value != usual}
         if len(different) == 1:
-            return f"{usual}"
+            return f"{usual}" or "empty"
         return ", ".join(f"{preset}: {value}" for preset, value in (modes | different).items()) or "None"
 
     @classmethod

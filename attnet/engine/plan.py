@@ -117,6 +117,8 @@ class Plan:
             f"training: recipe {config.recipe}, {config.total_epochs} epochs of {steps} steps, "
             f"batch {config.train_batch_size} x {cards}"
         ]
+        if config.image_sizes:
+            lines.append(f"images of {config.image_sizes.replace(',', ', ')} pixels, an equal part of the epochs each")
         if config.freeze or config.layer_decay != 1:
             from attnet.model.parts import learning_lines
 
@@ -139,7 +141,7 @@ def decide(config: TrainConfig) -> Decision:
     Raises:
         AttnetError: as `make_plan`, but for what only shows when data are read.
     """
-    weights, choices = None, []
+    weights, choices, amp = None, [], config.amp
     if config.is_pretrain or not config.is_train:
         from attnet.engine.transfer import for_evaluation, for_training, wanted_weights
 
@@ -149,6 +151,8 @@ def decide(config: TrainConfig) -> Decision:
         else:
             config = for_evaluation(config, weights)
     device = devices.choose(config.device_type, config.device_id)
+    if amp == "auto" and not config.is_train and device.usual_level[0] == "O0":
+        config = config.replace(amp="auto")  # whatever they were trained in: half precision would be slow here
     config = choose_preset(config, device, choices)
     config = fit_to_device(config, device, choices)
     check_together(config, _network(config))

@@ -102,6 +102,18 @@ def load_momentum(optimizer: Optimizer, state: Mapping[str, object]) -> None:
     optimizer.load_state_dict({"state": state["state"], "param_groups": options})
 
 
+def input_type(level: str, device: Device) -> torch.dtype:
+    """The type of images and weights at an opt level."""
+    return device.half_dtype if LEVELS[level].half_weights else torch.float32
+
+
+def autocast(level: str, device: Device) -> contextlib.AbstractContextManager:
+    """The context of the forward pass at an opt level."""
+    if not LEVELS[level].autocast:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=device.half_dtype)
+
+
 class Precision:
     """One network with its optimiser at one opt level.
 
@@ -134,10 +146,10 @@ class Precision:
         no_bias_decay: bool = False,
         factors: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        self.device, self.level = device, LEVELS[level]
+        self.device, self.name, self.level = device, level, LEVELS[level]
         self.network, self.bucket_views = model, True
         self.dtype = device.half_dtype if self.level.half_weights or self.level.autocast else torch.float32
-        self.input_dtype = self.dtype if self.level.half_weights else torch.float32
+        self.input_dtype = input_type(level, device)
         frozen = frozen_copies(model)
         if self.level.half_weights:
             for module in model.modules():
@@ -174,9 +186,7 @@ class Precision:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context of the forward pass."""
-        if not self.level.autocast:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        return autocast(self.name, self.device)
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
         """Add the gradients of `loss`, scaled, to the weights; `last` says that none follow in this step."""

@@ -9,6 +9,7 @@ from attnet.base.device import Device
 from attnet.base.errors import ConfigError
 from attnet.base.files import resolve_path
 from attnet.base.values import Parameters
+from attnet.data.augment import image_sizes
 from attnet.data.registry import FOLDER, ON_DISK, SHAPES, find_dataset, require_dataset
 from attnet.model.network import Variant
 
@@ -80,6 +81,8 @@ LENGTHS: dict[str, dict[str, object]] = {
     "best": {"total_epochs": 250, "train_batch_size": 128},
     "fast94": {"total_epochs": 24},
 }
+# Pixels; below this nothing is left of an image at a network's coarsest level.
+SMALLEST = 8
 # What a recipe counts in epochs keeps its share when another mode, or somebody, makes the run shorter.
 COUNTED_IN_EPOCHS = ("warmup_epochs", "mixup_off_epochs")
 
@@ -117,6 +120,8 @@ def choose_preset(config: Parameters, device: Device, choices: list[str]) -> Par
         if name == SHAPES:
             choices.append(f"data set shapes (embedded, synthetic), since there is no CIFAR-10 at {data_path}")
 
+    if config.amp == "auto" and not device.is_accelerator:
+        choices.append(f"amp {' since '.join(device.usual_level)}")
     preset = _preset(config, mode, device) | {"mode": mode, "dataset": name, "device_type": device.kind}
     asked = config.to_dict()
     chosen = {key: value for key, value in preset.items() if asked[key] is None or asked[key] == "auto"}
@@ -137,7 +142,7 @@ def _preset(config: Parameters, mode: str, device: Device) -> dict[str, object]:
     epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
     for counted in COUNTED_IN_EPOCHS if epochs < usual else ():
         preset[counted] = type(preset[counted])(preset[counted] * epochs / usual)
-    return preset | {"amp": device.usual_level, "channels_last": device.takes_channels_last}
+    return preset | {"amp": device.usual_level[0], "channels_last": device.takes_channels_last}
 
 
 def fit_to_device(config: Parameters, device: Device, choices: list[str]) -> Parameters:
@@ -171,6 +176,13 @@ def check_together(config: Parameters, network: Variant) -> None:
         raise ConfigError(
             f"warmup_epochs={config.warmup_epochs:g}: fewer than total_epochs={config.total_epochs} are needed, or lr "
             "never gets to its full value"
+        )
+    sizes = image_sizes(config)
+    if sizes and (sizes[-1] != network.input_size or not SMALLEST <= min(sizes) <= max(sizes) <= network.input_size):
+        raise ConfigError(
+            f"image_sizes={config.image_sizes}: sides from {SMALLEST} to {network.input_size} pixels are needed, the "
+            f"last {network.input_size}, the full size of {network.name}, as image_sizes={network.input_size // 2},"
+            f"{network.input_size}"
         )
     if config.freeze:
         from attnet.model.parts import frozen_parts

@@ -228,9 +228,10 @@ class Result:
     """A finished run, as in its result.json.
 
     `top1` (per cent) is the best epoch's, whose weights are best.pt; `last_top1` and `test_loss` (nats) are the
-    last epoch's; `fps` is the median over epochs in images/s (None when nothing was trained). `top1_flip` is the last
-    epoch's with logits averaged over image and mirror image, where `test_flip` asked for it. `memorisation` is what
-    the last epoch's network says of wrongly labelled training images (see attnet.data.noise), where there are some.
+    last epoch's; `fps` is the median over epochs at full size in images/s (None when nothing was trained).
+    `top1_flip` is the last epoch's with logits averaged over image and mirror image, where `test_flip` asked for it.
+    `memorisation` is what the last epoch's network says of wrongly labelled training images (see attnet.data.noise),
+    where there are some.
 
     `task` is what was learned, `dataset` the same with the number of images. `images` says how many of how many: keys
     train, train_total, test, test_total. `parameters` are those of the run, all of them.

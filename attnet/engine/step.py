@@ -38,6 +38,7 @@ class TrainStep:
             factors = rate_factors(model, config.layer_decay)
             if config.is_train:
                 freeze_parts(model, config.freeze)
+        given = {} if config.is_train else {name: value.clone() for name, value in model.state_dict().items()}
         precision_type = Precision
         if config.amp_backend == "apex" and config.is_train:
             from attnet.engine import apex
@@ -53,6 +54,8 @@ class TrainStep:
             no_bias_decay=config.no_bias_decay,
             factors=factors,
         )
+        if given:  # masters begin as what half precision leaves of the weights, but these are tested as they are
+            self.precision.load_full_weights(model, given)
         network = self.precision.network
         if config.is_train:
             network = world.wrap(network, device, self.precision.bucket_views)

@@ -15,6 +15,7 @@ from attnet.model.units import ResidualUnit, UnitFactory
 
 ATTENTION_TYPES = ("mixed", "channel", "spatial", "none")
 COMBINE_TYPES = ("residual", "naive")
+SUM_TYPES = ("reference", "paper")
 
 
 def _units(unit: UnitFactory, count: int, channels: int) -> nn.Sequential:
@@ -34,22 +35,30 @@ class MaskLevel(nn.Module):
 
     [N, C, h, w] -> [N, C, h, w]. The coarsest level (`poolings` = 0) is 2r units; any other one is r units, a
     pooled level below it, a one-unit skip connection, and r units on the sum of the three on the way up.
+
+    That sum is the reference's. The authors' own networks (`sums="paper"`: prototxt of Attention-56 and -92,
+    fwang91/residual-attention-network) leave out the units' own output, which the skip's identity brings once already.
     """
 
-    def __init__(self, channels: int, poolings: int, r: int, unit: UnitFactory) -> None:
+    def __init__(
+        self, channels: int, poolings: int, r: int, unit: UnitFactory = ResidualUnit, sums: str = "reference"
+    ) -> None:
         super().__init__()
+        self.sums = sums
         coarsest = poolings == 0
         self.units = _units(unit, 2 * r if coarsest else r, channels)
         self.skip = None if coarsest else unit(channels, channels, 1)
-        self.below = None if coarsest else MaskLevel(channels, poolings - 1, r, unit)
+        self.below = None if coarsest else MaskLevel(channels, poolings - 1, r, unit, sums)
         self.up = None if coarsest else _units(unit, r, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         here = self.units(x)
         if self.below is None:
             return here
-        coarse = self.below(_pool(here))
-        return self.up(_upsample_like(coarse, here).add_(here).add_(self.skip(here)))
+        fine = _upsample_like(self.below(_pool(here)), here)
+        if self.sums == "reference":
+            fine = fine.add_(here)
+        return self.up(fine.add_(self.skip(here)))
 
 
 class MaskHead(nn.Module):
@@ -80,19 +89,29 @@ class MaskHead(nn.Module):
 class MaskBranch(nn.Module):
     """The soft mask of an attention module; its output is what `attnet.capture_masks` returns.
 
-    Without poolings it sees x alone; with them, the up-sampled coarse path is added to the trunk's output.
+    Without poolings it sees x alone; with them, the up-sampled coarse path is added to the trunk's output, but not with
+    the authors' sums (see `MaskLevel`).
     """
 
-    def __init__(self, channels: int, depth: int, r: int, attention: str, unit: UnitFactory = ResidualUnit) -> None:
+    def __init__(
+        self,
+        channels: int,
+        depth: int,
+        r: int,
+        attention: str,
+        unit: UnitFactory = ResidualUnit,
+        sums: str = "reference",
+    ) -> None:
         super().__init__()
-        self.depth = depth
-        self.levels = MaskLevel(channels, max(depth - 1, 0), r, unit)
+        self.depth, self.sums = depth, sums
+        self.levels = MaskLevel(channels, max(depth - 1, 0), r, unit, sums)
         self.head = MaskHead(channels, attention)
 
     def forward(self, x: Tensor, trunk: Tensor) -> Tensor:
         if self.depth == 0:
             return self.head(self.levels(x))
-        return self.head(_upsample_like(self.levels(_pool(x)), x).add_(trunk))
+        coarse = _upsample_like(self.levels(_pool(x)), x)
+        return self.head(coarse.add_(trunk) if self.sums == "reference" else coarse)
 
 
 class _ResidualAttention(torch.autograd.Function):
@@ -126,13 +145,14 @@ class AttentionModule(nn.Module):
         r: int = 1,
         attention: str = "mixed",
         combine: str = "residual",
+        sums: str = "reference",
         unit: UnitFactory = ResidualUnit,
     ) -> None:
         super().__init__()
         self.channels, self.combine = channels, combine
         self.pre = _units(unit, p, channels)
         self.trunk = _units(unit, t, channels)
-        self.mask = None if attention == "none" else MaskBranch(channels, depth, r, attention, unit)
+        self.mask = None if attention == "none" else MaskBranch(channels, depth, r, attention, unit, sums)
         self.post = _units(unit, p, channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,10 +22,8 @@ from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
 from attnet.model.modules import AttentionModule
+from attnet.model.options import OPTIONS
 from attnet.model.units import UnitFactory, option_text, unit_factory
-
-# What `build_model` lets a study change.
-OPTIONS = ("attention", "combine", "unit", "p", "t", "r", "modules")
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class Variant:
     r: int = 1
     attention: str = "mixed"
     combine: str = "residual"
+    sums: str = "reference"
     unit: str | UnitFactory = "preact"
     source: str = ""
     row: Variant | None = dataclasses.field(default=None, repr=False, compare=False)  # of the table, if it was changed

@@ -83,7 +83,8 @@ def _mask_reaches(module: AttentionModule, here: Tensor, trunk: Tensor) -> Itera
     for level, down in reversed(passed[:-1]):
         here = _through(level.up, torch.maximum(_upsampled(here, down), _through(level.skip, down)))
     if module.mask.depth:
-        here = torch.maximum(_upsampled(here, full), trunk)
+        here = _upsampled(here, full)
+        here = torch.maximum(here, trunk) if module.mask.sums == "reference" else here
     # The spatial type standardises a channel over all positions: each sees every pixel of any image.
     yield "mask", torch.full_like(here, math.inf) if module.mask.head.attention == "spatial" else here
 

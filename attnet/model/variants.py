@@ -11,8 +11,9 @@ import functools
 from collections.abc import Mapping
 
 from attnet.base.errors import ConfigError
-from attnet.model.modules import ATTENTION_TYPES, COMBINE_TYPES
-from attnet.model.network import OPTIONS, ResidualAttentionNetwork, Stem, Variant
+from attnet.model.modules import ATTENTION_TYPES, COMBINE_TYPES, SUM_TYPES
+from attnet.model.network import ResidualAttentionNetwork, Stem, Variant
+from attnet.model.options import OPTIONS
 from attnet.model.units import check_unit
 
 
@@ -70,7 +71,7 @@ def variants() -> dict[str, Variant]:
 
 
 def _check_options(variant: Variant) -> None:
-    for name, known in (("attention", ATTENTION_TYPES), ("combine", COMBINE_TYPES)):
+    for name, known in (("attention", ATTENTION_TYPES), ("combine", COMBINE_TYPES), ("sums", SUM_TYPES)):
         if getattr(variant, name) not in known:
             raise ConfigError(f"{name}={getattr(variant, name)!r}: choose one of {', '.join(known)}")
     for name in ("p", "t", "r"):
@@ -123,7 +124,8 @@ def build_model(name: str, num_classes: int = 10, **options: object) -> Residual
         name: a key of `variants()`.
         num_classes: width of the last layer.
         **options: for study, the variant's own value where not given. `attention`: mixed, channel, spatial, none.
-            `combine`: residual, naive. `unit`: preact, resnext, inception, or a factory of your own, which is a
+            `combine`: residual, naive. `sums`: of the mask branch, reference or paper (see `MaskLevel`); no weights
+            differ. `unit`: preact, resnext, inception, or a factory of your own, which is a
             callable (c_in, c_out, stride) -> nn.Module or "package.module:name" to import one; its units map
             [N, c_in, H, W] to [N, c_out, H/stride, W/stride]. `p`, `t`, `r`: the paper's numbers of units.
             `modules`: attention modules of each stage, as (1, 2, 3) or "1,2,3".

@@ -185,7 +185,8 @@ class _ModuleDiagram:
         sheet, y = self.sheet, self.top
         sheet.arrow((last, y), (self.times - 0.13, y))
         sheet.sign(self.times, y, "×")
-        if self.block.combine == "residual" or self.block.mask.depth:
+        adds_trunk = self.block.mask.depth and self.block.mask.sums == "reference"
+        if self.block.combine == "residual" or adds_trunk:
             sheet.dot(self.end, y)
         sheet.text(self.end + 0.18, y + 0.15, "T", style="italic", fontsize=10)
         if self.block.combine == "residual":
@@ -217,8 +218,11 @@ class _ModuleDiagram:
             sheet.text(self.split - 0.72, bottom, coarsest, ha="right", color=GREY)
             sheet.arrow((self.middle + half, bottom), (self.end, bottom), (self.end, y - 0.13))
             sheet.text(self.end + 0.08, bottom + 0.45, "up-sample", ha="left")
-            sheet.arrow((self.end, self.top), (self.end, zero + 0.13))
-            sheet.sign(self.end, zero, "+")
+            if branch.sums == "reference":
+                sheet.arrow((self.end, self.top), (self.end, zero + 0.13))
+                sheet.sign(self.end, zero, "+")
+            else:
+                sheet.arrow((self.end, zero - 0.13), (self.end, zero), (self.end + 0.13, zero))
             notes = "max-pool: 3×3, stride 2\nup-sample: bilinear, to the size\nit was pooled from"
             sheet.text(self.times + 0.95, zero + 0.3, notes, ha="left", color=GREY, linespacing=1.5)
         start = self.end + 0.13 if branch.depth else self.middle + half
@@ -231,16 +235,17 @@ class _ModuleDiagram:
         sheet.text(self.times + 0.25, zero + 1.21, f"{self.shapes['mask head']}\nin {span}", ha="left")
 
     def draw_scale(self, level: MaskLevel, scale: str, y: float) -> None:
-        """One scale: units down, a skip unit and the identity across, the sum, units up."""
+        """One scale: units down, a skip unit (in the reference the identity, too) across, the sum, units up."""
         sheet, half = self.sheet, UNIT / 2
         middle, fork = self.middle + 0.12, self.split + half + 0.2
         sheet.text(self.split - 0.72, y, scale, ha="right", color=GREY)
         sheet.units(self.split, y, len(level.units), self.shapes[f"mask {scale} down"], ORANGE)
         sheet.arrow((self.split + half, y), (middle - half, y))
-        sheet.dot(fork, y)
         sheet.box(middle, y, f"skip unit\n{self.shapes[f'mask {scale} skip']}", ORANGE)
         sheet.arrow((middle + half, y), (self.end - 0.13, y))
-        sheet.arrow((fork, y), (fork, y + 0.37), (self.end - 0.32, y + 0.37), (self.end - 0.09, y + 0.1))
+        if level.sums == "reference":
+            sheet.dot(fork, y)
+            sheet.arrow((fork, y), (fork, y + 0.37), (self.end - 0.32, y + 0.37), (self.end - 0.09, y + 0.1))
         sheet.sign(self.end, y, "+")
         up = y + 0.76
         sheet.arrow((self.end, y + 0.13), (self.end, up - TALL / 2))

@@ -32,8 +32,9 @@ def record(run: str | Path, reach: float | None = None) -> dict[str, object]:
 
     Returns:
         Among the run's figures, `seconds` of training and testing in all, of the first step's compiling too, but
-        without the start of the process; `history`, a row an epoch; `reached`, with `reach`: the first epoch at
-        least that good, its `top1`, and the `seconds` until its end, or None.
+        without the start of the process, and `processor_seconds` of all processes; `history`, a row an epoch;
+        `reached`, with `reach`: the first epoch at least that good, its `top1`, and the `seconds` until its end, or
+        None.
 
     Raises:
         AttnetError: a folder without a finished run.
@@ -41,12 +42,14 @@ def record(run: str | Path, reach: float | None = None) -> dict[str, object]:
     folder = resolve_path(run)
     result = Result.load(folder)
     config = TrainConfig.load(folder / CONFIG)
+    processor = [row.get("processor_seconds") for row in result.history]  # None in runs from before it was kept
     data_path = relative_to_root(resolve_path(config.data_path))
     config = config.replace(output_dir="", resume="", progress="auto", data_path=data_path)
     content = {
         "kind": "training",
         **result.to_json(),
         "seconds": sum(row["seconds"] for row in result.history),
+        "processor_seconds": None if None in processor else sum(processor),
         "history": result.history,
         "command": command_line("train", config.flags()),
         "date": date.fromtimestamp((folder / RESULT).stat().st_mtime).isoformat(),

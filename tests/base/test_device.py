@@ -96,7 +96,7 @@ def test_an_npu_is_driven_through_its_module(only_cpu, monkeypatch):
     assert (npu.type, npu.label, npu.name, npu.backend) == ("npu", "npu", "Fake3", "hccl")
     assert npu.memory() == Memory(used=103, peak=1003, total=10003)
     assert (npu.half_types, npu.half_dtype) == ((torch.float16, torch.bfloat16), torch.float16)
-    assert (npu.usual_level, npu.has_fused_optimizer(torch.float32), npu.group_options) == ("O2", False, {})
+    assert (npu.usual_level[0], npu.has_fused_optimizer(torch.float32), npu.group_options) == ("O2", False, {})
 
 
 def test_an_old_card_has_float16_alone(only_cpu, monkeypatch):
@@ -152,9 +152,36 @@ def test_half_precision_of_a_cpu_is_one_its_convolutions_have(monkeypatch):
     F.conv2d(torch.ones(2, 3, 8, 8, dtype=half), weight).float().square().mean().backward()
     assert weight.grad.dtype == half and weight.grad.isfinite().all()
     for has_float16, expected in ((True, (torch.bfloat16, torch.float16)), (False, (torch.bfloat16,))):
-        monkeypatch.setattr(devices, "_cpu_has_float16_convolution", lambda has=has_float16: has)
+        monkeypatch.setattr(devices.host, "has_float16_convolution", lambda has=has_float16: has)
         assert (KINDS["CPU"]().half_types, KINDS["CPU"]().half_dtype) == (expected, torch.bfloat16)
         assert KINDS["GPU"]().half_dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("has", "level", "supported", "found"),
+    [
+        ({"avx512_bf16": True}, "AVX512", True, "avx512_bf16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "AVX512", True, "AMX"),
+        ({"bf16": True}, "DEFAULT", True, "Arm's bf16"),
+        ({"avx512_bf16": False, "avx512_f": True}, "AVX512", True, ""),  # it would be emulated
+        ({"avx512_bf16": True}, "AVX2", True, ""),  # held down to older instructions
+        ({"bf16": True}, "DEFAULT", False, ""),  # no convolutions for it in this torch
+        ({}, "DEFAULT", True, ""),
+    ],
+)
+def test_a_cpu_takes_half_precision_where_it_computes_it_itself(monkeypatch, has, level, supported, found):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: level)
+    assert devices.host.native_bfloat16() == found
+    usual, why = KINDS["CPU"]().usual_level
+    assert usual == ("O2" if found else "O0") and found in why
+
+
+def test_a_torch_without_the_question_has_no_native_half_precision(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert devices.host.native_bfloat16() == ""
 
 
 def test_seeding_covers_python_numpy_and_torch():

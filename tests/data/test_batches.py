@@ -138,6 +138,36 @@ def test_alternating_flip_shows_every_image_from_both_sides_in_two_epochs():
     assert 10 < sum(sides[0] for sides in seen.values()) < 40, "which side comes first is drawn"
 
 
+@pytest.mark.parametrize(
+    ("sizes", "epochs", "shown"),
+    [
+        ("", 3, [12, 12, 12]),
+        ("12", 2, [12, 12]),
+        ("6,8,12", 6, [6, 6, 8, 8, 12, 12]),
+        ("6,6,8,12", 8, [6, 6, 6, 6, 8, 8, 12, 12]),
+        ("6,8,12", 4, [6, 8, 12, 12]),  # what does not come out even is full
+        ("6,8,12", 2, [8, 12]),
+        ("6,8,12", 1, [12]),  # the last epoch always
+    ],
+)
+def test_images_grow_through_the_training(sizes, epochs, shown):
+    augmentation = USUAL.replace(image_sizes=sizes)
+    batches = TrainBatches(make_split(), 10, CPU, augmentation=augmentation, epochs=epochs)
+    assert [batches.shown(epoch) for epoch in range(epochs)] == shown
+    assert [flat(batches, epoch)[0].images.shape[2:] for epoch in range(epochs)] == [(s, s) for s in shown]
+
+
+def test_small_images_are_averages_of_the_same_pictures():
+    """Everything drawn is what it would be at full size; half the side is the mean of every two by two pixels."""
+    full = flat(TrainBatches(make_split(), 10, CPU, seed=3, augmentation=ALL, epochs=2))
+    small = flat(TrainBatches(make_split(), 10, CPU, seed=3, augmentation=ALL.replace(image_sizes="6,12"), epochs=2))
+    for large, half in zip(full, small, strict=True):
+        assert torch.equal(large.labels, half.labels) and torch.equal(large.weight, half.weight)
+        means = large.images.reshape(10, 3, 6, 2, 6, 2).mean(dim=(3, 5))
+        torch.testing.assert_close(half.images, means)
+        assert half.images.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_an_epoch_depends_on_seed_and_number_alone():
     split = make_split()
     first = flat(TrainBatches(split, 10, CPU, seed=4, augmentation=ALL), 2)

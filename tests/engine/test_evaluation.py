@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import attnet
+from attnet.base import host
 from attnet.base.errors import WeightsError
 from attnet.data.batches import TestBatches
 from attnet.data.splits import Split
@@ -161,6 +162,20 @@ def test_every_way_to_evaluate_gives_the_runs_own_top1(unusual, file, tmp_path):
         assert seen.top1_flip == alone.top1_flip == unusual.top1_flip
         losses = [alone.test_loss, seen.loss, looked.loss]
         assert losses == pytest.approx([unusual.test_loss] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("amp", ["O1", "O2", "O3"])
+def test_half_precision_is_tested_in_half_precision_at_every_door(tmp_path, monkeypatch, amp):
+    monkeypatch.setattr(host, "native_bfloat16", lambda: "as if")
+    asked = {"dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "progress": "none"}
+    few = {"train_images": 64, "test_images": 100, "train_batch_size": 16, "total_epochs": 1, "lr": 0.05}
+    run = attnet.fit(TrainConfig(**asked, **few, amp=amp, output_dir=str(tmp_path / "run")))
+    weights = {"pretrained": str(run.output_dir), "test_images": 100, "device_type": "CPU"}
+    alone = attnet.fit(TrainConfig(**weights, is_train=False, progress="none", output_dir=str(tmp_path / "alone")))
+    seen = evaluate_weights(plan_evaluation(TrainConfig(**weights)))
+    assert alone.amp == amp and alone.test_loss == seen.loss == run.test_loss
+    full = evaluate_weights(plan_evaluation(TrainConfig(**weights, amp="O0")))
+    assert full.loss != seen.loss and full.loss == pytest.approx(seen.loss, rel=0.02)
 
 
 def test_weights_that_say_nothing_are_an_error_at_every_door(tmp_path):

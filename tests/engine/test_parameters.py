@@ -14,7 +14,7 @@ from attnet.base.files import resolve_path
 from attnet.base.values import facts
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
-from attnet.model.network import OPTIONS
+from attnet.model.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = TrainConfig.fields()

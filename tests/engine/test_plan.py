@@ -18,7 +18,7 @@ from attnet.engine import plan as planning
 from attnet.engine import recipes as choices
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan
-from attnet.model.network import OPTIONS
+from attnet.model.options import OPTIONS
 
 TINY = {"device_type": "CPU", "dataset": "shapes", "train_images": 64, "test_images": 50, "train_batch_size": 16}
 
@@ -76,12 +76,35 @@ def test_without_accelerator_and_data_it_is_a_rehearsal_on_shapes(no_data):
     assert chosen(plan, "amp", "device_type", "num_classes") == ("O0", "CPU", 10)
     assert (len(plan.dataset.train), len(plan.dataset.test)) == (2000, 500)
     assert plan.dataset_label == "shapes, 2,000 images"
-    mode, data = plan.choices
+    mode, data, amp = plan.choices
     assert "mode rehearsal" in mode and "no accelerator" in mode and "mode=full" in mode
     assert "shapes" in data and "no CIFAR-10" in data and str(no_data) in data
     decided = {name: value for name, value in plan.config.to_dict().items() if name not in ("progress", *OPTIONS)}
     assert {None, "auto"}.isdisjoint(decided.values())
-    assert plan.describe().splitlines()[:2] == [mode, data]
+    assert "amp O0" in amp and "bfloat16" in amp
+    assert plan.describe().splitlines()[:3] == [mode, data, amp]
+
+
+def test_a_cpu_with_bfloat16_trains_and_tests_in_it(no_data, monkeypatch, tmp_path):
+    monkeypatch.setattr(planning.devices.host, "native_bfloat16", lambda: "avx512_bf16")
+    plan = make_plan(TrainConfig(device_type="CPU"))
+    assert plan.config.amp == "O2" and "amp O2 since this processor computes bfloat16 (avx512_bf16)" in plan.choices
+    assert "precision: O2 with bfloat16, loss scale 128.0" in plan.describe().splitlines()
+    assert make_plan(TrainConfig(device_type="CPU", amp="O0")).config.amp == "O0"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "native", "taken"),
+    [("O0", "avx512_bf16", "O0"), ("O2", "avx512_bf16", "O2"), ("O2", "", "O0"), ("O1", "", "O0")],
+)
+def test_weights_are_evaluated_at_their_own_opt_level_where_it_pays(tmp_path, monkeypatch, recorded, native, taken):
+    monkeypatch.setattr(planning.devices.host, "native_bfloat16", lambda: native)
+    config = {"model": "attention56_tiny", "dataset": "shapes", "amp": recorded}
+    model = attnet.build_model("attention56_tiny")
+    torch.save({"model": model.state_dict(), "config": config}, tmp_path / "w.pt")
+    asked = TrainConfig(device_type="CPU", is_train=False, pretrained=str(tmp_path / "w.pt"))
+    assert make_plan(asked).config.amp == taken
+    assert make_plan(asked.replace(amp="O3")).config.amp == "O3"
 
 
 def test_a_rehearsal_takes_a_subset_of_cifar_that_is_there(cifar):
@@ -231,6 +254,9 @@ def test_full_mode_needs_data(no_data):
         ({"classes": "dics,ring"}, DataError, ["classes='dics,ring'", "did you mean 'disc'?"]),
         ({"classes": "disc,ring,moon", "num_classes": 2}, ConfigError, ["num_classes=2", "shapes", "3 classes"]),
         ({"classes": "disc,ring", "train_images": 401}, DataError, ["train_images=401", "400"]),
+        ({"image_sizes": "16,24"}, ConfigError, ["image_sizes=16,24", "the last 32", "image_sizes=16,32"]),
+        ({"image_sizes": "4,32"}, ConfigError, ["image_sizes=4,32", "8 to 32"]),
+        ({"image_sizes": "48,32"}, ConfigError, ["image_sizes=48,32", "8 to 32"]),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changes, kind, words):

@@ -60,20 +60,22 @@ def test_residual_unit(c_in, c_out, stride):
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (5, 12)], ids=str)
 @pytest.mark.parametrize("r", [1, 2])
 @pytest.mark.parametrize("depth", range(4))
-def test_mask_branch_is_the_designs_equation(depth, r, size):
-    branch = settled(MaskBranch(8, depth, r, "mixed"))
+@pytest.mark.parametrize("sums", ["reference", "paper"])
+def test_mask_branch_is_the_designs_equation(sums, depth, r, size):
+    branch = settled(MaskBranch(8, depth, r, "mixed", sums=sums))
     x, trunk = noise(2, 8, *size), noise(2, 8, *size).flip(3)
     one = branch.levels
+    here = 1 if sums == "reference" else 0  # how often the units' own output and the trunk are added
     if depth == 0:
         out = one.units(x)
     elif depth == 1:
-        out = up(one.units(pool(x)), x) + trunk
+        out = up(one.units(pool(x)), x) + here * trunk
     elif depth == 2:
         two = one.below
         a1 = one.units(pool(x))
         s1 = one.skip(a1)
         a2 = two.units(pool(a1))
-        out = up(one.up(up(a2, a1) + a1 + s1), x) + trunk
+        out = up(one.up(up(a2, a1) + here * a1 + s1), x) + here * trunk
     else:
         two, three = one.below, one.below.below
         a1 = one.units(pool(x))
@@ -81,8 +83,8 @@ def test_mask_branch_is_the_designs_equation(depth, r, size):
         a2 = two.units(pool(a1))
         s2 = two.skip(a2)
         a3 = three.units(pool(a2))
-        u = two.up(up(a3, a2) + a2 + s2)
-        out = up(one.up(up(u, a1) + a1 + s1), x) + trunk
+        u = two.up(up(a3, a2) + here * a2 + s2)
+        out = up(one.up(up(u, a1) + here * a1 + s1), x) + here * trunk
     head = branch.head
     out = F.conv2d(head.norm1(out).relu(), head.conv1.weight)
     out = F.conv2d(head.norm2(out).relu(), head.conv2.weight)

@@ -58,6 +58,7 @@ def probe(model: ResidualAttentionNetwork, side: int) -> dict[tuple[str, str], T
         (lambda: narrow((2, 1, 0)), 96),
         (lambda: narrow((2, 1), p=2, t=3, r=2, attention="channel", combine="naive"), 64),
         (lambda: narrow((2, 1, 0), attention="none"), 64),
+        (lambda: narrow((3, 1), sums="paper"), 96),
         (lambda: narrow((4, 3)), 96),
         (lambda: narrow((0, 1, 0)), 61),
         (lambda: narrow((2, 1), stem=TABLE["attention92_pooled"].stem), 96),

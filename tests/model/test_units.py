@@ -306,7 +306,7 @@ def test_bare_weights_open_with_their_options(tmp_path):
 def test_parameters_and_options_are_the_same_names_and_values():
     fields = TrainConfig.fields()
     assert (facts(fields["attention"]).choices, facts(fields["combine"]).choices) == (ATTENTION_TYPES, COMBINE_TYPES)
-    assert all(fields[name].default is None for name in attnet.model.network.OPTIONS)
+    assert all(fields[name].default is None for name in attnet.model.options.OPTIONS)
 
 
 @pytest.mark.parametrize("given", ["1,2,3", " 1, 2,3", "(1, 2, 3)", (1, 2, 3), [1, 2, 3]], ids=str)
