@@ -399,15 +399,18 @@ def test_payload_behind_a_dotted_name(altered: Callable[..., Path]) -> None:
         ({"labels": [0] * 9_999}, "has 9,999 `labels` for 10,000 images"),
         ({"labels": [0] * 9_998 + [10, 11]}, "outside 0 to 9 (10 at position 9998, 2 such in all)"),
         ({"labels": [-1] + [0] * 9_999}, "outside 0 to 9 (-1 at position 0, 1 such in all)"),
-        ({"labels": [0.5] * 10_000}, "has `labels` of float64 (10000,)"),
-        ({"labels": [[0], [1, 2]]}, "has no whole numbers in `labels`"),
+        ({"labels": [0.5] * 10_000}, "has `labels` with 0.5 among them; whole numbers"),
+        ({"labels": [0.0] * 10_000}, "has `labels` with 0.0 among them"),
+        ({"labels": np.full(10_000, 0.5)}, "has `labels` of float64 (10000,)"),
+        ({"labels": [[0], [1, 2]]}, "has `labels` with [0] among them"),
+        ({"labels": [1 << 63] + [0] * 9_999}, "is damaged or cut short"),
         ({"labels": "cat"}, "has `labels` of"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_wrong_batch(altered: Callable[..., Path], changes: dict[str, object], fragment: str) -> None:
     folder = altered(data_batch_1=pickle.dumps(batch(0, **changes), 4))
-    refused(f"{folder}/data_batch_1 h", "Remove it", "attnet download cifar10", fragment, data_path=folder)
+    refused(f"{folder}/data_batch_1 ", "Remove it", "attnet download cifar10", fragment, data_path=folder)
 
 
 def test_not_a_dict(altered: Callable[..., Path]) -> None:
