@@ -220,7 +220,7 @@ class TrainConfig(NetworkOptions, Augmentation):
     amp: str = parameter(
         default="auto",
         help=", ".join(f"{name} {level.help}" for name, level in LEVELS.items())
-        + "; auto: O2 on NPU, GPU and CPUs with bfloat16, else O0",
+        + "; auto: O2 where that is quick, else O0",
         choices=("auto", *LEVELS),
         weights="evaluation",
         also=("opt_level", "precision"),

@@ -55,7 +55,7 @@ def same_end(folder: Path, other: Path) -> bool:
         rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
         losses = [(row["epoch"], row["lr"], row["train_loss"], row["test_loss"], row["top1"]) for row in rows]
         ends.append((list(end["model"].values()) + momentum, losses))
-        assert all(0 < row["processor_seconds"] and 0 < row["seconds"] for row in rows)
+        assert all(row["processor_seconds"] > 0 and row["seconds"] > 0 for row in rows)
     (tensors, losses), (others, other_losses) = ends
     assert len(tensors) > 100 and len(tensors) == len(others)
     return losses == other_losses and all(map(torch.equal, tensors, others))
