@@ -41,7 +41,7 @@ def members(source: Path, wanted: Container[str], most: int) -> Iterator[tuple[s
                 break
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             name = member.name.removeprefix("./")
-            shown = ascii(name)[1:81]
+            shown = ascii(name)[1:-1][:80]
             if member.size < 0:
                 raise tarfile.ReadError(f"{shown} has {member.size:,} bytes")
             rest = -member.size % _BLOCK

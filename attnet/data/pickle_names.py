@@ -16,6 +16,7 @@ from attnet.base.errors import DataError
 # Types of arrays and numbers by numpy's codes.
 _TYPES = {"b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f4", "f8"}
 _DIMENSIONS = 4
+_EMPTY = 1 << 24  # the longest side of an array of nothing
 
 
 RULE = "only numpy arrays, lists, numbers and text are read: do not trust this file"
@@ -84,7 +85,8 @@ def array(buffer: object, kind: object, shape: object, order: object) -> np.ndar
     if type(kind) is not Type or type(buffer) not in (bytes, memoryview):
         raise DataError(f"fills an array with a {type(buffer).__name__}; arrays of numbers are read")
     sizes = shape if type(shape) is tuple else (shape,)
-    if len(sizes) > _DIMENSIONS or any(type(size) is not int or not 0 <= size <= len(buffer) for size in sizes):
+    most = len(buffer) or _EMPTY
+    if len(sizes) > _DIMENSIONS or any(type(size) is not int or not 0 <= size <= most for size in sizes):
         raise DataError(f"holds an array of a shape that its {len(buffer):,} bytes cannot have")
     if math.prod(sizes) * kind.numpy.itemsize != len(buffer) or order not in ("C", "F"):
         raise DataError(f"holds an array of shape {sizes} and type {kind.numpy} in {len(buffer):,} bytes")
