@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from attnet.engine.evaluation import Evaluation, evaluate, evaluate_weights
     from attnet.engine.parameters import TrainConfig
     from attnet.engine.plan import plan_evaluation
-    from attnet.engine.run_folder import Result
+    from attnet.engine.result import Result
     from attnet.masks.capture import capture, capture_masks
     from attnet.masks.open import open_pretrained
     from attnet.model.export import export_onnx, export_safetensors
@@ -34,7 +34,7 @@ _HOMES = {
     "engine.evaluation": ("Evaluation", "evaluate", "evaluate_weights"),
     "engine.parameters": ("TrainConfig",),
     "engine.plan": ("plan_evaluation",),
-    "engine.run_folder": ("Result",),
+    "engine.result": ("Result",),
     "masks.capture": ("capture", "capture_masks"),
     "masks.open": ("open_pretrained",),
     "model.export": ("export_onnx", "export_safetensors"),

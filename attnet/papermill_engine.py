@@ -1,8 +1,11 @@
 """`papermill --engine attnet NOTEBOOK OUTPUT …`: papermill's own engine, fit for trainings in a batch queue.
 
-A request to stop (SIGTERM, Ctrl-C) reaches the training in the kernel, which saves itself; the executed notebook is
-kept as far as it went, and papermill ends with 128 + the signal. A parameter that the notebook does not read is
-refused before anything runs. Plain papermill gives the kernel no signal, and only warns of such a parameter.
+A request to stop (SIGTERM, SIGHUP, Ctrl-C) reaches the training in the kernel, which saves itself; the executed
+notebook is kept as far as it went, and papermill ends with 128 + the signal. A parameter that the notebook does not
+read is refused before anything runs.
+
+Plain papermill gives the kernel no signal, and only warns of such a parameter. SIGTERM ends it at once, and its kernel
+within a second, without asking anybody (ipykernel calls `os._exit`): what is kept is the last checkpoint.
 """
 
 from __future__ import annotations

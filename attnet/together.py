@@ -7,7 +7,7 @@ from attnet.engine.fit import plan_run
 from attnet.engine.launch import launch as _launch
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 
 
 def fit(config: TrainConfig | Plan) -> Result:

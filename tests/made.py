@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 
 
 def of_data(name: str, used: int, total: int = 0, noise: float = 0.0, **parameters: object) -> dict[str, object]:

@@ -5,11 +5,15 @@ Each message names the parameter or file, its value, the rule and the way out.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import TextIO
 
+_SHOWN = 160  # characters of a value in a message
 Main = Callable[[Sequence[str] | None], int]
 
 
@@ -42,11 +46,41 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6, otherwise: 
     return f"known are {', '.join(known)}" if otherwise is None else otherwise
 
 
+def shown(value: object) -> str:
+    """A value as messages name it: as Python writes it, a long one cut."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line at once, on stdout unless another stream is given.
+
+    Where nobody can read it any more (a terminal that was closed, a pipe whose reader has ended, a full disk), the work
+    that it speaks of goes on in silence.
+    """
+    stream = sys.stdout if stream is None else stream
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """Lead a broken stream nowhere: what it still holds would otherwise fail again when the process ends."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 def in_sentences(main: Main) -> Main:
     """`main(arguments) -> exit status` with a sentence in place of a traceback.
 
     Status 2 for an AttnetError, a mistake that the user can mend, and 128 + the signal's number for a training that
-    was stopped and saved, as a shell says it.
+    was stopped and saved, as a shell says it, or for output that nobody reads to its end (SIGPIPE).
     """
 
     @functools.wraps(main)
@@ -57,12 +91,15 @@ def in_sentences(main: Main) -> Main:
         try:
             return main(arguments)
         except AttnetError as error:
-            print(f"attnet: {error}", file=sys.stderr)
+            say(f"attnet: {error}", sys.stderr)
             return 2
+        except BrokenPipeError:  # `attnet report | head`
+            _silence(sys.stdout)
+            return 128 + 13
         except KeyboardInterrupt as stop:
             if not hasattr(stop, "signal_number"):  # a bare Ctrl-C: there was nothing to save
                 raise
-            print(f"attnet: {stop}", file=sys.stderr)
+            say(f"attnet: {stop}", sys.stderr)
             return 128 + stop.signal_number
 
     return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -12,7 +13,9 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from papermill.utils import merge_kwargs, remove_args
 
+from attnet.base.errors import say
 from attnet.base.processes import StopSignal
+from attnet.base.progress import ENGINE
 
 if TYPE_CHECKING:
     from papermill.engines import NotebookExecutionManager
@@ -21,7 +24,7 @@ POLL = 0.1  # seconds between looks at the signals
 
 
 class StoppableEngine(NBClientEngine):
-    """papermill's own engine, whose kernel hears of SIGTERM and Ctrl-C."""
+    """papermill's own engine, whose kernel hears of SIGTERM, SIGHUP and Ctrl-C."""
 
     @classmethod
     def execute_managed_notebook(
@@ -49,6 +52,7 @@ class StoppableEngine(NBClientEngine):
             stdout_file=stdout_file,
             stderr_file=stderr_file,
         )
+        os.environ[ENGINE] = "1"  # for the kernel
         with StopSignal() as stop:
             execution = _Execution(_Client(nb_man, **words))
             execution.start()
@@ -58,7 +62,7 @@ class StoppableEngine(NBClientEngine):
                     execution.stop()
         if stop.number is not None:
             nb_man.save()
-            print(_last_error(nb_man.nb) or "stopped between two cells", file=sys.stderr)
+            say(_last_error(nb_man.nb) or "stopped between two cells", sys.stderr)
             raise SystemExit(128 + stop.number)
         if execution.error is not None:
             raise execution.error

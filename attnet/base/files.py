@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import BinaryIO
 
-from attnet.base.errors import ConfigError, SaveError
+from attnet.base.errors import ConfigError, SaveError, shown
+from attnet.base.json_files import to_json
+
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
+# Bytes, of Linux and with few exceptions of its file systems; others take about as much.
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
 
 
 def repository_root() -> Path:
@@ -19,8 +27,64 @@ def repository_root() -> Path:
 
 
 def resolve_path(path: str | Path) -> Path:
-    """An absolute path; a relative one starts at the repository root, wherever the kernel was started."""
-    return repository_root() / Path(path).expanduser()
+    """An absolute path; a relative one starts at the repository root, wherever the kernel was started.
+
+    Raises:
+        ConfigError: as `expand_path`.
+    """
+    return repository_root() / expand_path(path)
+
+
+def expand_path(path: str | Path, name: str = "path") -> str:
+    """A path with `~`, `~user` and, in text, `$VARIABLE` and `${VARIABLE}` replaced: a parameter file and a notebook go
+    through no shell.
+
+    Args:
+        path: of a Path a dollar is a part.
+        name: the parameter that it is the value of.
+
+    Raises:
+        ConfigError: a variable or user that is not here, or what no file system takes as a path.
+    """
+    text = os.fspath(path)
+    variables = [found[1] or found[2] for found in _VARIABLE.finditer(text)] if isinstance(path, str) else []
+    if missing := [variable for variable in variables if variable not in os.environ]:
+        raise ConfigError(
+            f"{name}={shown(text)}: there is no environment variable {missing[0]} here; set it, or write the path out"
+        )
+    replaced = _VARIABLE.sub(lambda found: os.environ[found[1] or found[2]], text) if variables else text
+    expanded = os.path.expanduser(replaced)
+    if expanded.startswith("~"):
+        user = expanded.partition("/")[0][1:]
+        why = f"there is no user {user} here" if user else "no home folder is known here (HOME is not set)"
+        raise ConfigError(f"{name}={shown(text)}: {why}; write the path out, or ./{expanded} for what is called so")
+    try:
+        lengths = [len(os.fsencode(part)) for part in Path(expanded).parts]
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{name}={shown(text)}: cannot be written in this machine's encoding ({sys.getfilesystemencoding()}); "
+            "give another name, or set PYTHONUTF8=1"
+        ) from None
+    if "\0" in expanded:
+        raise ConfigError(f"{name}={shown(text)}: holds a NUL character, which no path may; take it out")
+    if max(lengths, default=0) > _LONGEST_NAME or sum(lengths) + len(lengths) > _LONGEST_PATH:
+        raise ConfigError(
+            f"{name}={shown(text)}: too long; file systems take names of {_LONGEST_NAME} bytes and paths of "
+            f"{_LONGEST_PATH}"
+        )
+    return expanded
+
+
+def listed_folders(given: str | Sequence[str | Path]) -> list[str]:
+    """Folders from a list, or from text with spaces between; one that itself holds spaces is quoted, or alone."""
+    if not isinstance(given, str):
+        return [str(folder) for folder in given]
+    if resolve_path(given).exists():
+        return [given] if given.strip() else []
+    try:
+        return shlex.split(given)
+    except ValueError:
+        raise ConfigError(f"folders={shown(given)}: a quotation mark has no partner; add it, or give a list") from None
 
 
 def relative_to_root(path: Path) -> str:
@@ -42,9 +106,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     fresh = path.with_name(path.name + ".tmp")
     try:
-        fresh.write_bytes(content)
+        with _new(fresh) as file:
+            file.write(content)
         os.replace(fresh, path)
     except OSError as error:
+        _remove(fresh)
         raise SaveError(f"{path}: could not be written ({error}); what was there before is kept") from error
 
 
@@ -61,20 +127,31 @@ def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> N
 
     fresh = path.with_name(path.name + ".tmp")
     try:
-        with open(fresh, "wb") as file:
+        with _new(fresh) as file:
             torch.save(_on_cpu(state), file)
             file.flush()
             os.fsync(file.fileno())
         torch.load(fresh, map_location="cpu", weights_only=True)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(fresh, path)
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
-        fresh.unlink(missing_ok=True)
+        _remove(fresh)
         raise SaveError(
             f"{path}: could not be written ({error}); what was there before is kept. Mend that and go on with "
             f'resume="{path.parent}"'
         ) from error
-    if keep is not None and path.exists():
-        os.replace(path, keep)
-    os.replace(fresh, path)
+
+
+def _new(fresh: Path) -> BinaryIO:
+    """A file that was not there a moment ago: what a crash left is taken away, and no link is followed."""
+    fresh.unlink(missing_ok=True)
+    return open(fresh, "xb")
+
+
+def _remove(fresh: Path) -> None:
+    with contextlib.suppress(OSError):
+        fresh.unlink()
 
 
 def _on_cpu(value: object) -> object:
@@ -100,15 +177,25 @@ def output_file(output: str | Path, endings: Sequence[str] = ()) -> Path:
     file = resolve_path(output)
     if endings and file.suffix not in endings:
         raise ConfigError(f"output={str(output)!r}: give a file that ends in {' or '.join(endings)}")
-    try:
+    with writing(f"output={str(output)!r}"):
         file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output={str(output)!r}: {file.parent} cannot be made ({error.strerror})") from None
     if file.is_dir():
         raise ConfigError(f"output={str(output)!r}: is a folder; give a file in it")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise ConfigError(f"output={str(output)!r}: cannot be written; give another place, or mend its permissions")
     return file
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """ConfigError in place of what the disk answers; `what` is the parameter with its value, as folder=runs/a."""
+    try:
+        yield
+    except SaveError:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise ConfigError(f"{what}: cannot be written ({why}); mend that, or give another place") from None
 
 
 def command_line(command: str, arguments: Sequence[str]) -> str:
@@ -126,4 +213,4 @@ def write_record(file: Path, content: Mapping[str, object], command: str) -> Non
     """
     record = dict(content) | {"command": command}
     record.setdefault("date", date.today().isoformat())
-    write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, to_json(record, indent=2, ensure_ascii=False) + "\n")

@@ -58,7 +58,7 @@ def process_memory() -> Memory:
     """Resident memory of this process and memory of the machine, bytes."""
     try:
         # Linux's own count, since getrusage lets a process inherit the peak of the one which started it.
-        with open("/proc/self/status") as lines:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as lines:
             kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith("Vm")}
         used, peak = 1024 * kilobytes["VmRSS"], 1024 * kilobytes["VmHWM"]
     except (OSError, KeyError):
@@ -72,6 +72,15 @@ def process_memory() -> Memory:
     return Memory(used, peak, total)
 
 
+# How CPUs, CUDA, Ascend, Apple and their libraries say that memory is exhausted, in a RuntimeError.
+_EXHAUSTED = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of a card is exhausted."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _EXHAUSTED)
+
+
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -80,7 +89,7 @@ def usable_cores() -> int:
 @functools.cache
 def processor_name() -> str:
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         return names[0]
     except (OSError, IndexError):

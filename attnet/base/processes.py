@@ -18,6 +18,8 @@ from attnet.base.files import repository_root
 
 # How the message of a run that was stopped and saved begins.
 STOPPED = "stopped by"
+# What asks a process to end: Ctrl-C, a batch system, a terminal that closes (which Windows has no signal for).
+REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -29,10 +31,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a request to stop after the current step; a second Ctrl-C stops at once.
+    """Turns Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step; a second Ctrl-C stops at once.
 
     `number` is the signal that came, or None. Signals can only be caught in the main thread; elsewhere this does
-    nothing and Python's own handling stays.
+    nothing and Python's own handling stays. A SIGHUP that is ignored stays so: that is what `nohup` is for.
     """
 
     def __init__(self) -> None:
@@ -41,8 +43,9 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         self._before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
+            for number in REQUESTS:
+                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,6 +70,7 @@ def start(
     log: TextIO | int,
     variables: Mapping[str, str] = MappingProxyType({}),
     *,
+    without: Sequence[str] = (),
     threads: int = 0,
     end_with_us: bool = True,
 ) -> subprocess.Popen:
@@ -77,11 +81,12 @@ def start(
         words: what follows `python`.
         log: where its output goes.
         variables: set besides those of `environment`.
+        without: those of `environment` that it is not to have.
         threads: OpenMP's, unless OMP_NUM_THREADS is set; 0: as it likes. They wait by spinning: more of them than
             cores make each other many times slower.
         end_with_us: on Linux, ask it to stop (SIGTERM) as soon as this process is gone, even by SIGKILL.
     """
-    surroundings = environment() | dict(variables)
+    surroundings = {name: value for name, value in environment().items() if name not in without} | dict(variables)
     if threads:
         surroundings.setdefault("OMP_NUM_THREADS", str(threads))
     return subprocess.Popen(
@@ -97,7 +102,7 @@ def start(
 
 
 def environment() -> dict[str, str]:
-    """The variables of a process of ours: it finds this very package, and devices as the user set them.
+    """The variables of a process of ours: it finds this very package, devices as the user set them, and speaks UTF-8.
 
     In a notebook's kernel torch_npu sets TASK_QUEUE_ENABLE to 0, which makes it hand operators over one by one; in
     processes of their own it can be what the user set, or torch_npu's default.
@@ -109,7 +114,8 @@ def environment() -> dict[str, str]:
         variables.pop(QUEUE)
         variables |= {QUEUE: begun[QUEUE]} if QUEUE in begun else {}
     package, path = str(Path(__file__).parents[2]), variables.get("PYTHONPATH")
-    return variables | {"PYTHONPATH": os.pathsep.join([package, *([path] if path else [])])}
+    ours = {"PYTHONPATH": os.pathsep.join([package, *([path] if path else [])])}
+    return variables | ours | {"PYTHONIOENCODING": "utf-8:backslashreplace"}  # as we read what it says
 
 
 def end(process: subprocess.Popen, grace: float) -> None:
@@ -136,7 +142,7 @@ def _end_with_parent() -> None:
 def is_alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         if os.path.isdir("/proc/self"):

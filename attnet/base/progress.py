@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
+
+from attnet.base.errors import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 # Seconds between signs of life within one epoch, and between refreshes of the bar's loss (each waits for the device).
 HEARTBEAT, REFRESH = 120.0, 1.0
 READING = 15.0  # seconds between lines while files are read
+ENGINE = "ATTNET_ENGINE"  # variable by which papermill's engine `attnet` makes itself known to its kernel
 _T = TypeVar("_T")
 Draw = Callable[[list[dict]], object]
 
@@ -36,6 +40,19 @@ def somebody_looks() -> bool:
         return False
 
 
+def unsaved_end() -> str:
+    """What a reader of an executed notebook has to know of a training in its kernel; "" where there is nothing.
+
+    Nothing that the kernel could do would help: papermill's end ends it by `os._exit`.
+    """
+    if ENGINE in os.environ or not in_notebook() or somebody_looks():
+        return ""
+    return (
+        "SIGTERM would end this kernel at once, and what was done since the last checkpoint would be lost; under "
+        "`papermill --engine attnet` a training saves itself"
+    )
+
+
 def _kernel() -> object | None:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
@@ -54,7 +71,7 @@ def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
         yield item
         if (now := time.perf_counter()) - shown >= READING:
             shown = now
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            say(f"{what}: {done:,} of {total:,}", sys.stderr)
 
 
 def epoch_line(row: dict, epochs: int) -> str:
@@ -175,8 +192,9 @@ def make_progress(kind: str, log: Callable[[str], None], draw: Draw | None = Non
         if kind == "live":
             from tqdm.auto import tqdm
 
-            tqdm.write(line)  # above the bar, not into it
+            with tqdm.external_write_mode():  # above the bar, not into it
+                say(line)
         elif kind == "lines":
-            print(line, flush=True)
+            say(line)
 
     return LiveProgress(emit, draw) if kind == "live" else Progress(emit)

@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import functools
 import inspect
-import json
 import textwrap
 import types
 import typing
@@ -25,55 +24,16 @@ from typing import Any, TypeVar
 from typing_extensions import Self, dataclass_transform
 
 from attnet.base.errors import ConfigError, nearest
+from attnet.base.facts import Facts, checked, facts
+from attnet.base.json_files import read_object
 
 _T = TypeVar("_T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What is true of a parameter besides its type and default.
-
-    Attributes:
-        help: a line for the command line, the notebooks and error messages.
-        choices: the only values, if not empty; any case is accepted.
-        true: the choice that True means; False then means "off".
-        low, high: bounds of a number.
-        counts: text as "1,2,3", also given as a list.
-        recipe: what it is in the document's recipe, where recipes decide it (its default is None then).
-        decides: "always": it decides the result and may not change while a run goes on. "start": it decides the
-            result when it is set from the start, and may change later. "never": where and how the run is done.
-        here: of this process; a run that is resumed takes the value given now, whatever it was begun with.
-        weights: what the record of given weights says is taken where it is left open: "always", "options" (always, if
-            the network is the recorded one), or in an "evaluation" alone.
-        only_with_weights: it means something with given weights alone.
-        sweep: each run of a sweep has its own; the word says what to give the sweep instead, "" nothing.
-        also: names under which people know it from elsewhere.
-    """
-
-    help: str
-    choices: tuple[str, ...] = ()
-    true: str = ""
-    low: float | None = None
-    high: float | None = None
-    counts: bool = False
-    recipe: object = None
-    decides: str = "always"
-    here: bool = False
-    weights: str = ""
-    only_with_weights: bool = False
-    sweep: str | None = None
-    also: tuple[str, ...] = ()
 
 
 def parameter(*, default: Any, help: str, choices: Sequence[str] = (), **others: Any) -> Any:
     """A field of a class of `parameters`; `others` as the attributes of `Facts`. Type checkers want the names."""
     facts = Facts(help, choices=tuple(choices), **others)
     return dataclasses.field(default=default, metadata={"facts": facts})
-
-
-def facts(spec: dataclasses.Field) -> Facts:
-    """What is true of a parameter."""
-    return spec.metadata["facts"]
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(parameter,))
@@ -184,8 +144,12 @@ class Parameters:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a JSON file that holds `to_dict`."""
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read a JSON file that holds `to_dict`; AttnetError names it where it does not."""
+        content = read_object(Path(path))
+        try:
+            return cls(**content)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     def flags(self) -> list[str]:
         """The command-line words that give these values: every parameter that is not at its default."""
@@ -232,72 +196,3 @@ class WholeWords(argparse.HelpFormatter):
 @functools.cache
 def _type_hints(cls: type) -> dict[str, object]:
     return typing.get_type_hints(cls)
-
-
-# -- one value ---------------------------------------------------------------------------------------------------
-
-
-def checked(spec: dataclasses.Field, kinds: tuple[type, ...], value: object) -> object:
-    """The value of a parameter in one of its types, `kinds`, by its facts.
-
-    Raises:
-        ConfigError: naming the parameter, the value and what is needed.
-    """
-    rules = facts(spec)
-    if value is None and spec.default is None:
-        return None
-    if rules.counts and not value == "" == rules.recipe:
-        return _counts(spec.name, value)
-    if rules.true and (switch := _converted(value, bool)) is not None:
-        return rules.true if switch else "off"
-    converted = next((c for c in (_converted(value, kind) for kind in kinds) if c is not None), None)
-    low, high = rules.low, rules.high
-    number = isinstance(converted, int | float) and not isinstance(converted, bool)
-    if converted is None or (float in kinds and isinstance(converted, str) and converted != "dynamic"):
-        raise ConfigError(f"{spec.name}={value!r}: {_rule(kinds, rules)} is needed ({rules.help})")
-    if number and not ((low is None or converted >= low) and (high is None or converted <= high)):
-        raise ConfigError(f"{spec.name}={value!r}: {_rule(kinds, rules)} is needed ({rules.help})")
-    if rules.choices:
-        match = next((c for c in rules.choices if c.lower() == str(converted).lower()), None)
-        if match is None:
-            raise ConfigError(f"{spec.name}={value!r}: choose one of {', '.join(rules.choices)}")
-        return match
-    return converted
-
-
-def _counts(name: str, value: object) -> str:
-    """ "1,2,3" from itself or from a sequence of whole numbers."""
-    parts = value if isinstance(value, list | tuple) else str(value).strip("()[] ").split(",")
-    counts = [_converted(part, int) for part in parts]
-    if None in counts:
-        raise ConfigError(f"{name}={value!r}: whole numbers with commas between are needed, as 1,2,3")
-    return ",".join(map(str, counts))
-
-
-def _converted(value: object, kind: type) -> object | None:
-    """`value` as `kind` when nothing is lost by it: "3" and 3 are whole numbers, 3.5 and True are not."""
-    text = str(value).strip()
-    if kind is bool:
-        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower())
-    if isinstance(value, bool):
-        return None
-    if kind is str:
-        return str(value) if isinstance(value, str | Path) else None
-    try:
-        number = float(text)
-        if kind is float:
-            return number if number == number and abs(number) != float("inf") else None
-        if number != int(number):
-            return None
-        return int(number) if "." in text or "e" in text.lower() else int(text)  # a float holds 53 bits only
-    except (ValueError, OverflowError):
-        return None
-
-
-def _rule(kinds: tuple[type, ...], rules: Facts) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    low, high = rules.low, rules.high
-    bounds = [f"at least {low}"] if low is not None else []
-    bounds += [f"at most {high}"] if high is not None else []
-    other = ' or "dynamic"' if float in kinds and str in kinds else ""
-    return " ".join([names[kinds[0]], *([" and ".join(bounds)] if bounds else [])]) + other

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 
-from attnet.base.errors import ConfigError
+from attnet.base.errors import ConfigError, shown
 
 NONE = "–"  # where there is no figure
 
@@ -32,8 +34,52 @@ def listed(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def names_of(given: object, name: str = "names") -> list[str]:
+    """Names from "cat, dog", from a list, or from the text of one, as ["Pepper,_bell", "cat"].
+
+    Names that hold commas or begin or end with spaces come from a list or its JSON text alone. Numbers are taken as
+    they are written.
+
+    Raises:
+        ConfigError: something else, naming the parameter `name`.
+    """
+    asked = given
+    if isinstance(given, str):
+        text = given.strip()
+        bracketed = text.startswith("[") and text.endswith("]")
+        given = [word.strip() for word in text.split(",")] if text else []
+        if bracketed:
+            try:
+                given = json.loads(text)
+            except ValueError:  # [cat, dog], as YAML and Python write it
+                given = [word.strip().strip("\"'") for word in text[1:-1].split(",")]
+    words = given if isinstance(given, list | tuple) else [None]
+    if any(type(word) not in (str, int) or "\0" in str(word) for word in words):
+        raise ConfigError(
+            f'{name}={shown(asked)}: names with commas between are needed, or a list of them, as ["cat", "dog"]'
+        )
+    return [str(word) for word in words]
+
+
+def names_text(names: Sequence[str]) -> str:
+    """Names as text that `names_of` makes the same names of: "cat,dog", or JSON where that would not do."""
+    plain = ",".join(names)
+    return plain if names_of(plain) == list(names) else json.dumps(list(names), ensure_ascii=False)
+
+
 def listed_seeds(text: str) -> list[int]:
     """ "0,1,2" as [0, 1, 2]; ConfigError for anything but whole numbers."""
     if not all(word.isdecimal() for word in listed(text)):
         raise ConfigError(f"seeds={text!r}: whole numbers with commas between are needed, as 0,1,2")
     return [int(word) for word in listed(text)]
+
+
+def printable(text: object) -> str:
+    r"""Text that every file and terminal takes: what is no UTF-8 in a file's name, or steers a terminal, as `\xb2`."""
+    # Python keeps the byte 0xb2 of a name as the character 0xdcb2, which nothing can encode.
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", _escaped, str(text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code:02x}"

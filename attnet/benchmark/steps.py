@@ -175,7 +175,7 @@ def memory_need(setting: Setting) -> float:
 def available_memory() -> int:
     """Bytes that processes can still have; where the system does not tell, none, so that one runs at a time."""
     try:
-        with open("/proc/meminfo") as lines:
+        with open("/proc/meminfo", encoding="utf-8") as lines:
             return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from attnet.base.errors import ConfigError
 from attnet.base.host import DECISIVE
+from attnet.base.json_files import JsonError, read_object
 from attnet.base.words import NONE, table
 from attnet.benchmark.loops import PARTS, Setting
 
@@ -114,12 +114,9 @@ def read_result(path: Path) -> dict[str, Any]:
         ConfigError: no such file, or no JSON object in it.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not a readable result file ({error})") from error
-    if not isinstance(result, dict):
-        raise ConfigError(f"{path}: holds no result, but a {type(result).__name__}; give a file made with --output")
-    return result
+        return read_object(path)
+    except JsonError as error:
+        raise ConfigError(f"{error}; give a file made with --output") from None
 
 
 def compare(a: Result, b: Result) -> str:

@@ -33,15 +33,21 @@ class Augmentation(Parameters):
         default=None, help="random crop after this many zero pixels of padding", low=0, high=16, recipe=4
     )
     cutout: int | None = parameter(
-        default=None, help="side of the square set to zero in each training image, pixels", low=0, recipe=0
+        default=None, help="side of the square set to zero in each training image, pixels", low=0, high=1024, recipe=0
     )
-    mixup: float | None = parameter(default=None, help="alpha of mixup's Beta(alpha, alpha); 0: off", low=0, recipe=0.0)
-    mixup_off_epochs: int | None = parameter(default=None, help="so many last epochs without mixup", low=0, recipe=0)
+    mixup: float | None = parameter(
+        default=None, help="alpha of mixup's Beta(alpha, alpha); 0: off", low=0, high=1000, recipe=0.0
+    )
+    mixup_off_epochs: int | None = parameter(
+        default=None, help="so many last epochs without mixup", low=0, high=100_000, recipe=0
+    )
     image_sizes: str | None = parameter(
         default=None,
         help="sides of the training images, pixels, small ones first: 16,24,32 trains a third of the epochs at each; "
         "the last is the full size, at which is tested; empty: always full",
         counts=True,
+        low=1,
+        high=1024,
         recipe="",
     )
 

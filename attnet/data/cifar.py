@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from attnet.base.errors import DataError
+from attnet.base.files import expand_path
 from attnet.data import archive
 from attnet.data.pickles import read_pickle
 from attnet.data.splits import Dataset, Split
@@ -125,7 +126,7 @@ def find(data_path: str | Path, name: str) -> Path | None:
     CIFAR-10 and CIFAR-100. A folder that lacks files gives way to an archive: an interrupted unpacking may have
     left it.
     """
-    layout, path = _LAYOUTS[name], Path(data_path).expanduser()
+    layout, path = _LAYOUTS[name], Path(expand_path(data_path))
     if path.is_file():
         return path if path.name.endswith((".tar.gz", ".tgz")) else None
     homes = [path, path.parent] if path.name in {other.folder for other in _LAYOUTS.values()} else [path]

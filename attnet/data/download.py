@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from attnet.base.errors import DataError, in_sentences
+from attnet.base.errors import DataError, in_sentences, say
 from attnet.base.files import resolve_path
 
 # The authors' own host, then a mirror. The checksums are those of the authors' archives and hold for both.
@@ -91,7 +91,7 @@ def _fill(part: Path, urls: list[str], expected: str) -> str:
                     bar.update(done - bar.n)
                     # Where there is no terminal, tqdm is off, and a line every 10 % says it.
                     if bar.disable and total and (tenth := 10 * done // total) > 10 * offset // total:
-                        print(f"{part.stem}: {10 * tenth} % of {total:,} bytes", file=sys.stderr, flush=True)
+                        say(f"{part.stem}: {10 * tenth} % of {total:,} bytes", sys.stderr)
             except _Broken as error:
                 failures[url] = error.args
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +20,13 @@ from PIL import Image
 from attnet.base.errors import DataError, in_sentences
 from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.host import process_memory
-from attnet.base.words import table
+from attnet.base.words import printable, table
 from attnet.data.folder_scan import RULE, FolderScan, is_image_folder, scan_folder
 from attnet.data.pictures import picture_size, read_pictures
 from attnet.data.shapes import ARROW, KINDS, SIZE, draw_split
 from attnet.data.splits import Dataset, Split
 
-_SHOWN = 3  # pictures that cannot be read, of which a message gives the reason
+_SHOWN = 10  # pictures that cannot be read, of which a message gives the reasons; of more a file gives them all
 
 
 def find(data_path: str | Path, name: str) -> Path | None:
@@ -58,24 +59,38 @@ def load(source: str | Path, name: str, size: int) -> Dataset:
 
 
 def _load(scan: FolderScan, size: int) -> Dataset:
+    path = printable(scan.path)
     parts = [_in_turn(list(part.values())) for part in scan.parts]
     files = [file for part in parts for _, file in part]
     needed, there = 3 * size * size * len(files), process_memory().total
     if needed > there > 0:
         raise DataError(
-            f"data_path: {scan.path}: {len(files):,} pictures of {size} x {size} pixels take {needed / 2**30:.0f} GiB "
+            f"data_path: {path}: {len(files):,} pictures of {size} x {size} pixels take {needed / 2**30:.0f} GiB "
             f"of memory, and this machine has {there / 2**30:.0f}; take some away, or a network for smaller ones"
         )
     images, errors = read_pictures(files, size, [scan.name(file) for file in files])
     if errors:
-        more = f" … and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
         raise DataError(
-            f"data_path: {scan.path}: {len(errors)} of {len(files):,} pictures cannot be read: "
-            f"{'; '.join(map(str, errors[:_SHOWN]))}{more}. Mend them, or take them away"
+            f"data_path: {path}: {len(errors):,} of {len(files):,} pictures cannot be read: "
+            f"{_reasons(path, errors)}. Mend them, or take them away"
         )
     train, test = (torch.tensor([label for label, _ in part]) for part in parts)
     splits = Split(images[: len(train)], train), Split(images[len(train) :], test)
-    return Dataset(*splits, tuple(scan.train), "folder", str(scan.path), scan.notes)
+    return Dataset(*splits, tuple(scan.train), "folder", path, scan.notes)
+
+
+def _reasons(path: str, errors: Sequence[DataError]) -> str:
+    """Why pictures cannot be read: of many the first, and where all of them are written."""
+    if len(errors) <= _SHOWN:
+        return "; ".join(map(str, errors))
+    text = "\n".join([f"Pictures in {path} that cannot be read:", *map(str, errors), ""])
+    try:
+        with tempfile.NamedTemporaryFile("wb", prefix="attnet-unreadable-", suffix=".txt", delete=False) as file:
+            file.write(text.encode())
+    except OSError:  # nowhere to write: then a long message
+        return "; ".join(map(str, errors))
+    first = "; ".join(map(str, errors[:_SHOWN]))
+    return f"{first} … and {len(errors) - _SHOWN:,} more, all of them listed in {file.name}"
 
 
 def _in_turn(classes: list[list[Path]]) -> list[tuple[int, Path]]:
@@ -160,5 +175,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scan = scan_folder(path)
     _load(scan, 32)  # reads every picture to its end
     print(describe(scan))
-    print(f"train on it: attnet train --dataset folder --data_path {relative_to_root(path)}")
+    print(f"train on it: attnet train --dataset folder --data_path {shlex.quote(printable(relative_to_root(path)))}")
     return 0

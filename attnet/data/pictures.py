@@ -1,26 +1,62 @@
-"""Read anybody's pictures, of any format and size, as a network takes them."""
+"""Read anybody's pictures, of any format and size, as a network takes them.
+
+No file runs code or takes more than _MEMORY, and what is said of it is true: a picture is damaged only where Pillow
+cannot decode its pixels. What its metadata hold is no part of them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import io
+import os
+import stat
+import struct
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from attnet.base.errors import DataError
 from attnet.base.files import resolve_path
 from attnet.base.host import usable_cores
 from attnet.base.progress import tracked
+from attnet.base.words import printable
+from attnet.data.pixels import middle_square
 
 FORMATS = "PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF, PPM"
+_MEMORY = 2**30  # bytes that pictures may take while they are decoded: one alone, and all threads together
+_COSTLY = {"WEBP": 16, "AVIF": 16}  # bytes a pixel, of decoders that keep frames of their own
+_MOST_SCANS = 100  # of a JPEG; programs write about ten, and each goes over all pixels, however few bytes it has
+# What files are that often have a picture's ending: where the bytes stand, which, and its name.
+_KINDS = (
+    *((0, mark, "a picture cut short or damaged in its header") for mark in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")),
+    *((0, mark, "a picture cut short or damaged in its header") for mark in (b"II*\0", b"MM\0*")),
+    (8, b"WEBP", "a picture cut short or damaged in its header, or of a kind that this Pillow does not know"),
+    *((8, mark, "an HEIC picture") for mark in (b"heic", b"heix", b"hevc", b"mif1")),
+    (4, b"ftypavif", "an AVIF picture, damaged or of a kind that this Pillow does not know"),
+    (4, b"ftyp", "a film"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"%!PS", "a PostScript program"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` fetches the picture)"),
+)
+_PNG = b"\x89PNG\r\n\x1a\n"
+_T = TypeVar("_T")
+
+
+class _Damaged(DataError):
+    """Pillow cannot decode it; perhaps it could without the metadata."""
 
 
 def read_picture(source: str | Path | bytes, size: int = 32, name: str = "") -> Tensor:
@@ -32,14 +68,17 @@ def read_picture(source: str | Path | bytes, size: int = 32, name: str = "") -> 
         name: what to call it in an error; a file has its path.
 
     Raises:
-        DataError: no such file, no picture, a damaged one, or one too large to unpack safely.
+        DataError: no such file, none that may be read, no picture, a damaged one, one too large to unpack safely, or
+            one with pixels that are no numbers.
     """
     with _refusing_bombs():
         return _read(source, size, name)
 
 
 def read_pictures(files: Sequence[Path], size: int, names: Sequence[str]) -> tuple[Tensor, list[DataError]]:
-    """Many pictures as uint8 [N, 3, size, size], each as `read_picture` gives it, by a thread a core.
+    """Many pictures as uint8 [N, 3, size, size], each as `read_picture` gives it.
+
+    There is a thread a core; large pictures wait until all that are being decoded fit into _MEMORY.
 
     Returns:
         The pictures, and why some could not be read, in their order; the pixels of those mean nothing.
@@ -60,16 +99,63 @@ def read_pictures(files: Sequence[Path], size: int, names: Sequence[str]) -> tup
 
 
 def picture_size(file: Path) -> tuple[int, int]:
-    """Width and height as the header of a file that `read_picture` takes says them, in pixels."""
-    with _refusing_bombs(), Image.open(file, formats=_formats()) as image:
-        return image.size
+    """Width and height as the header of a file that `read_picture` takes says them, in pixels; errors as there."""
+
+    def header(opened: BinaryIO) -> tuple[int, int]:
+        with _open(opened, name) as image:
+            return image.size
+
+    name = printable(file)
+    with _refusing_bombs(), _file(file, name) as opened:
+        return _whatever_its_metadata(opened, header)
 
 
 @contextlib.contextmanager
 def _refusing_bombs() -> Iterator[None]:
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
+
+
+def _read(source: str | Path | bytes, size: int, name: str) -> Tensor:
+    path = None if isinstance(source, bytes) else resolve_path(source)
+    name = printable(name or path or "the picture")
+
+    def square(opened: BinaryIO) -> Image.Image:
+        with _open(opened, name) as image:
+            full = image.size
+            with _blaming(opened, name):
+                image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded small, several times as fast
+                _forget_folders(image)
+            with _memory.held(_cost(image, full, opened, name)):
+                with _blaming(opened, name):
+                    image.load()
+                return middle_square(image, size, name)
+
+    with io.BytesIO(source) if path is None else _file(path, name) as opened:
+        image = _whatever_its_metadata(opened, square)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _file(path: Path, name: str) -> BinaryIO:
+    """Open a regular file: others, as pipes, may keep us waiting for ever."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except FileNotFoundError:
+        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        raise DataError(f"picture {name} {what}") from None
+    except OSError as error:
+        raise _unreadable(name, error) from None
+    what = "is a folder: give one file" if stat.S_ISDIR(mode) else "is no regular file; give one"
+    raise DataError(f"picture {name} {what}")
+
+
+def _unreadable(name: str, error: OSError) -> DataError:
+    way_out = "; check its permissions" if isinstance(error, PermissionError) else ""
+    return DataError(f"picture {name} cannot be read ({error.strerror}){way_out}")
 
 
 @functools.cache
@@ -79,35 +165,134 @@ def _formats() -> list[str]:
     return [name for name in FORMATS.upper().split(", ") if name in Image.OPEN]
 
 
-def _read(source: str | Path | bytes, size: int, name: str) -> Tensor:
-    path = None if isinstance(source, bytes) else resolve_path(source)
-    name = name or (str(path) if path else "the picture")
-    if path is not None and not path.is_file():
-        what = "is a folder: give one file" if path.is_dir() else "does not exist"
-        raise DataError(f"picture {name} {what}")
+def _open(file: BinaryIO, name: str) -> Image.Image:
+    """Its header read, its pixels not yet."""
+    file.seek(0)
+    with _blaming(file, name):
+        return Image.open(file, formats=_formats())
+
+
+@contextlib.contextmanager
+def _blaming(file: BinaryIO, name: str) -> Iterator[None]:
+    """Around calls of Pillow, and of nothing else: what it raises is laid to the picture."""
     try:
-        with Image.open(io.BytesIO(source) if path is None else path, formats=_formats()) as file:
-            file.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded small, several times as fast
-            image = _rgb(ImageOps.exif_transpose(file))
+        yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"picture {name} is too large to unpack safely ({error}); shrink it first") from None
     except Image.UnidentifiedImageError:
-        raise DataError(f"picture {name} is no picture that can be read; {FORMATS} are") from None
+        raise _Damaged(f"picture {name} is no picture that can be read{_kind(file)}") from None
+    except MemoryError:
+        raise DataError(f"picture {name} needs more memory than this process gets; shrink it first") from None
     except Exception as error:  # Pillow raises nearly anything for a damaged file
-        raise DataError(f"picture {name} is damaged ({error})") from None
-    image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        if isinstance(error, OSError) and error.errno is not None:  # the machine's, not Pillow's
+            raise _unreadable(name, error) from None
+        raise _Damaged(f"picture {name} is damaged ({printable(error)})") from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """8 bits a colour, on white: Pillow alone would cut 16-bit greys at 255 and drop transparency to black."""
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, dtype=np.float64)
-        low, high = values.min(), values.max()
-        if image.mode.startswith("I") and low >= 0 and high <= 65535:
-            low, high = 0, 65535
-        image = Image.fromarray(np.uint8(255 * (values - low) / max(high - low, 1e-12)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+def _kind(file: BinaryIO) -> str:
+    """What a file is that Pillow does not know, or what it should be, as a part of a sentence."""
+    file.seek(0)
+    if not (head := file.read(512)):
+        return ", it is empty"
+    for place, mark, what in _KINDS:
+        if head.startswith(mark, place):
+            return f", it is {what}"
+    text = head.decode("utf-8", "ignore").lstrip("\ufeff \r\n\t").lower()
+    if text.startswith(("<!doctype html", "<html")):
+        return ", it is a web page, such as comes in place of a picture that is gone"
+    if text.startswith(("<svg", "<?xml")):
+        return ", it is an XML or SVG text"
+    is_text = "\0" not in text and " ".join(text.split()).isprintable()
+    return ", it is a text" if is_text else f"; {FORMATS} are"
+
+
+def _forget_folders(image: Image.Image) -> None:
+    """Of a TIFF Pillow reads folders of metadata together with the pixels, which is not worth a picture."""
+    if image.format == "TIFF":
+        for folder in ExifTags.IFD:
+            image.getexif().pop(folder, None)
+
+
+def _cost(image: Image.Image, full: tuple[int, int], file: BinaryIO, name: str) -> int:
+    """Bytes that decoding it takes, at most and about.
+
+    Args:
+        full: width and height before it was decided to decode it smaller.
+
+    Raises:
+        DataError: too many of them, or a file made to keep a decoder busy.
+    """
+    (width, height), cost = full, image.width * image.height * _COSTLY.get(image.format, 8)
+    if image.format in ("JPEG", "MPO") and (scans := _count(file, b"\xff\xda")) > 1:
+        cost += 6 * width * height  # 16-bit numbers of the whole, until the last scan is there
+        if scans > _MOST_SCANS:
+            raise DataError(f"picture {name} takes too long to unpack ({scans:,} scans): open it and save it anew")
+    if image.format == "TIFF":  # unpacked by the tile, however small the picture is
+        with _blaming(file, name):
+            cost = max(cost, 8 * image.tag_v2.get(322, 0) * image.tag_v2.get(323, 0))
+    if cost > _MEMORY:
+        raise DataError(
+            f"picture {name} is too large to unpack safely ({width:,} x {height:,} pixels in {image.format} may take "
+            f"{cost / 2**30:.1f} GiB of memory, and {_MEMORY / 2**30:.0f} is the limit); shrink it first"
+        )
+    return cost
+
+
+def _count(file: BinaryIO, mark: bytes) -> int:
+    """How often two bytes stand in a file."""
+    file.seek(0)
+    found, last = 0, b""
+    while block := file.read(2**20):
+        found, last = found + (last + block).count(mark), block[-1:]
+    return found
+
+
+class _Budget:
+    """Bytes that threads may hold together."""
+
+    def __init__(self, total: int) -> None:
+        self._free, self._changed = total, threading.Condition()
+
+    @contextlib.contextmanager
+    def held(self, wanted: int) -> Iterator[None]:
+        """Wait until `wanted` are free, at most all there are, and hold them."""
+        with self._changed:
+            self._changed.wait_for(lambda: wanted <= self._free)
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()
+
+
+_memory = _Budget(_MEMORY)
+
+
+def _whatever_its_metadata(file: BinaryIO, use: Callable[[BinaryIO], _T]) -> _T:
+    """`use(file)`; of a PNG that Pillow finds damaged, `use` of its pixels and orientation alone."""
+    try:
+        return use(file)
+    except _Damaged:
+        file.seek(0)
+        if file.read(len(_PNG)) != _PNG:
+            raise
+    return use(io.BytesIO(_png_pixels(file)))
+
+
+def _png_pixels(file: BinaryIO) -> bytes:
+    """The chunks of a PNG, read up to its signature, that a viewer needs; as far as they are no more than _MEMORY."""
+    kept, left = [_PNG], _MEMORY
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        needed = not kind[:1].islower() or (kind in (b"tRNS", b"eXIf") and length < 2**16)
+        if not needed:
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        chunk = file.read(min(length + 4, left))
+        left -= len(chunk)
+        # A lower-case letter begins what a viewer can do without; then it does where the checksum is wrong.
+        if not kind[:1].islower() or chunk[length:] == struct.pack(">I", zlib.crc32(kind + chunk[:length])):
+            kept += [head, chunk]
+    return b"".join(kept)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attnet.base.errors import DataError
+from attnet.base.files import expand_path
 from attnet.data.splits import Dataset
 
 
@@ -88,7 +89,7 @@ def _reader(name: str) -> Reader:
 
 def _what_is_at(path: Path, name: str) -> str:
     """What there is instead of the set."""
-    path, wanted = path.expanduser(), "expected at that path, or in it"
+    path, wanted = Path(expand_path(path)), "expected at that path, or in it"
     if not path.is_dir():
         return f"{'is a file of another kind' if path.exists() else 'does not exist'}; {wanted}"
     if other := next((o for o in ON_DISK if o != name and find_dataset(path, o)), None):

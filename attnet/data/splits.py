@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attnet.base.errors import DataError
+from attnet.base.words import names_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +65,11 @@ class Dataset:
     source: str  # for people: the path read
     warnings: tuple[str, ...] = ()  # what is odd, though not wrong
 
-    def of_classes(self, wanted: str) -> Dataset:
+    def of_classes(self, wanted: str | Sequence[str]) -> Dataset:
         """The images of some classes alone, whose labels become 0, 1, 2 … in the order given.
 
         Args:
-            wanted: names or numbers of classes, separated by commas: "cat,dog" or "3,5".
+            wanted: names or numbers of classes: "cat,dog" or "3,5", a list, or its text as `names_of` takes it.
 
         Raises:
             DataError: an unknown class (with the nearest name), one given twice, fewer than two, or labels that were
@@ -76,7 +77,7 @@ class Dataset:
         """
         if self.train.true_labels is not None:
             raise DataError(f"classes={wanted!r}: choose classes before label noise is drawn")
-        numbers = [self._class_number(word.strip(), wanted) for word in wanted.split(",")]
+        numbers = [self._class_number(word, wanted) for word in names_of(wanted, "classes")]
         if twice := [self.classes[k] for k in numbers if numbers.count(k) > 1]:
             raise DataError(f"classes={wanted!r}: {twice[0]!r} is there twice; give each class once")
         if len(numbers) < 2:
@@ -84,7 +85,7 @@ class Dataset:
         kept = {"train": _of_classes(self.train, numbers), "test": _of_classes(self.test, numbers)}
         return dataclasses.replace(self, **kept, classes=tuple(self.classes[k] for k in numbers))
 
-    def _class_number(self, word: str, wanted: str) -> int:
+    def _class_number(self, word: str, wanted: str | Sequence[str]) -> int:
         if word in self.classes:
             return self.classes.index(word)
         if word.isdecimal() and int(word) < len(self.classes):

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from attnet.base import device as devices
 from attnet.base.device import Device
-from attnet.base.errors import ConfigError
+from attnet.base.errors import AttnetError, ConfigError, say
 from attnet.base.processes import is_alive
 from attnet.engine.parameters import TrainConfig
 
@@ -31,6 +31,12 @@ LAUNCHER = "ATTNET_LAUNCHER_PID"
 # Variable by which it says where each rank's output goes.
 LOG_DIR = "ATTNET_LOG_DIR"
 _WATCH_SECONDS = 0.5
+# Variables by which torchrun tells a process who it is, with what they say of one that is alone.
+_ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+# Those that torchrun sets besides, or takes its own options from (PET_...): those of another job mislead it.
+_OTHERS = ("GROUP_RANK", "ROLE_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+# Seconds after which waiting for other ranks is spoken of, and between such words.
+PATIENCE, AGAIN = 15.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,23 @@ class World:
 
     @classmethod
     def from_environment(cls) -> World:
-        """As torchrun says; one process alone without it."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        if not all(name in os.environ for name in names):
+        """As torchrun says; one process alone without it.
+
+        Raises:
+            ConfigError: only some of its variables are set, or to what cannot be.
+        """
+        found = {name: value for name in _ALONE if (value := os.environ.get(name, "").strip())}
+        if all(_ALONE[name] == value for name, value in found.items()):
             return cls()
-        return cls(*(int(os.environ[name]) for name in names))
+        if len(found) == len(_ALONE) and all(value.isdecimal() for value in found.values()):
+            world = cls(*map(int, found.values()))
+            if world.rank < world.size and world.local_rank < world.local_size <= world.size:
+                return world
+        shown = " ".join(f"{name}={value}" for name, value in found.items())
+        raise ConfigError(
+            f"{shown}: left in the environment by another job, or a part of what torchrun sets, which is "
+            f"{', '.join(_ALONE)}; `unset {' '.join(found)}`, or start with torchrun or attnet train --device_num N"
+        )
 
     def fit_to(self, config: TrainConfig) -> TrainConfig:
         """`config` as this process has to see it: as many cards as there are processes, its own card.
@@ -73,14 +91,35 @@ class World:
 
     @contextlib.contextmanager
     def joined(self, device: Device, timeout_minutes: float = 10) -> Iterator[None]:
-        """Meet the other ranks, and take leave in order whatever happens."""
+        """Meet the other ranks, and take leave in order whatever happens.
+
+        Raises:
+            AttnetError: they did not meet; where, and what may be the cause.
+        """
         if self.size == 1:
             yield
             return
         _watch_parents()
         share_cores(self.local_rank, self.local_size)
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        others = f"the other {self.size - 1} of {self.size} ranks at {place} (MASTER_ADDR, MASTER_PORT)"
+        stale = (
+            "" if "TORCHELASTIC_RUN_ID" in os.environ else f"; if this is to be one process: `unset {' '.join(_ALONE)}`"
+        )
+        with spoken_of(lambda waited: f"rank {self.rank} has waited {waited:.0f} s for {others}{stale}"):
+            try:
+                self._meet(device, datetime.timedelta(minutes=timeout_minutes))
+            except (RuntimeError, ValueError, OSError, KeyError) as error:
+                why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                taken = "another program has that port, give all ranks another one; " * ("EADDRINUSE" in str(error))
+                raise AttnetError(f"rank {self.rank} did not meet {others}: {taken}{why}{stale}") from error
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+    def _meet(self, device: Device, timeout: datetime.timedelta) -> None:
         options = device.group_options
-        timeout = datetime.timedelta(minutes=timeout_minutes)
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             # torchrun keeps one store over its restarts: under the same keys a new rank would find dead addresses.
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -89,10 +128,6 @@ class World:
             options = options | {"store": dist.PrefixStore(f"attnet/{attempt}", store), "rank": self.rank}
             options["world_size"] = self.size
         dist.init_process_group(device.backend, timeout=timeout, **options)
-        try:
-            yield
-        finally:
-            dist.destroy_process_group()
 
     def wrap(self, model: nn.Module, device: Device, bucket_views: bool = True) -> nn.Module:
         """`model` with gradients averaged over the ranks; batch norm stays per card.
@@ -170,6 +205,32 @@ class Requests:
 
     def _key(self, kind: str) -> str:
         return f"attnet/{kind}/{self.turn[kind]}"
+
+
+def of_another_job() -> list[str]:
+    """Variables that are set here and would mislead a job that is started from here."""
+    return sorted(name for name in os.environ if name in _ALONE or name in _OTHERS or name.startswith("PET_"))
+
+
+@contextlib.contextmanager
+def spoken_of(words: Callable[[float], str]) -> Iterator[threading.Event]:
+    """Say on stderr what is waited for where it takes long; `words` gets the seconds so far.
+
+    Setting the event, or leaving the context, ends it.
+    """
+    met, begun = threading.Event(), time.monotonic()
+
+    def speak() -> None:
+        pause = PATIENCE
+        while not met.wait(pause):
+            say(f"attnet: {words(time.monotonic() - begun)}", sys.stderr)
+            pause = AGAIN
+
+    threading.Thread(target=speak, name="attnet-speak", daemon=True).start()
+    try:
+        yield met
+    finally:
+        met.set()
 
 
 def is_watched() -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attnet.base.errors import AttnetError, WeightsError
 from attnet.data.batches import TestBatches
+from attnet.engine.memory import testing_memory
 from attnet.engine.plan import Plan
 from attnet.engine.precision import autocast, input_type
 from attnet.model.folding import folded
@@ -101,7 +102,7 @@ def evaluate(
     set.
     """
     logits, mirrored, layout = [], [], memory_format(model)
-    with evaluating(model), autocast():
+    with evaluating(model), autocast(), testing_memory(batches.batch_size):
         for batch in batches:
             images = batch.images.to(input_dtype, memory_format=layout)
             logits.append(model(images))

@@ -7,12 +7,13 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from attnet.base.errors import ConfigError, in_sentences
-from attnet.base.progress import Draw, make_progress
+from attnet.base.progress import Draw, make_progress, unsaved_end
 from attnet.engine.distributed import World, is_watched, redirect_output
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan
-from attnet.engine.run_folder import CONFIG, Result, RunFolder, check_same_run, new_run, resumable, resuming
+from attnet.engine.result import Result
+from attnet.engine.run_folder import CONFIG, RunFolder, check_same_run, new_run, resumable, resuming
 
 
 def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
@@ -40,6 +41,8 @@ def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
                 progress = make_progress(plan.config.progress if world.is_main else "none", folder.log, draw)
                 for line in plan.describe().splitlines():
                     (folder.log if shown else progress.emit)(line)
+                if note := unsaved_end():
+                    progress.emit(note)
                 return trainer.run(folder, progress, plan.resumed is not None)
         finally:
             trainer.train_step.let_go()

@@ -9,25 +9,29 @@ beside `Torchrun`, and its line in LAUNCHERS.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import signal
+import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 from attnet.base import device as devices
-from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import relative_to_root, resolve_path, write_text
+from attnet.base.errors import AttnetError, ConfigError, say
+from attnet.base.files import relative_to_root, resolve_path, write_text, writing
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.base.progress import Draw, LiveProgress, make_progress
-from attnet.engine.distributed import LAUNCHER, LOG_DIR
+from attnet.engine.distributed import LAUNCHER, LOG_DIR, of_another_job, spoken_of
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
-from attnet.engine.run_folder import CLAIM, CONFIG, METRICS, Result, is_finished, new_run, resuming
+from attnet.engine.result import Result
+from attnet.engine.run_folder import CLAIM, CONFIG, LAST, METRICS, PREVIOUS, STEP, is_finished, new_run, resuming
 
 POLL = 0.2  # seconds between looks at the log
 GRACE = 45.0  # seconds that ranks have to save and end; torchrun itself allows 30
@@ -67,17 +71,40 @@ class Torchrun:
             )
         if config.node_rank >= config.nnodes:
             raise ConfigError(f"node_rank={config.node_rank}: machines are numbered 0 to {config.nnodes - 1} (nnodes)")
-        where = ["--standalone"]
+        where = ["--standalone", "--local_addr=127.0.0.1"]  # a machine may be unable to find itself by its name
         if config.nnodes > 1:
-            if not config.dist_url:
-                raise ConfigError(f"nnodes={config.nnodes}: give dist_url=HOST:PORT of machine 0, where all meet")
-            endpoint = config.dist_url.removeprefix("tcp://")
             where = [f"--nnodes={config.nnodes}", f"--node_rank={config.node_rank}", "--rdzv_backend=c10d"]
-            where += [f"--rdzv_endpoint={endpoint}", "--rdzv_id=attnet"]
+            where += [f"--rdzv_endpoint={self.endpoint}", "--rdzv_id=attnet"]
         each = config.device_num // config.nnodes
         flags = config.replace(output_dir=relative_to_root(folder), resume="auto", progress="auto").flags()
         restarts = f"--max_restarts={config.max_restarts}"
         return [*where, f"--nproc_per_node={each}", restarts, "-m", "attnet.train", *flags]
+
+    @property
+    def endpoint(self) -> str:
+        """HOST:PORT where several machines meet; ConfigError for anything else."""
+        given = self.config.dist_url.removeprefix("tcp://")
+        if not given:
+            raise ConfigError(f"nnodes={self.config.nnodes}: give dist_url=HOST:PORT of machine 0, where all meet")
+        host, _, port = given.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ConfigError(f"dist_url={self.config.dist_url!r}: HOST:PORT is needed, as HOST0:29400")
+        return given
+
+    def check_port(self) -> None:
+        """ConfigError where machine 0, which this one is, has given the meeting point's port to another program."""
+        if self.config.nnodes == 1 or self.config.node_rank:
+            return
+        port = int(self.endpoint.rpartition(":")[2])
+        try:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("", port))
+        except OSError as error:
+            raise ConfigError(
+                f"dist_url={self.config.dist_url!r}: port {port} cannot be had on this machine ({error.strerror}); "
+                "give another one on every machine"
+            ) from None
 
     def words(self, folder: Path) -> list[str]:
         """What follows `python`."""
@@ -85,8 +112,9 @@ class Torchrun:
 
     def shown(self, folder: Path) -> str:
         """The plain command, to be pasted into a shell."""
+        unset = "".join(f"-u {name} " for name in of_another_job())
         prefix = "".join(f"{name}={value} " for name, value in self.variables.items())
-        return f"{prefix}torchrun {shlex.join(self.arguments(folder))}"
+        return f"{f'env {unset}' if unset else ''}{prefix}torchrun {shlex.join(self.arguments(folder))}"
 
 
 LAUNCHERS: dict[str, Callable[[TrainConfig], Torchrun]] = {"torchrun": Torchrun}
@@ -128,7 +156,13 @@ def launch(config: TrainConfig | Plan, draw: Draw | None = None, launcher: str =
         if is_finished(folder):
             raise ConfigError(f"output_dir={folder}: holds a finished run; give another one on every machine")
     by = LAUNCHERS[launcher](asked)
-    print(by.shown(folder), flush=True)
+    shown = by.shown(folder)
+    by.check_port()
+    if others := of_another_job():
+        say(
+            f"attnet: {', '.join(others)}: set here, by another job it seems, and not passed on to this one", sys.stderr
+        )
+    say(shown)
     with StopSignal() as stop, _Job(by, folder, chosen, draw) as job:
         return job.follow(stop)
 
@@ -139,19 +173,26 @@ class _Job:
     def __init__(self, launcher: Torchrun, folder: Path, config: TrainConfig, draw: Draw | None) -> None:
         self.launcher, self.folder, self.config, self.draw = launcher, folder, config, draw
         self.logs = folder / "logs"
-        self.logs.mkdir(parents=True, exist_ok=True)
-        self.rank0 = self.logs / "rank0.log"
-        self.position = self.rank0.stat().st_size if self.rank0.exists() else 0
+        with writing(f"output_dir={folder}"):
+            self.logs.mkdir(parents=True, exist_ok=True)
+        self.rank0, self.log = self.logs / "rank0.log", folder / "log.txt"
+        self.position, self.logged = (file.stat().st_size if file.exists() else 0 for file in (self.rank0, self.log))
+        self.begun = time.time()
 
     def __enter__(self) -> _Job:
         variables = {**self.launcher.variables, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
-        with open(self.logs / "torchrun.log", "a", encoding="utf-8") as log:
-            self.process = start(self.launcher.words(self.folder), log, variables, end_with_us=False)
+        with writing(f"output_dir={self.folder}"):
+            log = open(self.logs / "torchrun.log", "a", encoding="utf-8")
+        with log:
+            self.process = start(
+                self.launcher.words(self.folder), log, variables, without=of_another_job(), end_with_us=False
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
         end(self.process, GRACE)  # it asks the ranks; they notice within a second that it is gone
-        (self.folder / CLAIM).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.folder / CLAIM).unlink(missing_ok=True)
 
     def follow(self, stop: StopSignal) -> Result:
         """Show rank 0's lines until the job ends, by itself or by a signal."""
@@ -160,9 +201,12 @@ class _Job:
         if live:
             display.start(1, self.config.total_epochs, 1)
         try:
-            while self.process.poll() is None and stop.number is None:
-                time.sleep(POLL)
-                self._show(display if live else None)
+            with spoken_of(self._waiting) as met:
+                while self.process.poll() is None and stop.number is None:
+                    time.sleep(POLL)
+                    self._show(display if live else None)
+                    if self._has_begun():
+                        met.set()
             if stop.number is not None:
                 end(self.process, GRACE)
             self._show(display if live else None)
@@ -170,27 +214,62 @@ class _Job:
             display.close()
         if self.process.returncode == 0:
             return Result.load(self.folder)
+        last = self._last_word()
         if stop.number is not None:
-            message = f'stopped; everything is saved. Go on with resume="{relative_to_root(self.folder)}"'
-            raise TrainingInterrupted(message, stop.number)
-        log = self.folder / "log.txt"
-        last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.exists() else []
-        if last and last[0].startswith(STOPPED):  # torchrun was asked to end from outside, as by a batch system
-            raise TrainingInterrupted(last[0], signal.SIGTERM)
+            raise TrainingInterrupted(self._left_behind(bool(last)), stop.number)
+        if last:  # torchrun was asked to end from outside, as by a batch system
+            raise TrainingInterrupted(last, signal.SIGTERM)
         raise LaunchError(self._cause())
+
+    def _has_begun(self) -> bool:
+        """Whether a rank of this job, and not of the one that it goes on with, has said anything."""
+        return any(log.stat().st_mtime >= self.begun for log in self.logs.glob("rank*.log"))
+
+    def _waiting(self, waited: float) -> str:
+        """What to say while no rank has begun."""
+        config, log = self.config, self.logs / "torchrun.log"
+        if config.nnodes == 1:
+            return f"no rank has begun after {waited:.0f} s; torchrun's own words are in {log}"
+        return (
+            f"no rank has begun after {waited:.0f} s: {config.nnodes} machines are to meet at {config.dist_url}, each "
+            f"with its own node_rank, this one is {config.node_rank}; torchrun's own words are in {log}"
+        )
+
+    def _last_word(self) -> str:
+        """What this job's ranks wrote last when they were asked to stop and had saved everything; "" if not."""
+        if not self.log.exists():
+            return ""
+        with open(self.log, "rb") as log:
+            log.seek(self.logged)
+            last = log.read().decode(errors="replace").splitlines()[-1:]
+        return last[0] if last and last[0].startswith(STOPPED) else ""
+
+    def _left_behind(self, is_saved: bool) -> str:
+        """What is on the disk after a request to stop."""
+        go_on = f'with resume="{relative_to_root(self.folder)}"'
+        if is_saved:
+            return f"stopped; everything is saved. Go on {go_on}"
+        saved = [file for name in (STEP, LAST, PREVIOUS) if (file := self.folder / name).exists()]
+        if saved:
+            newest = max(saved, key=lambda file: file.stat().st_mtime)
+            at = time.strftime("%H:%M:%S", time.localtime(newest.stat().st_mtime))
+            return f"stopped, too late or too early to save: the last checkpoint is of {at}. Go on from it {go_on}"
+        when = "before anything was saved" if self._has_begun() else "before its ranks began"
+        return f"stopped {when}; there is nothing to go on with, so begin again"
 
     def _show(self, live: LiveProgress | None) -> None:
         if not self.rank0.exists():
             return
-        with open(self.rank0, encoding="utf-8", errors="replace") as log:
+        with open(self.rank0, "rb") as log:
             log.seek(self.position)
-            text = log.read()
-            text = text[: text.rfind("\n") + 1]
-            self.position += len(text.encode())
+            lines = log.read()
+            lines = lines[: lines.rfind(b"\n") + 1]
+            self.position += len(lines)
+        text = lines.decode(errors="replace")
         if not text or self.config.progress == "none":
             return
         if live is None:
-            print(text, end="", flush=True)
+            say(text.removesuffix("\n"))
             return
         metrics = self.folder / METRICS
         rows = (
@@ -205,6 +284,12 @@ class _Job:
         report = (self.logs / "torchrun.log").read_text(encoding="utf-8", errors="replace")
         found = re.findall(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", report, flags=re.DOTALL)
         rank, code = map(int, found[-1]) if found else (0, self.process.returncode)
+        if not self._has_begun():
+            lines = report.splitlines()[-SHOWN_LINES:]
+            ended = f"torchrun ended before its ranks began ({how_it_ended(self.process.returncode)})"
+            return "\n".join(
+                [f"{ended}; its last lines, from {self.logs / 'torchrun.log'}:", *(f"    {x}" for x in lines)]
+            )
         log = self.logs / f"rank{rank}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
         lines = lines or report.splitlines()[-SHOWN_LINES:]

@@ -2,78 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 import time
 from signal import Signals
 
-import torch
-
-from attnet.base import device
 from attnet.base.errors import AttnetError
 from attnet.base.files import save
 from attnet.base.host import environment
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted
-from attnet.base.progress import Progress, Stopwatch
-from attnet.data.splits import Split
+from attnet.base.progress import Progress
 from attnet.engine.distributed import Requests, World
-from attnet.engine.evaluation import Evaluation, check_finite, evaluate, where_not_finite
+from attnet.engine.evaluation import Evaluation, check_finite, where_not_finite
 from attnet.engine.plan import Plan, task
-from attnet.engine.run_folder import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP, Result, RunFolder, load_newest
-from attnet.engine.schedule import learning_rate
-from attnet.engine.step import TrainStep
-from attnet.model.variants import build_model, study_options
+from attnet.engine.result import Result, code_link, configuration_link, seal, weights_links
+from attnet.engine.run_folder import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP, RunFolder, load_newest
+from attnet.engine.signs import dead_masks, signs
+from attnet.engine.training import Training
+from attnet.model.folding import folded
 
 # The document counts images per second from here on: the first steps also pay for start-up.
 WARM_UP_STEPS = 5
+LOOKED_AT = 32  # test images, for masks that are dead
 
 
-class Trainer:
-    """Network, optimiser, data and position of one run.
-
-    `epoch` counts finished epochs, `step` the finished steps of the one after them; both are in every checkpoint.
-    """
+class Trainer(Training):
+    """A training with its run folder: epochs, tests, checkpoints, the result."""
 
     folder: RunFolder
     progress: Progress
 
     def __init__(self, plan: Plan, world: World | None = None) -> None:
-        config = plan.config
-        self.plan, self.config, self.world = plan, config, world or World()
-        self.device = plan.device
-        device.seed_everything(config.seed)
-        self.model = build_model(config.model, config.num_classes, **study_options(config.to_dict()))
-        if plan.weights is not None:
-            from attnet.model.weights import load_weights
-
-            load_weights(self.model, plan.weights, new_head=bool(config.is_train and config.new_head))
-        self.train_step = TrainStep(self.model, config, self.device, self.world)
-        device.seed_everything(config.seed + self.world.rank)  # the same weights everywhere, but not the same dropout
-        self.train_batches = plan.train_batches(self.world.rank, self.world.size) if config.is_train else None
-        self.test_batches = plan.test_batches(self.world.rank, self.world.size)
-        self.epoch, self.step = 0, 0
-        self.loss_sum = torch.zeros((), device=self.device.torch_device)
-        self.clock = Stopwatch()  # of the current epoch
-        self.rows: list[dict] = []
-        self.lr = config.lr  # of the last step
-        self.best = -math.inf
+        super().__init__(plan, world)
         self.requests, self.save_at, self.stopped_by = Requests(self.world), math.inf, None
+        self.warnings: dict[str, str] = {}  # what -> sentence, each said once
 
     # -- one epoch -----------------------------------------------------------------------------------------------
-
-    def rate(self, done: float) -> float:
-        """The learning rate after `done` epochs."""
-        config = self.config
-        return learning_rate(
-            config.schedule,
-            done,
-            lr=config.lr,
-            images=config.train_batch_size * config.accumulate * config.device_num,
-            lr_batch=config.lr_batch,
-            total_epochs=config.total_epochs,
-            warmup_epochs=config.warmup_epochs,
-        )
 
     def train_epoch(self, stop: StopSignal) -> list[float] | None:
         """The steps that are left of the current epoch; each card's images/s, or None when stopped before the end."""
@@ -83,10 +47,7 @@ class Trainer:
         counted_from, counted_step = time.perf_counter(), self.step
         warm = min(self.step + WARM_UP_STEPS, len(self.train_batches) - 1)
         for micro_batches in self.train_batches.epoch(self.epoch, self.step):
-            self.lr = self.rate(self.epoch + self.step / len(self.train_batches))
-            loss = self.train_step(micro_batches, self.lr)
-            self.loss_sum += loss
-            self.step += 1
+            loss = self.advance(micro_batches)
             self.progress.step(self.step, loss)
             if self.step == warm:
                 self.device.synchronize()
@@ -112,22 +73,6 @@ class Trainer:
         if self.step and (wants_save or self.stopped_by is not None):
             self.save(STEP)
         return self.stopped_by is not None
-
-    def test(self, split: Split | None = None) -> Evaluation:
-        """Evaluate on the test images, or on another split, each card its share."""
-        world, precision = self.world, self.train_step.precision
-        batches = self.test_batches if split is None else self.plan.test_batches(world.rank, world.size, split)
-        mine = evaluate(
-            self.train_step.for_testing(),
-            batches,
-            self.plan.dataset.classes,
-            autocast=precision.autocast,
-            input_dtype=precision.input_dtype,
-            mirror=self.config.test_flip,
-        )
-        parts = zip(*world.gather((mine.logits, mine.labels, mine.mirrored)), strict=True)
-        logits, labels, mirrored = (batches.whole(rows) if rows[0] is not None else None for rows in parts)
-        return Evaluation(logits, labels, mine.classes, mirrored)
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -185,9 +130,10 @@ class Trainer:
             row["top1_flip"] = evaluation.top1_flip
         if len(rank_fps) > 1:
             row["rank_fps"] = rank_fps
+        if self.world.size == 1:
+            row["trace"] = [value.item() for value in self.trace]
         self.rows.append(row)
-        self.epoch, self.step, self.clock = self.epoch + 1, 0, Stopwatch()
-        self.loss_sum.zero_()
+        self.next_epoch()
         is_best = row["top1"] > self.best
         self.best = max(self.best, row["top1"])
         if self.world.is_main and is_best:
@@ -198,7 +144,20 @@ class Trainer:
         if self.world.is_main:
             self.folder.write_metrics(self.rows)
         self.progress.end_epoch(self.rows)
+        self.look_out(evaluation)
         return evaluation
+
+    def look_out(self, evaluation: Evaluation) -> None:
+        """Say what goes wrong, once each, in the epoch in which it shows."""
+        found = dict(signs(self.rows, self.config.num_classes, len(evaluation.labels)))
+        batch = next(iter(self.test_batches), None)
+        if batch is not None and self.world.is_main:
+            step = self.train_step
+            images = batch.images[:LOOKED_AT].to(step.precision.input_dtype, memory_format=step.layout)
+            found |= dead_masks(folded(self.model, images.dtype, step.weights()), images)
+        for what in found.keys() - self.warnings.keys():
+            self.warnings[what] = f"epoch {self.epoch}: {found[what]}"
+            self.progress.emit(f"warning: {self.warnings[what]}")
 
     def diverged(self, how: str) -> None:
         """Raise AttnetError; what the folder holds of the epoch before stays."""
@@ -234,12 +193,19 @@ class Trainer:
             task=task(config),
             images=self.images(),
             parameters=config.to_dict(),
+            warnings=list(self.warnings.values()),
+            chain={
+                "configuration": configuration_link(config.to_dict()),
+                "data": self.data,
+                "code": code_link(),
+                "weights": weights_links(self.folder.path),
+            },
             output_dir=self.folder.path,
             history=list(rows),
         )
+        result.chain["seal"] = seal(result.to_json(), rows)
         if self.world.is_main:
             self.folder.write_json(RESULT, result.to_json())
-            (self.folder.path / PREVIOUS).unlink(missing_ok=True)
         return result
 
     def memorisation(self) -> dict[str, float] | None:
@@ -262,11 +228,6 @@ class Trainer:
         content = {"model": self.train_step.weights(), "epoch": self.epoch, "top1": top1}
         save(content | self.about(), self.folder.path / name)
 
-    def about(self) -> dict[str, object]:
-        """What somebody needs besides the weights to use them: the parameters, the class names, the colours."""
-        colour = self.plan.colour and dataclasses.asdict(self.plan.colour)
-        return {"config": self.config.to_dict(), "classes": list(self.plan.dataset.classes), "colour": colour}
-
     def _next_save(self) -> float:
         return time.monotonic() + (self.config.checkpoint_seconds or math.inf)
 
@@ -275,23 +236,10 @@ class Trainer:
 
         Every rank calls it after the same step; rank 0 writes.
         """
-        loss_sum, rng = self.world.sum(self.loss_sum), self.world.gather(self.device.rng_state())
-        processor_seconds = sum(self.world.gather(self.clock.processor))
+        content = self.state()
         self.save_at = self._next_save()
         if not self.world.is_main:
             return
-        content = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "shards": self.world.size * self.config.accumulate,
-            "loss_sum": loss_sum,
-            "seconds": self.clock.wall,
-            "processor_seconds": processor_seconds,
-            "rows": self.rows,
-            "best": self.best,
-            "rng": rng,
-        }
-        content |= self.train_step.state() | self.about()
         folder = self.folder.path
         save(content, folder / name, keep=folder / PREVIOUS if name == LAST else None)
         if name == LAST:
@@ -303,26 +251,20 @@ class Trainer:
         A position within an epoch means nothing to another number of micro-batches a step; then the end of the
         epoch before it is taken.
         """
-        folder, shards = self.folder.path, self.world.size * self.config.accumulate
+        folder = self.folder.path
         state = load_newest(folder)
-        if state is not None and state["step"] and state["shards"] != shards:
+        if state is not None and state["step"] and state["shards"] != self.shards:
             self.progress.emit(
                 f"resume: step {state['step']} of epoch {state['epoch'] + 1} was reached with {state['shards']} "
-                f"micro-batches a step, now there are {shards}; going on from the end of epoch {state['epoch']}"
+                f"micro-batches a step, now there are {self.shards}; going on from the end of epoch {state['epoch']}"
             )
             state = load_newest(folder, names=(LAST, PREVIOUS))
         if state is None:
             self.progress.emit(f"resume: no usable checkpoint in {folder}; from the beginning")
             return
-        self.train_step.load_state(state)
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.load_state(state)
         if self.world.is_main:
-            self.clock = Stopwatch(state["seconds"], state.get("processor_seconds", 0.0))
-            self.loss_sum.copy_(state["loss_sum"])
-            self.folder.write_metrics(state["rows"])
-        self.rows, self.best = state["rows"], state["best"]
-        if len(state["rng"]) == self.world.size:
-            self.device.set_rng_state(state["rng"][self.world.rank])
+            self.folder.write_metrics(self.rows)
         self.progress.emit(f"resume: {folder} goes on after epoch {self.epoch}, step {self.step}")
 
     def interrupt(self, number: int) -> None:

@@ -2,8 +2,8 @@
 
 The command line, the notebooks, sweeps and checks read this. Names are those of the document (3d_attention_net for
 PyTorch). A parameter left at None takes its value from the `mode` (how long, how large) or the `recipe` (how to
-train); what is given explicitly always wins. Augmentation and the network's options have their parameters beside
-them, in `attnet.data.augment` and `attnet.model.options`.
+train); what is given explicitly always wins. Augmentation, the network's options and the learning rate have their
+parameters beside them, in `attnet.data.augment`, `attnet.model.options` and `attnet.engine.schedule`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from attnet.data.augment import Augmentation
 from attnet.data.registry import READERS
 from attnet.engine.precision import LEVELS
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
-from attnet.engine.schedule import SCHEDULES
+from attnet.engine.schedule import Rate
 from attnet.model.options import NetworkOptions
 
 
 @parameters
-class TrainConfig(NetworkOptions, Augmentation):
+class TrainConfig(NetworkOptions, Augmentation, Rate):
     """Parameters of a run; checked when created, unknown names included.
 
     Raises:
@@ -46,6 +46,7 @@ class TrainConfig(NetworkOptions, Augmentation):
     pretrained: str = parameter(
         default="",
         help="weights file: ours or a reference checkpoint; a path",
+        path=True,
         decides="start",
         only_with_weights=True,
         also=("weights", "checkpoint", "ckpt"),
@@ -59,6 +60,7 @@ class TrainConfig(NetworkOptions, Augmentation):
     freeze: str = parameter(
         default="",
         help="parts that keep their weights: stem, stage1 ..., tail, norm, head, or body (all but the head)",
+        names=True,
         only_with_weights=True,
     )
     layer_decay: float = parameter(
@@ -81,6 +83,7 @@ class TrainConfig(NetworkOptions, Augmentation):
         default=0,
         help="which card, counted from 0, when one is used",
         low=0,
+        high=1000,
         decides="never",
         here=True,
         also=("gpu", "gpu_id", "local_rank"),
@@ -89,22 +92,30 @@ class TrainConfig(NetworkOptions, Augmentation):
         default=1,
         help="how many cards in all; more than one: attnet.launch or torchrun",
         low=1,
+        high=100_000,
         decides="start",
         here=True,
         also=("gpus", "num_gpus", "world_size", "nproc_per_node", "n_gpu"),
     )
     nnodes: int = parameter(
-        default=1, help="how many machines share the cards", low=1, decides="never", also=("num_nodes",)
+        default=1, help="how many machines share the cards", low=1, high=10_000, decides="never", also=("num_nodes",)
     )
-    node_rank: int = parameter(default=0, help="which of them this one is, counted from 0", low=0, decides="never")
+    node_rank: int = parameter(
+        default=0, help="which of them this one is, counted from 0", low=0, high=10_000, decides="never"
+    )
     dist_url: str = parameter(default="", help="HOST:PORT on machine 0 where several machines meet", decides="never")
     max_restarts: int = parameter(
-        default=3, help="how often a job of several cards is brought back after a rank died", low=0, decides="never"
+        default=3,
+        help="how often a job of several cards is brought back after a rank died",
+        low=0,
+        high=10_000,
+        decides="never",
     )
     # Data
     data_path: str = parameter(
         default="./data/cifar-10-batches-py",
         help="CIFAR folder, parent or .tar.gz; image folder; from the repository root",
+        path=True,
         decides="start",
         also=("data", "data_dir", "root"),
     )
@@ -117,13 +128,14 @@ class TrainConfig(NetworkOptions, Augmentation):
     classes: str = parameter(
         default="",
         help="train and test on these classes alone, names or numbers, renumbered in this order: cat,dog; empty: all",
+        names=True,
         weights="evaluation",
     )
     train_images: int | None = parameter(
-        default=None, help="train on a class-balanced subset of this many; 0: all", low=0
+        default=None, help="train on a class-balanced subset of this many; 0: all", low=0, high=10**18
     )
     test_images: int | None = parameter(
-        default=None, help="test on a class-balanced subset of this many; 0: all", low=0
+        default=None, help="test on a class-balanced subset of this many; 0: all", low=0, high=10**18
     )
     label_noise: float = parameter(
         default=0.0,
@@ -138,22 +150,39 @@ class TrainConfig(NetworkOptions, Augmentation):
         default=None, help="a name of attnet.variants()", weights="always", also=("arch", "network", "net")
     )
     num_classes: int | None = parameter(
-        default=None, help="outputs of the network; None: as many as the data set has", low=1, weights="evaluation"
+        default=None,
+        help="outputs of the network; None: as many as the data set has",
+        low=1,
+        high=100_000,
+        weights="evaluation",
     )
     # How long, how large
     total_epochs: int | None = parameter(
-        default=None, help="epochs", low=1, also=("epochs", "num_epochs", "max_epochs", "n_epochs", "nb_epochs")
+        default=None,
+        help="epochs",
+        low=1,
+        high=100_000,
+        also=("epochs", "num_epochs", "max_epochs", "n_epochs", "nb_epochs"),
     )
     train_batch_size: int | None = parameter(
-        default=None, help="images a step and card", low=1, also=("batch_size", "bs", "batchsize", "batch", "b")
+        default=None,
+        help="images a step and card",
+        low=1,
+        high=1_000_000,
+        also=("batch_size", "bs", "batchsize", "batch", "b"),
     )
     test_batch_size: int = parameter(
-        default=500, help="images a step of evaluation", low=1, also=("eval_batch_size", "val_batch_size")
+        default=500,
+        help="images a step of evaluation",
+        low=1,
+        high=1_000_000,
+        also=("eval_batch_size", "val_batch_size"),
     )
     accumulate: int = parameter(
         default=1,
         help="micro-batches of train_batch_size a step; k on one card equals k cards",
         low=1,
+        high=100_000,
         decides="start",
         also=("accumulate_grad_batches", "grad_accumulation", "gradient_accumulation_steps"),
     )
@@ -164,29 +193,11 @@ class TrainConfig(NetworkOptions, Augmentation):
         choices=tuple(RECIPES),
         weights="evaluation",
     )
-    lr: float | None = parameter(
-        default=None, help="learning rate at the start", low=0, recipe=0.1, also=("learning_rate", "base_lr", "rate")
+    momentum: float | None = parameter(
+        default=None, help="Nesterov momentum of SGD; 1 would never forget", low=0, high=0.9999, recipe=0.9
     )
-    lr_batch: int | None = parameter(
-        default=None, help="lr is for this many images a step, scaled in proportion; 0: never", low=0, recipe=0
-    )
-    schedule: str | None = parameter(
-        default=None,
-        help="how lr falls; " + "; ".join(f"{name}: {what}" for name, (what, _) in SCHEDULES.items()),
-        choices=tuple(SCHEDULES),
-        recipe="step",
-        also=("scheduler", "lr_schedule", "lr_scheduler"),
-    )
-    warmup_epochs: float | None = parameter(
-        default=None,
-        help="epochs in which lr rises from 0 (with lr_batch, from its unscaled value) to its full value",
-        low=0,
-        recipe=0.0,
-        also=("warmup",),
-    )
-    momentum: float | None = parameter(default=None, help="Nesterov momentum of SGD", low=0, high=1, recipe=0.9)
     weight_decay: float | None = parameter(
-        default=None, help="L2 penalty on every parameter", low=0, recipe=1e-4, also=("wd",)
+        default=None, help="L2 penalty on every parameter", low=0, high=10, recipe=1e-4, also=("wd",)
     )
     no_bias_decay: bool | None = parameter(
         default=None,
@@ -231,7 +242,9 @@ class TrainConfig(NetworkOptions, Augmentation):
         choices=("native", "apex"),
         decides="never",
     )
-    loss_scale: float | str = parameter(default=128.0, help='loss scale of O1 and O2: a number, or "dynamic"', low=1)
+    loss_scale: float | str = parameter(
+        default=128.0, help='loss scale of O1 and O2: a number, or "dynamic"', low=1, high=2**24
+    )
     channels_last: bool | None = parameter(
         default=None,
         help="keep images and activations as NHWC in memory; None: yes, but not on an NPU, which takes NCHW alone",
@@ -255,22 +268,25 @@ class TrainConfig(NetworkOptions, Augmentation):
     output_dir: str = parameter(
         default="",
         help="run folder (empty: runs/train_1p); one in use gets a number, nothing is overwritten",
+        path=True,
         decides="never",
         sweep="folder",
         also=("save_dir", "log_dir", "out", "output"),
     )
     checkpoint_seconds: float = parameter(
-        default=600.0, help="save within an epoch after this many seconds; 0: never", low=0, decides="never"
+        default=600.0, help="save within an epoch after this many seconds; 0: never", low=0, high=10**9, decides="never"
     )
     keep_epochs: int = parameter(
         default=0,
         help="keep the weights after every so many epochs (and before the first) as epoch_NNN.pt; 0: never",
         low=0,
+        high=100_000,
         decides="never",
     )
     resume: str = parameter(
         default="",
         help='run folder to continue, or "auto": the newest at output_dir; empty: begin afresh',
+        path=True,
         decides="never",
         here=True,
         sweep="",

@@ -12,6 +12,7 @@ from attnet.base import device as devices
 from attnet.base.device import Device
 from attnet.base.errors import ConfigError, DataError
 from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.words import names_of, names_text
 from attnet.data.batches import Colour, TestBatches, TrainBatches
 from attnet.data.registry import FOLDER, SHAPES, load_dataset, require_dataset
 from attnet.data.splits import Dataset, Split
@@ -88,9 +89,13 @@ class Plan:
                 *self._wrong_labels(),
                 f"network: {network.label}, {counted:,} parameters with {config.num_classes} classes",
                 *(self._training() if config.is_train else []),
-                *([f"weights: {config.pretrained}"] if self.weights is not None else []),
+                *([f"weights: {config.pretrained}{self._choice()}"] if self.weights is not None else []),
             ]
         )
+
+    def _choice(self) -> str:
+        choice = self.weights.choice()
+        return f", {choice}" if choice else ""
 
     def _precision(self) -> str:
         level = LEVELS[self.config.amp]
@@ -184,7 +189,7 @@ def make_plan(asked: TrainConfig) -> Plan:
         colour = Colour(**recorded) if recorded else Colour.of(dataset.train.images)
     if config.classes:
         dataset = dataset.of_classes(config.classes)
-        config = config.replace(classes=",".join(dataset.classes))
+        config = config.replace(classes=names_text(dataset.classes))
     whole = len(dataset.train), len(dataset.test)
     dataset = _chosen_images(config, dataset, choices)
     config = _with_head(config, dataset, weights, choices)
@@ -279,7 +284,7 @@ def _noise(config: TrainConfig) -> str:
 def _name(config: TrainConfig) -> str:
     """The data set (an image folder by its name), and which classes of it: few by their names."""
     name = f"{FOLDER} {resolve_path(config.data_path).name}" if config.dataset == FOLDER else config.dataset
-    classes = config.classes.split(",")
+    classes = names_of(config.classes, "classes")
     shown = ", ".join(classes) if len(classes) <= 4 else f"{len(classes)} classes"
     return f"{name} ({shown})" if config.classes else name
 

@@ -1,9 +1,11 @@
-"""How the learning rate falls: a function a schedule, in SCHEDULES, and the rate of every step."""
+"""How the learning rate falls: its parameters, a function a schedule, in SCHEDULES, and the rate of every step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+
+from attnet.base.values import Parameters, parameter, parameters
 
 
 def _step(full: float, done: float, epochs: int, warmup: float) -> float:
@@ -32,6 +34,42 @@ SCHEDULES: dict[str, tuple[str, Callable[[float, float, int, float], float]]] = 
     "cosine": ("half a cosine to 0", _cosine),
     "onecycle": ("a straight line to 0", _onecycle),
 }
+
+
+@parameters
+class Rate(Parameters):
+    """The parameters of the learning rate; None: as the recipe has it."""
+
+    lr: float | None = parameter(
+        default=None,
+        help="learning rate at the start",
+        low=0,
+        high=1000,
+        recipe=0.1,
+        also=("learning_rate", "base_lr", "rate"),
+    )
+    lr_batch: int | None = parameter(
+        default=None,
+        help="lr is for this many images a step, scaled in proportion; 0: never",
+        low=0,
+        high=10**9,
+        recipe=0,
+    )
+    schedule: str | None = parameter(
+        default=None,
+        help="how lr falls; " + "; ".join(f"{name}: {what}" for name, (what, _) in SCHEDULES.items()),
+        choices=tuple(SCHEDULES),
+        recipe="step",
+        also=("scheduler", "lr_schedule", "lr_scheduler"),
+    )
+    warmup_epochs: float | None = parameter(
+        default=None,
+        help="epochs in which lr rises from 0 (with lr_batch, from its unscaled value) to its full value",
+        low=0,
+        high=100_000,
+        recipe=0.0,
+        also=("warmup",),
+    )
 
 
 def learning_rate(

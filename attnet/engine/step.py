@@ -15,9 +15,11 @@ from attnet.base.device import Device
 from attnet.base.files import resolve_path
 from attnet.data.batches import Batch
 from attnet.engine.distributed import World
+from attnet.engine.memory import training_memory
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.precision import Precision
 from attnet.model.folding import folded
+from attnet.model.units import set_inplace
 
 
 class TrainStep:
@@ -31,6 +33,7 @@ class TrainStep:
         self.model, self.config, self.world = model, config, world
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(device.torch_device, memory_format=self.layout)
+        set_inplace(model)  # nobody else looks into it, until `let_go`
         factors: dict[str, float] = {}
         if config.freeze or config.layer_decay != 1:
             from attnet.model.parts import freeze_parts, rate_factors
@@ -86,14 +89,15 @@ class TrainStep:
     def __call__(self, micro_batches: Sequence[Batch], lr: float) -> Tensor:
         """Forward, backward and one update; the mean loss of this card's micro-batches, on the device."""
         total = self.zero.clone()
-        for index, batch in enumerate(micro_batches):
-            self._update_statistics(index == 0)
-            last = index == len(micro_batches) - 1
-            with self._exchange(last):
-                loss = self.loss(batch) / len(micro_batches)
-                self.backward(loss, last)
-            total += loss.detach()
-        self.update(lr)
+        with training_memory(self.config, self.precision.device, self.model):
+            for index, batch in enumerate(micro_batches):
+                self._update_statistics(index == 0)
+                last = index == len(micro_batches) - 1
+                with self._exchange(last):
+                    loss = self.loss(batch) / len(micro_batches)
+                    self.backward(loss, last)
+                total += loss.detach()
+            self.update(lr)
         return total
 
     def loss(self, batch: Batch) -> Tensor:
@@ -134,7 +138,11 @@ class TrainStep:
         torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)
 
     def let_go(self) -> None:
-        """Give up DDP's wrapper: if it outlived the process group, Gloo's threads could wait for ever at its end."""
+        """Give up DDP's wrapper: if it outlived the process group, Gloo's threads could wait for ever at its end.
+
+        The model is anybody's again.
+        """
+        set_inplace(self.model, False)
         del self.network
         gc.collect()
 

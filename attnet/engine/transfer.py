@@ -50,7 +50,7 @@ def for_evaluation(config: TrainConfig, weights: Weights) -> TrainConfig:
         found["data_path"] = recorded_folder(weights.config, weights.path)
     whole = {"train_images": 0, "test_images": config.test_images or 0, "is_train": False, "is_pretrain": False}
     mode = "full" if config.mode == "auto" else config.mode
-    return config.replace(**found, **whole, pretrained=str(weights.path), mode=mode)
+    return config.replace(**found, **whole, pretrained=weights.address, mode=mode)
 
 
 def check_evaluation(dataset: Dataset, weights: Weights, asked: TrainConfig, plan: TrainConfig) -> None:

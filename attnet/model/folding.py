@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from attnet.base.errors import ConfigError
 from attnet.model.modules import MaskHead
 from attnet.model.network import ResidualAttentionNetwork, copy_network, unwrap
-from attnet.model.units import Chain, ResidualUnit, ResNeXtUnit
+from attnet.model.units import Chain, ResidualUnit, ResNeXtUnit, set_inplace
 
 # These run their children in the order in which they were assigned. A unit of the user's may not, not even where it
 # is made of such classes or keeps its layers in an nn.Sequential: it stays as it is.
@@ -60,8 +60,7 @@ def folded(
     for module in list(network.modules()):
         if type(module) in _IN_ORDER:
             _fold_children(module)
-        if type(module) is ResidualUnit:
-            module.inplace = True
+    set_inplace(network)
     network.to(torch.promote_types(dtype, torch.float32))
     for module in network.modules():
         norm_stays = isinstance(module, nn.modules.batchnorm._BatchNorm)

@@ -1,12 +1,17 @@
-"""Files that other tools read: safetensors, a state dict with a record beside it, and ONNX, a network as a graph.
+"""Files of weights, each read in memory of about its own size, whoever wrote it: PyTorch's own, safetensors, ONNX.
 
-Both need a package of their own, which is asked for when such a file is.
+The last two need a package of their own, which is asked for when such a file is.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import pickle
+import pickletools
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,10 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from attnet.base.errors import AttnetError, WeightsError
+from attnet.base.json_files import JsonError, parse
+from attnet.model.contents import RECORDED, SAVE_AGAIN, own_record
 
 ONNX, SAFETENSORS = ".onnx", ".safetensors"
-# What a checkpoint's readers look at besides the weights. In a safetensors file, where values are strings, as JSON.
-_RECORDED = ("config", "colour", "classes", "top1", "epoch")
+# Bytes of a PyTorch file besides the numbers of its tensors: names, shapes, and whatever else it records. Python takes
+# up to 64 times as much for them. Ours have at most 2 MB.
+_MOST_PICKLED = 16 << 20
+_AGAIN = "download or copy it again"
+_LARGEST_BATCH = 1 << 16  # images; a graph's batch is filled up with empty ones
+# torch unpickles these, and each makes memory of any size from a number. No state dict holds them.
+_MAKERS = re.compile(r"bytearray|\w*(Tensor|TypedStorage|UntypedStorage)")
 
 
 def package(name: str, file: str | Path) -> ModuleType:
@@ -36,6 +48,106 @@ def as_strings(record: Mapping[str, object]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
 
 
+def read_torch(path: Path) -> object:
+    """What `torch.save` wrote, in its zip format or the one before it, by `torch.load(weights_only=True)`.
+
+    Raises:
+        WeightsError: damaged, or not to be read without running code or in memory of about the file's own size.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+        (_check_zip if is_zip else _check_pickles)(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
+        raise _refused(path, f"it asks for {wanted[1]}" if wanted else _first_line(error)) from None
+    except Exception as error:  # torch and zipfile raise many types for a damaged or foreign file
+        raise WeightsError(f"weights {path}: not a readable PyTorch file ({_first_line(error)}); {_AGAIN}") from None
+
+
+def _refused(path: Path, culprit: str) -> WeightsError:
+    return WeightsError(
+        f"weights {path}: refused, since it is damaged or holds more than tensors ({culprit}) and reading it could run "
+        f"code; {SAVE_AGAIN}"
+    )
+
+
+def _check_zip(path: Path) -> None:
+    """See that an archive's members lie in it as they are, so that they are together no larger than the file."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise WeightsError(
+                    f"weights {path}: its member {member.filename[:80]!r} is compressed ({member.file_size:,} bytes "
+                    f"unpacked), which torch.save never does; {SAVE_AGAIN}"
+                )
+        whole = sum(member.file_size for member in members)
+        if whole > size:
+            raise WeightsError(
+                f"weights {path}: its members claim {whole:,} bytes, and the file has {size:,}; it is damaged: {_AGAIN}"
+            )
+        for member in members:
+            if member.filename.endswith("/data.pkl"):
+                _check_length(path, member.file_size)
+                _check_pickle(path, io.BytesIO(archive.read(member)))
+
+
+def _check_pickles(path: Path) -> None:
+    """The same for the format before: four pickles (magic number, version, machine, content) and a list, then numbers.
+
+    It has no sizes that could be checked: each tensor is read into memory that its pickle asks for, and what is
+    missing in the file is never touched.
+    """
+    with open(path, "rb") as file:
+        start = io.BytesIO(file.read(_MOST_PICKLED))
+    for _ in range(5):
+        if start.tell() == start.getbuffer().nbytes:
+            return  # no more of it, which torch then misses
+        try:
+            _check_pickle(path, start)
+        except ValueError:  # it ends within: the file does, or what is looked at
+            if start.getbuffer().nbytes == _MOST_PICKLED:
+                _check_length(path, _MOST_PICKLED + 1)
+            raise
+
+
+def _check_length(path: Path, length: int) -> None:
+    if length > _MOST_PICKLED:
+        raise WeightsError(
+            f"weights {path}: {_MOST_PICKLED >> 20} MB or more of it are no tensors; nothing of that size is read: "
+            f"{SAVE_AGAIN}"
+        )
+
+
+def _check_pickle(path: Path, stream: io.BytesIO) -> None:
+    """Walk through a pickle, running nothing, and see that it asks for no maker of memory."""
+    for opcode, argument, _ in pickletools.genops(stream):
+        name = argument.rpartition(" ")[2] if opcode.name == "GLOBAL" else ""
+        if _MAKERS.fullmatch(name):
+            raise _refused(path, f"it asks for {argument.replace(' ', '.')}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _from_json(text: str, name: str, origin: str) -> object:
+    """A value of metadata; None for what is no JSON, which is another project's."""
+    try:
+        return parse(text)
+    except JsonError as error:
+        if "nested" in str(error):
+            raise WeightsError(
+                f"{origin}: {name} in its metadata is {error}, and nothing of attnet's is; {_AGAIN}"
+            ) from None
+        return None
+
+
 def read_safetensors(path: Path) -> dict[str, object]:
     """A safetensors file as a checkpoint: tensors on the CPU under `model`, and what it records.
 
@@ -47,9 +159,11 @@ def read_safetensors(path: Path) -> dict[str, object]:
         with safetensors.safe_open(path, framework="pt") as file:
             strings = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        record = {key: json.loads(strings[key]) for key in _RECORDED if key in strings}
-    except Exception as error:  # the package has its own type for a damaged file; a foreign record is no JSON
-        raise WeightsError(f"weights {path}: not a readable safetensors file ({error})") from None
+    except Exception as error:  # the package has its own type for a damaged file
+        raise WeightsError(
+            f"weights {path}: not a readable safetensors file ({_first_line(error)}); {_AGAIN}"
+        ) from None
+    record = {key: _from_json(strings[key], key, f"weights {path}") for key in RECORDED if key in strings}
     return {"model": state, **record}
 
 
@@ -73,18 +187,30 @@ class OnnxNetwork(nn.Module):
             source = file if isinstance(file, bytes) else str(file)
             self.session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a type for each thing that can be wrong
-            raise WeightsError(f"{name}: not a readable ONNX file ({str(error).splitlines()[0][:200]})") from None
-        self.record = self.session.get_modelmeta().custom_metadata_map
-        if not {"classes", "config"} <= set(self.record):
-            raise WeightsError(f"{name}: not written by attnet export (no classes and config in its metadata)")
-        self.classes = tuple(json.loads(self.record["classes"]))
-        (images,) = self.session.get_inputs()
-        self.batch_size = images.shape[0] if isinstance(images.shape[0], int) else None
+            raise WeightsError(f"{name}: not a readable ONNX file ({_first_line(error)}); {_AGAIN}") from None
+        images, logits = self.session.get_inputs(), self.session.get_outputs()
+        named = [(one.name, len(one.shape)) for one in (*images, *logits)] == [("images", 4), ("logits", 2)]
+        strings = self.session.get_modelmeta().custom_metadata_map
+        texts = {key: _from_json(strings[key], key, name) for key in ("classes", "config") if key in strings}
+        outputs = logits[0].shape[1] if named and isinstance(logits[0].shape[1], int) else 0
+        self.record = own_record(texts, outputs, name)
+        self.classes = self.record["classes"]
+        if not named or not self.classes or not self.record["config"]:
+            raise WeightsError(
+                f"{name}: not written by attnet export (no classes and config of its own in the metadata); run it with "
+                "onnxruntime itself"
+            )
+        self.batch_size = images[0].shape[0] if isinstance(images[0].shape[0], int) else None
+        if self.batch_size is not None and not 0 < self.batch_size <= _LARGEST_BATCH:
+            raise WeightsError(
+                f"{name}: made for batches of {self.batch_size:,} images, where 1 to {_LARGEST_BATCH:,} are run; "
+                "export it again with another --batch_size"
+            )
 
     @property
     def checkpoint(self) -> dict[str, object]:
         """What a checkpoint would record of it; images are to come as they are, since colours are its own affair."""
-        return {"config": json.loads(self.record["config"]) | {"normalize": False}, "classes": list(self.classes)}
+        return {"config": {**self.record["config"], "normalize": False}, "classes": list(self.classes)}
 
     def forward(self, images: Tensor) -> Tensor:
         parts = [self._run(part) for part in images.cpu().split(self.batch_size or max(len(images), 1))]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from attnet.model.units import ResidualUnit, UnitFactory
+from attnet.model.units import InPlace, ResidualUnit, UnitFactory, summed
 
 ATTENTION_TYPES = ("mixed", "channel", "spatial", "none")
 COMBINE_TYPES = ("residual", "naive")
@@ -30,7 +30,7 @@ def _upsample_like(x: Tensor, target: Tensor) -> Tensor:
     return F.interpolate(x, size=target.shape[2:], mode="bilinear", align_corners=True)
 
 
-class MaskLevel(nn.Module):
+class MaskLevel(InPlace):
     """One resolution of the mask branch and, recursively, every coarser one (section 3.2, figure 2).
 
     [N, C, h, w] -> [N, C, h, w]. The coarsest level (`poolings` = 0) is 2r units; any other one is r units, a
@@ -57,11 +57,11 @@ class MaskLevel(nn.Module):
             return here
         fine = _upsample_like(self.below(_pool(here)), here)
         if self.sums == "reference":
-            fine = fine.add_(here)
-        return self.up(fine.add_(self.skip(here)))
+            fine = summed(fine, here, self.inplace)
+        return self.up(summed(fine, self.skip(here), self.inplace))
 
 
-class MaskHead(nn.Module):
+class MaskHead(InPlace):
     """BN-ReLU-1x1, BN-ReLU-1x1, then the attention type's normalisation (section 3.3). Keeps [N, C, H, W].
 
     mixed: sigmoid, in (0, 1). channel: divided by the L2 norm over channels at each position, in [-1, 1].
@@ -77,8 +77,8 @@ class MaskHead(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.norm1(x), inplace=True))
-        out = self.conv2(F.relu(self.norm2(out), inplace=True))
+        out = self.conv1(F.relu(self.norm1(x), inplace=self.inplace))
+        out = self.conv2(F.relu(self.norm2(out), inplace=self.inplace))
         if self.attention == "channel":
             return F.normalize(out, dim=1)
         if self.attention == "spatial":
@@ -86,7 +86,7 @@ class MaskHead(nn.Module):
         return torch.sigmoid(out)
 
 
-class MaskBranch(nn.Module):
+class MaskBranch(InPlace):
     """The soft mask of an attention module; its output is what `attnet.capture_masks` returns.
 
     Without poolings it sees x alone; with them, the up-sampled coarse path is added to the trunk's output, but not with
@@ -111,11 +111,14 @@ class MaskBranch(nn.Module):
         if self.depth == 0:
             return self.head(self.levels(x))
         coarse = _upsample_like(self.levels(_pool(x)), x)
-        return self.head(coarse.add_(trunk) if self.sums == "reference" else coarse)
+        return self.head(summed(coarse, trunk, self.inplace) if self.sums == "reference" else coarse)
 
 
 class _ResidualAttention(torch.autograd.Function):
-    """(1 + mask) * trunk, one pass over memory forward and two backward; autograd's own derivative takes five."""
+    """(1 + mask) * trunk, one pass over memory forward and two backward; autograd's own derivative takes five.
+
+    Only where nobody looks in, as `InPlace` says: torch.func, forward derivatives and torch.jit do not know it.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, trunk: Tensor, mask: Tensor) -> Tensor:
@@ -128,7 +131,7 @@ class _ResidualAttention(torch.autograd.Function):
         return torch.addcmul(grad, grad, mask), grad * trunk
 
 
-class AttentionModule(nn.Module):
+class AttentionModule(InPlace):
     """p units, then trunk (t units) and mask branch side by side, (1 + mask) * trunk, p units (section 3).
 
     [N, C, H, W] -> [N, C, H, W]. `combine="naive"` is mask * trunk, which the paper compares with;
@@ -160,8 +163,12 @@ class AttentionModule(nn.Module):
         out = self.trunk(x)
         if self.mask is not None:
             mask = self.mask(x, out)
-            out = _ResidualAttention.apply(out, mask) if self.combine == "residual" else mask * out
+            out = mask * out if self.combine == "naive" else self._residual(out, mask)
         return self.post(out)
+
+    def _residual(self, trunk: Tensor, mask: Tensor) -> Tensor:
+        """(1 + mask) * trunk: the same numbers either way."""
+        return _ResidualAttention.apply(trunk, mask) if self.inplace else torch.addcmul(trunk, mask, trunk)
 
 
 # What there is to see in an attention module besides the scales of its mask branch ("1/2", "1/4" ...):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from attnet.base.errors import ConfigError
 from attnet.model.modules import AttentionModule
 from attnet.model.options import OPTIONS
-from attnet.model.units import UnitFactory, option_text, unit_factory
+from attnet.model.units import InPlace, ReLU, UnitFactory, option_text, unit_factory
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Stage(nn.Module):
         return self.attention(self.entry(x))
 
 
-class ResidualAttentionNetwork(nn.Module):
+class ResidualAttentionNetwork(InPlace):
     """Images [N, 3, S, S], float in [0, 1], to logits [N, num_classes]; S is `variant.input_size`.
 
     Other sizes run as well, since the last pooling is global; weights carry over.
@@ -113,7 +113,7 @@ class ResidualAttentionNetwork(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, stem.channels, stem.kernel, stem.stride, padding=stem.kernel // 2, bias=False),
             nn.BatchNorm2d(stem.channels),
-            nn.ReLU(inplace=True),
+            ReLU(),
         )
         if stem.pool:
             self.stem.append(nn.MaxPool2d(stem.pool, stride=2, padding=(stem.pool - 1) // 2))
@@ -133,7 +133,7 @@ class ResidualAttentionNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.tail(self.stages(self.stem(images)))
-        x = F.relu(self.norm(x), inplace=True)
+        x = F.relu(self.norm(x), inplace=self.inplace)
         return self.fc(x.mean(dim=(2, 3)))
 
     def attention_modules(self) -> dict[str, AttentionModule]:

@@ -34,19 +34,26 @@ class NetworkOptions(Parameters):
         default=None,
         help="units before a module's branches, and after; None: the model's own",
         low=1,
+        high=100,
         weights="options",
     )
     t: int | None = parameter(
-        default=None, help="units of a trunk branch; None: the model's own", low=1, weights="options"
+        default=None, help="units of a trunk branch; None: the model's own", low=1, high=100, weights="options"
     )
     r: int | None = parameter(
         default=None,
         help="units between two poolings of a mask branch; None: the model's own",
         low=1,
+        high=100,
         weights="options",
     )
     modules: str | None = parameter(
-        default=None, help="attention modules a stage, as 1,2,3; None: the model's own", counts=True, weights="options"
+        default=None,
+        help="attention modules a stage, as 1,2,3; None: the model's own",
+        counts=True,
+        low=0,
+        high=100,
+        weights="options",
     )
 
 

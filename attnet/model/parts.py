@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from attnet.base.errors import ConfigError
+from attnet.base.words import names_of
 from attnet.model.network import ResidualAttentionNetwork, Variant
 
 HEAD = "head"  # the last linear layer, whose size is the number of classes
@@ -23,7 +24,7 @@ def frozen_parts(variant: Variant, freeze: str) -> tuple[str, ...]:
         ConfigError: a part that the network lacks, or all of them.
     """
     names = part_names(variant)
-    wanted = {word.strip() for word in freeze.split(",")} - {""}
+    wanted = set(names_of(freeze, "freeze")) - {""}
     if unknown := sorted(wanted - {*names, BODY}):
         raise ConfigError(
             f"freeze={freeze!r}: {unknown[0]!r} is no part of {variant.name}, which has {', '.join(names)}; {BODY} is "

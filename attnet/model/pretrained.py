@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +25,8 @@ class Pretrained:
 
     `model` is in evaluation mode and float32, and takes images in [0, 1] (or uint8 through this package's functions)
     whatever it was trained on: a standardisation of the colours, by the mean and deviation of `colour`, happens
-    inside. `weights` is what
-    `load_pretrained` was called with, `top1` the per cent its record claims on the test images of `dataset`; both may
-    be unknown.
+    inside. `weights` is what `load_pretrained` was called with, and `choice` says which of several in that file they
+    are; `top1` is the per cent its record claims on the test images of `dataset`; both may be unknown.
     """
 
     model: ResidualAttentionNetwork
@@ -37,6 +37,7 @@ class Pretrained:
     epoch: int | None = None
     config: Mapping[str, object] = field(default_factory=dict)
     colour: Mapping[str, Sequence[float]] | None = None
+    choice: str = ""
 
     @property
     def size(self) -> int:
@@ -46,6 +47,7 @@ class Pretrained:
     def describe(self) -> str:
         """One line: which network, from where, how good."""
         parts = [f"{self.model.variant.label} from {self.weights}"]
+        parts += [self.choice] if self.choice else []
         parts += [f"trained on {self.dataset}"] if self.dataset else []
         earlier = " after earlier ones" if self.config.get("is_pretrain") else ""
         parts += [f"{self.epoch} epochs{earlier}"] if self.epoch else []
@@ -65,9 +67,10 @@ def load_pretrained(
     """Open weights.
 
     Args:
-        weights: a name of `shipped_weights()`, a weights file (ours, also as .safetensors, or a checkpoint of the
-            reference's classes), a run folder (its best.pt), or "" for the run that finished last. Relative paths
-            start at the repository root.
+        weights: as `Weights.open`: a name of `shipped_weights()`, a weights file (ours, also as .safetensors, or a
+            checkpoint of the reference's classes, in whatever wrapper), a run folder (its best.pt), or "" for the run
+            that finished last. Relative paths start at the repository root. "FILE:ENTRY" chooses among averaged
+            ("model_ema") and raw ("model") weights in one file; without it the average is taken.
         model: a name of `variants()`; None: what the file records, else the variant that its tensors fit.
         classes: class names; None: what the file records, else "class 0", "class 1" ...
         device_type, device_id: where the network is to be, as in `TrainConfig`; images follow it by themselves.
@@ -95,7 +98,7 @@ def load_pretrained(
                 "with notebooks/evaluate.ipynb, or train with this version, which records them"
             )
         colour = opened.colour
-        _standardise(network, colour)
+        network.register_forward_pre_hook(functools.partial(_standardise, **colour))
     names = tuple(classes or opened.classes)[: network.num_classes]
     return Pretrained(
         model=network.eval().to(device.torch_device, memory_format=device.memory_format),
@@ -106,12 +109,13 @@ def load_pretrained(
         epoch=opened.epoch,
         config=opened.config,
         colour=colour,
+        choice=opened.choice(),
     )
 
 
-def _standardise(network: nn.Module, colour: Mapping[str, Sequence[float]]) -> None:
-    def before(_network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        mean, std = (inputs[0].new_tensor(colour[name]).view(3, 1, 1) for name in ("mean", "std"))
-        return ((inputs[0] - mean) / std,)
-
-    network.register_forward_pre_hook(before)
+def _standardise(
+    _network: nn.Module, inputs: tuple[Tensor], *, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Tensor]:
+    """A forward pre-hook, once `mean` and `std` are set; a closure could not be pickled with its network."""
+    images = inputs[0]
+    return ((images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1),)

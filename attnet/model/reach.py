@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attnet.base.errors import ConfigError
 from attnet.model.modules import AttentionModule, mask_levels
 from attnet.model.network import ResidualAttentionNetwork, attention_network
-from attnet.model.units import Chain, InceptionUnit, ResidualUnit, ResNeXtUnit
+from attnet.model.units import Chain, InceptionUnit, ReLU, ResidualUnit, ResNeXtUnit
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _through(module: nn.Module, reach: Tensor) -> Tensor:
     if kind in (nn.Conv2d, nn.MaxPool2d) and _is_square(module):
         window = (module.kernel_size, module.stride, module.padding)
         return F.max_pool1d(reach, *(value if isinstance(value, int) else value[0] for value in window))
-    if kind in (nn.BatchNorm2d, nn.ReLU):
+    if kind in (nn.BatchNorm2d, nn.ReLU, ReLU):
         return reach
     raise ConfigError(
         f"receptive_field: no rule for a {kind.__name__}, which may be a unit of yours; known are the units "

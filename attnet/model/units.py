@@ -20,15 +20,38 @@ from attnet.base.errors import ConfigError
 UnitFactory = Callable[[int, int, int], nn.Module]
 
 
-class ResidualUnit(nn.Module):
+class InPlace(nn.Module):
+    """A layer of this package that spares a pass over memory: with `inplace` it overwrites what it alone reads.
+
+    The numbers are the same, but whoever looks at layers from outside (hooks, torch.func, torch.jit) needs every value
+    to stay as it was made. So it is off until somebody who has the network for himself asks for it: `set_inplace`.
+    """
+
+    inplace = False
+
+
+def set_inplace(network: nn.Module, on: bool = True) -> None:
+    """Let the layers of this package within `network` work in place, or not; layers of the user's stay as they are."""
+    for module in network.modules():
+        if isinstance(module, InPlace):
+            module.inplace = on
+
+
+class ReLU(InPlace, nn.ReLU):
+    """`nn.ReLU` that `set_inplace` reaches."""
+
+
+def summed(x: Tensor, other: Tensor, inplace: bool) -> Tensor:
+    """x + other; `inplace` overwrites x, but where that would round to another type than the sum has."""
+    return x.add_(other) if inplace and x.dtype == torch.promote_types(x.dtype, other.dtype) else x + other
+
+
+class ResidualUnit(InPlace):
     """Pre-activation bottleneck (He et al., 2016): BN-ReLU-1x1, BN-ReLU-3x3 (stride), BN-ReLU-1x1.
 
     [N, c_in, H, W] -> [N, c_out, H/stride, W/stride]. The shortcut is the input itself when that fits, else a
     1x1 convolution of the first BN-ReLU's output; it exists only then, so every parameter gets a gradient.
-    `inplace`: add the shortcut into conv3's output, which is quicker, but a hook on conv3 then sees the sum.
     """
-
-    inplace = False
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
         super().__init__()
@@ -43,19 +66,19 @@ class ResidualUnit(nn.Module):
         self.shortcut = None if fits else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.norm1(x), inplace=True)
+        active = F.relu(self.norm1(x), inplace=self.inplace)
         out = self.conv1(active)
-        out = self.conv2(F.relu(self.norm2(out), inplace=True))
-        out = self.conv3(F.relu(self.norm3(out), inplace=True))
+        out = self.conv2(F.relu(self.norm2(out), inplace=self.inplace))
+        out = self.conv3(F.relu(self.norm3(out), inplace=self.inplace))
         shortcut = x if self.shortcut is None else self.shortcut(active)
-        return out.add_(shortcut) if self.inplace else out + shortcut
+        return summed(out, shortcut, self.inplace)
 
 
 class Chain(nn.Sequential):
     """Convolutions, norms and ReLUs that run one after the other, so that `attnet.model.folding` may merge them."""
 
 
-class ResNeXtUnit(nn.Module):
+class ResNeXtUnit(InPlace):
     """Grouped bottleneck (Xie et al., 2017): 1x1-BN-ReLU, 3x3 in groups (stride)-BN-ReLU, 1x1-BN, sum, ReLU.
 
     [N, c_in, H, W] -> [N, c_out, H/stride, W/stride], c_out / 2 channels within. As in the authors' prototxt of
@@ -79,18 +102,19 @@ class ResNeXtUnit(nn.Module):
         self.shortcut = Chain(*shortcut) if shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        out = F.relu(self.norm2(self.conv2(out)), inplace=True)
+        out = F.relu(self.norm1(self.conv1(x)), inplace=self.inplace)
+        out = F.relu(self.norm2(self.conv2(out)), inplace=self.inplace)
         out = self.norm3(self.conv3(out))
-        return F.relu(out + (x if self.shortcut is None else self.shortcut(x)), inplace=True)
+        out = summed(out, x if self.shortcut is None else self.shortcut(x), self.inplace)
+        return F.relu(out, inplace=self.inplace)
 
 
 def _activated(c_in: int, c_out: int, kernel: int = 1, stride: int = 1) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
-    return conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)
+    return conv, nn.BatchNorm2d(c_out), ReLU()
 
 
-class InceptionUnit(nn.Module):
+class InceptionUnit(InPlace):
     """Inception-ResNet-A (Szegedy et al., "Inception-v4, Inception-ResNet ...", 2016, figure 10), pre-activated.
 
     [N, c_in, H, W] -> [N, c_out, H/stride, W/stride]. The first BN-ReLU feeds three branches: 1x1; 1x1, 3x3; 1x1,
@@ -117,9 +141,9 @@ class InceptionUnit(nn.Module):
         self.shortcut = None if fits else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.norm(x), inplace=True)
+        active = F.relu(self.norm(x), inplace=self.inplace)
         out = self.conv(torch.cat([branch(active) for branch in self.branches], dim=1))
-        return out + (x if self.shortcut is None else self.shortcut(active))
+        return summed(out, x if self.shortcut is None else self.shortcut(active), self.inplace)
 
 
 UNITS: dict[str, UnitFactory] = {"preact": ResidualUnit, "resnext": ResNeXtUnit, "inception": InceptionUnit}

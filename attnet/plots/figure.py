@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
@@ -20,6 +21,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from attnet.base.errors import ConfigError
+from attnet.plots.fonts import make_readable
 
 __all__ = ["Picture"]
 
@@ -40,7 +42,14 @@ _DRAWN_BY = {
 
 
 class Picture(Figure):
-    """A figure that a notebook shows sharply wherever it stands last in a cell, whatever backend is chosen."""
+    """A figure that a notebook shows sharply wherever it stands last in a cell, whatever backend is chosen.
+
+    Its words are in fonts that have their characters, as far as any here has.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        make_readable(self)
+        super().draw(renderer)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         buffer = io.BytesIO()

@@ -13,7 +13,7 @@ from attnet.base.words import listed, listed_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
 from attnet.engine.recipes import MODES
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 from attnet.model.variants import choose_variant, study_options
 from attnet.study.finetuning import FINETUNE
 from attnet.study.ingredients import BASELINE, RECIPE, flip_row

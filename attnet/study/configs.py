@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from attnet.base.errors import ConfigError
+from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files import resolve_path
+from attnet.base.json_files import parse
 from attnet.base.values import facts
 from attnet.engine.parameters import TrainConfig
 from attnet.study.runner import content_hash
@@ -44,13 +44,11 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
     """
     path = resolve_path(file)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+        content = parse(path.read_bytes(), pairs=_without_repeats)
     except OSError as error:
         raise ConfigError(f"list={path}: cannot be read ({error.strerror}); give a JSON file") from None
-    except ConfigError as error:
+    except AttnetError as error:
         raise ConfigError(f"list={path}: {error}") from None
-    except ValueError as error:
-        raise ConfigError(f"list={path}: not JSON ({error})") from None
     entries = list(content.items()) if isinstance(content, dict) else [("", entry) for entry in _sequence(content)]
     if not entries or not all(isinstance(changes, dict) for _, changes in entries):
         raise ConfigError(

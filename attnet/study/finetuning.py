@@ -18,7 +18,7 @@ from attnet.data.shapes import ARROW
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 from attnet.study.questions import Case, Study, pick
 from attnet.study.sweep import Sweep
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from attnet.base.intervals import over_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 from attnet.study.questions import Case, Study, difference, pick
 
 BASELINE, TOGETHER = "baseline", "all together"

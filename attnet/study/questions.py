@@ -9,7 +9,7 @@ from attnet.base.errors import ConfigError, nearest
 from attnet.base.intervals import over_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import MODES
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 from attnet.study.published import Published
 
 SIZES = ("rehearsal", "full")  # each trains in the mode of the same name

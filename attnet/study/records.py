@@ -6,7 +6,6 @@ What is no row is named, with a line of what it is.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from attnet.base.files import command_line, relative_to_root, resolve_path
+from attnet.base.json_files import JsonError, misfit, read_object
 from attnet.base.words import table
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.run_folder import CONFIG, RESULT, Result, standing
+from attnet.engine.result import Result, standing
+from attnet.engine.run_folder import CONFIG, RESULT
 from attnet.study.rows import Row, on_what
 
 Content = Mapping[str, Any]
@@ -73,10 +74,9 @@ def reached(history: Sequence[Mapping[str, float]], top1: float) -> dict[str, fl
 def read_record(file: Path) -> tuple[dict[str, Any], str]:
     """A record's content, and "" or a sentence on why it cannot be read."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        return {}, f"{relative_to_root(file)}: left out, since it cannot be read ({error})"
-    return (content, "") if isinstance(content, dict) else ({}, f"{relative_to_root(file)}: left out, no JSON object")
+        return read_object(file), ""
+    except JsonError as error:
+        return {}, f"left out: {error}"
 
 
 def records(kind: str, folder: str | Path = RESULTS) -> dict[str, dict[str, Any]]:
@@ -105,7 +105,7 @@ def read_records(folder: str | Path = RESULTS) -> Records:
             continue
         try:
             found = _FORMS.get(str(content.get("kind")), _means)(content, file)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
             warnings.append(
                 f"{relative_to_root(file)}: no row, since it is not as records of kind {content.get('kind')!r} are "
                 f"({type(error).__name__}: {error})"
@@ -128,6 +128,8 @@ def _training(content: Content, file: Path) -> list[Row]:
     before, history = content.get("history_before", []), content["history"]
     history = before + [row | {"epoch": len(before) + row["epoch"]} for row in history]
     fields = {f.name: content[f.name] for f in dataclasses.fields(Result) if f.name in content}
+    if problem := misfit(fields, Result):
+        raise ValueError(problem)
     fields |= {"history": history, "epochs": len(before) + content["epochs"], "output_dir": Path()}
     notes = [f"{len(before)} + {content['epochs']} epochs"] if before else []
     if before:  # both parts are ours: it began at the beginning

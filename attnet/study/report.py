@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import relative_to_root, resolve_path
-from attnet.engine.run_folder import Result, finished_runs
+from attnet.base.files import listed_folders, relative_to_root, resolve_path
+from attnet.engine.result import Result
+from attnet.engine.run_folder import finished_runs
 from attnet.study.records import RESULTS, Content, read_records
 from attnet.study.rows import Row, in_order, published_rows
 
@@ -37,7 +38,7 @@ class Report:
 
 
 def collect(
-    folders: Sequence[str] = (RUNS,),
+    folders: str | Sequence[str] = (RUNS,),
     *,
     newest: bool = False,
     results: str = RESULTS,
@@ -48,7 +49,8 @@ def collect(
     """Everything there is to be shown, in one order; by default all of it.
 
     Args:
-        folders: run folders, or folders of them; a relative path starts at the repository root.
+        folders: run folders, or folders of them, also as text (see `listed_folders`); a relative path starts at the
+            repository root.
         newest: only the run that finished last.
         results: the folder of records; "": none.
         published: "beside" (those of the README's table, and whatever is published of the network and data of a row
@@ -66,7 +68,7 @@ def collect(
         raise ConfigError(f"sort={sort!r}: choose one of {', '.join(ORDERS)}")
     if published not in ("", "beside", "all"):
         raise ConfigError(f"published={published!r}: choose beside, all, or nothing")
-    found = finished_runs(*map(resolve_path, folders))
+    found = finished_runs(*map(resolve_path, listed_folders(folders)))
     runs, warnings = read_runs(found[-1:] if newest else found)
     rows, others = [Row.of(result) for result in runs], {}
     if results:

@@ -8,7 +8,8 @@ from datetime import date
 from pathlib import Path
 
 from attnet.base.files import relative_to_root
-from attnet.engine.run_folder import RESULT, Result, standing
+from attnet.engine.result import Result, standing
+from attnet.engine.run_folder import RESULT
 from attnet.model.variants import choose_variant, study_options, variants
 from attnet.study.published import DOCUMENT, PAPER, PORTS, Published
 

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.files import resolve_path, writing
 from attnet.base.host import usable_cores
+from attnet.base.json_files import read_object
 from attnet.base.notebooks import GATHERS, parameter_names, trains
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.run_folder import CONFIG, Result, RunFolder, is_finished
+from attnet.engine.result import Result
+from attnet.engine.run_folder import CONFIG, InUse, RunFolder, is_finished
 
 POLL = 0.2  # seconds between looks at the processes
 GRACE = 120.0  # seconds that stopped runs have to finish their step and save
@@ -54,9 +56,9 @@ def check_notebook(notebook: str | Path) -> list[str]:
     if not path.is_file():
         raise ConfigError(f"notebook={path}: no such file; notebooks/train_1p.ipynb is one")
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells = read_object(path)["cells"]
         names = parameter_names(cells)
-    except (ValueError, KeyError, TypeError, SyntaxError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError, SyntaxError) as error:
         raise ConfigError(f"notebook={path}: not a notebook ({error})") from None
     if names is None or not trains(cells):
         raise ConfigError(
@@ -100,7 +102,7 @@ class Run:
             return False
         try:
             RunFolder(self.folder).close()
-        except ConfigError:
+        except InUse:
             return True
         return False
 
@@ -114,10 +116,11 @@ class Run:
             changes["device_id"] = self.config.device_id + slot
         if self.state == "begun":
             changes["resume"] = self.config.output_dir
-        self.folder.mkdir(parents=True, exist_ok=True)
         threads = max(1, usable_cores() // parallel) if parallel > 1 else 0
-        with open(self.folder / LOG, "a", encoding="utf-8") as log:
-            return start(self._words(self.config.replace(**changes)), log, threads=threads)
+        with writing(f"folder={self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self.folder / LOG, "a", encoding="utf-8") as log:
+                return start(self._words(self.config.replace(**changes)), log, threads=threads)
 
     def _words(self, config: TrainConfig) -> list[str]:
         """What follows `python`. A notebook gets every parameter of its parameters cell, whatever its defaults there,

@@ -18,7 +18,8 @@ from attnet.base.intervals import over_seeds
 from attnet.base.processes import StopSignal
 from attnet.base.words import table
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.run_folder import Result, RunFolder, is_finished
+from attnet.engine.result import Result
+from attnet.engine.run_folder import InUse, RunFolder, is_finished
 from attnet.study.rows import FACTS
 from attnet.study.runner import Run, Runner, check_notebook, content_hash
 from attnet.study.tables import as_csv
@@ -143,7 +144,7 @@ class Sweep:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = RunFolder(folder)
-        except ConfigError:
+        except InUse:
             raise ConfigError(f"folder={folder}: another sweep works there; wait, or give another folder") from None
         except OSError as error:
             raise ConfigError(f"folder={folder}: cannot be written ({error.strerror}); give another one") from None

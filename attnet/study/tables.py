@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from attnet.base.errors import AttnetError
 from attnet.base.files import output_file, resolve_path, write_text
 from attnet.base.words import NONE, table
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 from attnet.model.variants import variants
 from attnet.study.published import DOCUMENT, Published
 from attnet.study.records import RESULTS, others_table, read_records

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from attnet.base.errors import DataError, in_sentences
+from attnet.base.files import repository_root
 from attnet.base.processes import TrainingInterrupted
 
 
@@ -38,3 +42,30 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(ValueError, match="a fault of ours"):
         main()
+
+
+UNREAD = """
+import sys
+from attnet.base.errors import in_sentences, say
+
+@in_sentences
+def main(arguments=None):
+    {line}
+    return 3
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [("say('word')", 3), ("print('word', flush=True)", 141)], ids=["work goes on", "output alone"]
+)
+def test_a_pipe_whose_reader_has_ended_is_no_fault(line, status):
+    end, entrance = os.pipe()
+    os.close(end)
+    words = [sys.executable, "-c", UNREAD.format(line=line)]
+    try:
+        done = subprocess.run(words, cwd=repository_root(), stdout=entrance, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(entrance)
+    assert (done.returncode, done.stderr) == (status, b"")

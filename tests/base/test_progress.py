@@ -208,3 +208,16 @@ def test_reading_files_is_silent_unless_it_takes_long_or_somebody_looks(clock, c
     monkeypatch.setattr(showing, "somebody_looks", lambda: True)
     assert len(list(tracked(files(), 40, "pictures read"))) == 40
     assert "/40 [" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("in_kernel", "somebody", "by_our_engine", "is_said"),
+    [(True, False, False, True), (True, True, False, False), (True, False, True, False), (False, False, False, False)],
+)
+def test_a_training_in_a_kernel_that_nobody_asks_says_so(monkeypatch, in_kernel, somebody, by_our_engine, is_said):
+    kernel = SimpleNamespace(_allow_stdin=somebody) if in_kernel else None
+    monkeypatch.setattr(showing, "_kernel", lambda: kernel)
+    monkeypatch.delenv(showing.ENGINE, raising=False)
+    if by_our_engine:
+        monkeypatch.setenv(showing.ENGINE, "1")
+    assert ("papermill --engine attnet" in showing.unsaved_end()) == is_said

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +77,7 @@ def test_each_picture_is_read_as_any_other_picture_is(example):
         assert torch.equal(data.train.images[place], read_picture(file, 32))
 
 
-def test_pictures_that_cannot_be_read_are_named_and_counted(mine, monkeypatch):
+def test_pictures_that_cannot_be_read_are_named_and_counted(mine, tmp_path, monkeypatch):
     noise = Image.fromarray(np.random.RandomState(0).randint(0, 255, (64, 64, 3), dtype=np.uint8))
     noise.save(mine / "red/cut.png")
     (mine / "red/cut.png").write_bytes((mine / "red/cut.png").read_bytes()[:5000])
@@ -84,10 +86,20 @@ def test_pictures_that_cannot_be_read_are_named_and_counted(mine, monkeypatch):
         load(mine, "folder", 32)
     for words in (str(mine), "2 of 6 pictures cannot be read", "blue/text.jpg is no", "red/cut.png is damaged", "Mend"):
         assert words in str(error.value)
-    for number in range(3, 9):
-        (mine / f"blue/{number}.jpg").touch()
-    with pytest.raises(DataError, match=r"8 of 12 .*… and 5 more"):
+    for number in range(40):
+        (mine / f"blue/{number:03d}.jpg").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DataError, match=r"42 of 46 .*… and 32 more, all of them listed in .*\.txt\.") as error:
         load(mine, "folder", 32)
+    written = Path(re.search(r"listed in (\S+\.txt)", str(error.value))[1])
+    lines = written.read_text(encoding="utf-8").splitlines()
+    assert written.parent == tmp_path and str(mine) in lines[0] and len(lines) == 43
+    for name in (*(f"blue/{number:03d}.jpg" for number in range(40)), "blue/text.jpg", "red/cut.png"):
+        assert sum(f"picture {name} is" in line for line in lines) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"42 of 46") as error:
+        load(mine, "folder", 32)
+    assert str(error.value).count("it is empty") == 40  # nowhere to write: then all in the message
 
 
 def test_a_picture_too_large_to_unpack_is_refused_by_every_thread(mine, monkeypatch, recwarn):
@@ -102,6 +114,28 @@ def test_more_pictures_than_memory_are_refused_before_they_are_read(mine, monkey
     with pytest.raises(DataError, match=r"4 pictures of 32 x 32 pixels take 0 GiB"):
         load(mine, "folder", 32)
     assert len(load(mine, "folder", 31).train) == 2
+
+
+def test_a_folder_of_odd_names_is_checked_and_read(tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"\xcd\xbc")
+    names = [b" cat", b"Pepper,_bell", b"\xb2\xe2"]
+    for shade, name in enumerate(names):
+        for number in range(2):
+            paint(folder / os.fsdecode(name) / os.fsdecode(b"\xca%d.png" % number), (30, 30), (80 * shade, 0, 0))
+    assert folders.main([str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"| {name.ljust(12)} |     1 |    1 |" in printed for name in (" cat", "Pepper,_bell", r"\xb2\xe2"))
+    data = load(folder, "folder", 32)
+    assert data.classes == (" cat", "Pepper,_bell", r"\xb2\xe2") and data.train.images[:, 0, 9, 9].tolist() == [
+        0,
+        80,
+        160,
+    ]
+    "".join([printed, *data.classes, *data.warnings, data.source]).encode()
+    (folder / os.fsdecode(names[2]) / os.fsdecode(b"\xca1.png")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"\\xb2\\xe2/\\xca1\.png is no picture that can be read, it is empty") as error:
+        load(folder, "folder", 32)
+    str(error.value).encode()
 
 
 # ---- the example ----

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 import torch
 
 import attnet
-from attnet.base.errors import ConfigError
+from attnet.base.device import KINDS
+from attnet.base.errors import AttnetError, ConfigError
 from attnet.engine import distributed
 from attnet.engine.distributed import Requests, World
 from attnet.engine.parameters import TrainConfig
@@ -20,6 +23,8 @@ TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"},
     **{"train_images": 96, "test_images": 90, "test_batch_size": 25, "train_batch_size": 4, "total_epochs": 1},
 }
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 def train(ranks: int, output_dir: Path, **changes: object) -> attnet.Result:
@@ -69,7 +74,8 @@ def test_two_ranks_equal_accumulate_2(tmp_path, monkeypatch, capfd):
     assert all(row["fps"] == pytest.approx(2 * min(row["rank_fps"])) for row in rows)
     assert not list(two.output_dir.glob("*.tmp")) and not (two.output_dir / "step.pt").exists()
 
-    assert first.startswith("torchrun --standalone --nproc_per_node=2 --max_restarts=3 -m attnet.train ")
+    command = "torchrun --standalone --local_addr=127.0.0.1 --nproc_per_node=2 --max_restarts=3 -m attnet.train "
+    assert first.startswith(command)
     assert "--train_batch_size 4" in first and str(tmp_path / "two") in first and "--resume auto" in first
     assert sum(line.startswith("epoch ") for line in rest) == 2
     logs = two.output_dir / "logs"
@@ -128,7 +134,7 @@ def test_one_process_refuses_several_cards():
 
 
 def test_world_reads_torchrun_and_stands_alone_without(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     alone = World.from_environment()
     assert alone == World() and alone.is_main
@@ -139,6 +145,75 @@ def test_world_reads_torchrun_and_stands_alone_without(monkeypatch):
     world = World.from_environment()
     assert world == World(5, 16, 1, 4) and not world.is_main
     assert world.fit_to(TrainConfig(device_type="CPU")).device_num == 16
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "local_rank", "local_size", "alone"),
+    [
+        ("", "", None, None, True),
+        ("0", "1", None, None, True),  # as some clusters set for a job of one
+        (None, None, "0", None, True),
+        ("3", "8", None, None, False),
+        ("", "8", "", "", False),
+        ("1", None, None, None, False),
+        ("2", "2", "0", "2", False),
+        ("0", "2", "2", "2", False),
+        ("0", "2", "0", "4", False),
+        ("x", "2", "0", "2", False),
+    ],
+)
+def test_what_an_older_job_left_in_the_environment_is_named(monkeypatch, rank, size, local_rank, local_size, alone):
+    values = dict(zip(VARIABLES, (rank, size, local_rank, local_size), strict=True))
+    for name, value in values.items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    if alone:
+        assert World.from_environment() == World()
+        return
+    with pytest.raises(ConfigError, match=r"left in the environment by another job.*`unset ") as error:
+        World.from_environment()
+    shown, rest = str(error.value).split(": ", 1)
+    assert shown.split() == [f"{name}={value}" for name, value in values.items() if value]
+    assert all(f"{name}" in rest.split("`unset")[1] for name, value in values.items() if value)
+
+
+@pytest.fixture
+def quiet_ranks(monkeypatch) -> None:
+    """`World.joined` without what it does to this very process."""
+    monkeypatch.setattr(distributed, "share_cores", lambda *_: None)
+    monkeypatch.setattr(distributed, "_watch_parents", lambda: None)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+
+
+def test_a_rank_that_meets_nobody_says_what_it_waits_for(monkeypatch, capsys, quiet_ranks):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in zip(VARIABLES, ("0", "2", "0", "2"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    monkeypatch.setattr(distributed, "PATIENCE", 0.1)
+    where = rf"the other 1 of 2 ranks at 127\.0\.0\.1:{port} \(MASTER_ADDR, MASTER_PORT\)"
+    refused = pytest.raises(AttnetError, match=f"^rank 0 did not meet {where}: .*`unset RANK WORLD_SIZE")
+    with refused, World.from_environment().joined(KINDS["CPU"](), timeout_minutes=0.02):
+        pass
+    assert re.search(rf"^attnet: rank 0 has waited 0 s for {where}; if this is", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("case", ["port taken", "no address"])
+def test_a_meeting_point_that_cannot_be(monkeypatch, quiet_ranks, case):
+    for name, value in zip(VARIABLES, ("0", "2", "0", "2"), strict=True):
+        monkeypatch.setenv(name, value)
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        if case == "no address":
+            monkeypatch.delenv("MASTER_ADDR")
+        why = "another program has that port" if case == "port taken" else ".*MASTER_ADDR expected"
+        refused = pytest.raises(AttnetError, match=rf"^rank 0 did not meet .*: {why}")
+        with refused, World.from_environment().joined(KINDS["CPU"](), timeout_minutes=0.02):
+            pass
 
 
 @pytest.mark.parametrize(("ranks", "shares"), [(1, [4]), (2, [2, 2]), (3, [1, 1, 1]), (8, [4] * 8)])

@@ -113,7 +113,7 @@ def test_fps_counts_after_five_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "train_step", train_step)
     trainer.progress.start(1, 2, len(trainer.train_batches))
     assert trainer.train_epoch(StopSignal()) == pytest.approx([8.0])
-    assert trainer.seconds == pytest.approx(506.0)
+    assert trainer.clock.wall == pytest.approx(506.0)
 
 
 def test_diverged_training_stops_and_keeps_the_last_good_weights(tmp_path, monkeypatch):

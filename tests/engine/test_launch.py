@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from attnet.base.errors import ConfigError
 from attnet.base.files import repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import Progress
+from attnet.engine import distributed
 from attnet.engine import launch as launcher
 from attnet.engine.launch import Torchrun, launch
 from attnet.engine.parameters import TrainConfig
@@ -118,6 +121,9 @@ def test_several_machines():
     [
         ({"device_num": 3, "nnodes": 2, "dist_url": "a:1"}, "device_num=3: 2 machines cannot share them evenly"),
         ({"device_num": 4, "nnodes": 2}, "nnodes=2: give dist_url=HOST:PORT"),
+        ({"device_num": 4, "nnodes": 2, "dist_url": "host0"}, "dist_url='host0': HOST:PORT is needed"),
+        ({"device_num": 4, "nnodes": 2, "dist_url": "host0:many"}, "dist_url='host0:many': HOST:PORT is needed"),
+        ({"device_num": 4, "nnodes": 2, "dist_url": "host0:70000"}, "dist_url='host0:70000': HOST:PORT is needed"),
         (
             {"device_num": 4, "nnodes": 2, "node_rank": 2, "dist_url": "a:1"},
             "node_rank=2: machines are numbered 0 to 1",
@@ -137,6 +143,84 @@ def test_more_cards_than_there_are(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="device_num=8: only 2 GPU cards are here"):
         launch(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_port_that_another_program_has():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = TrainConfig(device_num=4, nnodes=2, dist_url=f"host0:{port}")
+        with pytest.raises(ConfigError, match=rf"^dist_url='host0:{port}': port {port} cannot be had on this machine"):
+            Torchrun(config).check_port()
+        Torchrun(config.replace(node_rank=1)).check_port()  # the port is machine 0's
+
+
+def test_what_another_job_left_is_named_and_not_passed_on(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("PET_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PET_NNODES", "2")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    shown = Torchrun(TrainConfig(device_num=2)).shown(Path("/run"))
+    assert shown.startswith("env -u MASTER_PORT -u PET_NNODES torchrun --standalone --local_addr=127.0.0.1 ")
+
+
+class Sleeper(Torchrun):
+    """A launcher whose ranks never begin."""
+
+    def words(self, folder: Path) -> list[str]:
+        return ["-c", "import time; time.sleep(100)"]
+
+
+def test_a_job_stopped_before_its_ranks_began_offers_no_resume(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(launcher.LAUNCHERS, "sleeper", Sleeper)
+    monkeypatch.setattr(distributed, "PATIENCE", 0.1)
+    monkeypatch.setenv("PET_NNODES", "2")
+    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(TrainingInterrupted) as stopped:
+        launch(TrainConfig(**TINY, output_dir=str(tmp_path / "run")), launcher="sleeper")
+    timer.join()
+    assert str(stopped.value) == "stopped before its ranks began; there is nothing to go on with, so begin again"
+    assert stopped.value.signal_number == signal.SIGTERM
+    said = capsys.readouterr().err
+    assert "PET_NNODES: set here, by another job it seems, and not passed on" in said
+    assert "no rank has begun after 0 s; torchrun's own words are in " in said
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("logs/rank0.log",), "stopped before anything was saved; there is nothing to go on with, so begin again"),
+        (("last.pt",), "stopped, too late or too early to save: the last checkpoint is of"),
+        (("last.pt", "log.txt"), "stopped; everything is saved. Go on with resume="),
+    ],
+)
+def test_the_last_words_say_what_is_on_the_disk(tmp_path, files, message):
+    (tmp_path / "log.txt").write_text("stopped by SIGTERM in an earlier job\n")
+    job = launcher._Job(Torchrun(TrainConfig()), tmp_path, TrainConfig(), None)
+    for name in files:
+        with open(tmp_path / name, "a") as file:
+            file.write("stopped by SIGTERM in epoch 1\n")
+    assert job._left_behind(bool(job._last_word())).startswith(message)
+
+
+@pytest.mark.slow
+def test_a_machine_that_cannot_find_itself_and_an_older_jobs_variables(tmp_path):
+    """Its host name resolves to nothing, and torchrun's options are set to another job's."""
+    apart = ["unshare", "--uts", "sh", "-c", 'hostname nowhere.invalid && exec "$0" "$@"']
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a host name of its own")
+    changes = {"total_epochs": 1, "train_images": 32}
+    flags = TrainConfig(**{**TINY, **changes}, output_dir=str(tmp_path / "run")).flags()
+    environment = os.environ | {"PET_NNODES": "2", "RANK": "", "WORLD_SIZE": "", "MASTER_PORT": "1"}
+    command = [*apart, sys.executable, "-m", "attnet.train", *flags]
+    done = subprocess.run(
+        command, cwd=repository_root(), env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MASTER_PORT, PET_NNODES, RANK, WORLD_SIZE: set here, by another job it seems" in done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
 
 
 @pytest.mark.slow

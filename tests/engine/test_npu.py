@@ -14,7 +14,7 @@ import pytest
 import torch
 from npu_runs import ROOT, SIMULATED, assert_equal_weights, flags, on_cpu, run, weights
 
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 
 pytest_plugins = "harness_npu"
 
@@ -195,4 +195,4 @@ def test_nothing_of_the_simulation_is_in_the_package():
     """Only what a result is worth knows the word, so that nobody takes such a run for a measurement."""
     found = [path for path in (ROOT / "attnet").rglob("*.py") if "simulat" in path.read_text().lower()]
     names = {str(path.relative_to(ROOT / "attnet")) for path in found}
-    assert names <= {"engine/run_folder.py", "study/rows.py", "plots/runs.py", "report.py"} and names
+    assert names <= {"engine/result.py", "study/rows.py", "plots/runs.py", "report.py"} and names

@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import math
+import pwd
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from attnet.base.errors import ConfigError
 from attnet.base.files import resolve_path
 from attnet.base.values import facts
+from attnet.base.words import names_of
 from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import make_plan, task
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
 from attnet.model.options import OPTIONS
 
@@ -130,8 +134,8 @@ def test_a_wrong_flag_names_the_right_one(arguments, words):
         ("lr", math.nan, "a number"),
         ("lr", "inf", "a number"),
         ("lr", False, "a number"),
-        ("momentum", 1.1, "at most 1"),
-        ("loss_scale", 0.5, 'at least 1 or "dynamic"'),
+        ("momentum", 1, "at most 0.9999"),
+        ("loss_scale", 0.5, 'at least 1 and at most 16777216 or "dynamic"'),
         ("loss_scale", "static", '"dynamic"'),
         ("loss_scale", "nan", '"dynamic"'),
         ("loss_scale", True, '"dynamic"'),
@@ -226,3 +230,112 @@ def test_relative_paths_start_at_the_repository(tmp_path, monkeypatch):
     assert resolve_path(tmp_path / "a") == tmp_path / "a"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert resolve_path("~/a") == tmp_path / "a"
+
+
+# ---- beyond all bounds ----
+
+NUMBERS = [name for name in FIELDS if {int, float} & {*TrainConfig.kinds(name)} or facts(FIELDS[name]).counts]
+PATHS = TrainConfig.named(path=True)
+TEXTS = [name for name in FIELDS if TrainConfig.kinds(name) == (str,)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [1e308, -1e308, 10**30, 10**5000], ids=["1e308", "-1e308", "10**30", "10**5000"])
+def test_no_number_is_beyond_all_bounds(name, value):
+    with pytest.raises(ConfigError, match=rf"^{name}=.*(at least|at most|none of|a whole number|whole numbers)"):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("value", ["a\0b", "x" * 5000], ids=["NUL", "long"])
+def test_no_text_ends_in_a_raw_error(name, value):
+    if value[0] == "x" and name not in PATHS:
+        return
+    with pytest.raises(ConfigError, match=f"^{name}=") as error:
+        TrainConfig(**{name: value})
+    assert len(str(error.value)) < 500
+
+
+def test_which_parameters_are_paths_and_names():
+    assert set(PATHS) == {"pretrained", "data_path", "output_dir", "resume"}
+    assert set(TrainConfig.named(names=True)) == {"classes", "freeze"}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_paths_go_through_no_shell_and_are_meant_as_in_one(name, tmp_path, monkeypatch):
+    def taken(value: object) -> str:
+        return getattr(TrainConfig(**{name: value}), name)
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ATTNET_PLACE", "there")
+    monkeypatch.delenv("ATTNET_NOWHERE", raising=False)
+    assert taken("~/a") == taken("$HOME/a") == taken("${HOME}/a") == str(tmp_path / "a")
+    assert taken("x/$ATTNET_PLACE-1") == "x/there-1"
+    assert taken(2024) == "2024" and taken("a $ b") == "a $ b"
+    for value, why in (
+        ("$ATTNET_NOWHERE/a", "there is no environment variable ATTNET_NOWHERE here"),
+        ("~nosuchuser/a", "there is no user nosuchuser here"),
+        (f"a/{'ö' * 128}", "too long; file systems take names of 255 bytes"),
+        ("a/" * 3000, "too long"),
+        ("\ud800", "cannot be written in this machine's encoding"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{name}=.*{why}"):
+            taken(value)
+    with pytest.raises(ConfigError, match=f"{name}=2024.5: text is needed"):  # 2024.50, for all that is left of it
+        taken(2024.5)
+
+
+def test_a_home_that_is_not_known(monkeypatch):
+    def no_entry(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    for use in (lambda: TrainConfig(output_dir="~/a"), lambda: resolve_path("~/a"), lambda: resolve_path(Path("~"))):
+        with pytest.raises(ConfigError, match=r"no home folder is known here \(HOME is not set\)"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("cat, dog", ["cat", "dog"]),
+        (["cat", "dog"], ["cat", "dog"]),
+        ("[cat, dog]", ["cat", "dog"]),
+        ("['cat', 'dog']", ["cat", "dog"]),
+        ('["Pepper,_bell", "cat"]', ["Pepper,_bell", "cat"]),
+        (("Pepper,_bell", " cat "), ["Pepper,_bell", " cat "]),
+        ([3, 5], ["3", "5"]),
+        ('["猫", "[x"]', ["猫", "[x"]),
+        ("", []),
+    ],
+)
+def test_a_list_of_names_is_one_however_it_is_written_and_stays_one(given, names, tmp_path):
+    config = TrainConfig(classes=given)
+    assert names_of(config.classes) == names
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    again = [TrainConfig(classes=config.classes), TrainConfig.parse(config.flags())]
+    for other in (*again, TrainConfig.load(tmp_path / "config.json"), TrainConfig.gather({"classes": names})):
+        assert names_of(other.classes) == names
+    assert TrainConfig(classes=["cat", "dog"]).classes == "cat,dog"
+
+
+@pytest.mark.parametrize("given", [["cat", None], [True, "cat"], {"cat": 1}, 3.5, '["cat", ["dog"]]'])
+def test_what_is_no_list_of_names(given):
+    with pytest.raises(ConfigError, match=r"^classes=.*names with commas between are needed, or a list of them"):
+        TrainConfig(classes=given)
+
+
+def test_classes_whose_names_hold_commas_are_chosen_and_chosen_again(tmp_path):
+    for name in ("Pepper,_bell", "cat", "dog, small"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    asked = TrainConfig(
+        data_path=tmp_path, classes=["dog, small", "Pepper,_bell"], model="attention56_tiny", train_batch_size=1
+    )
+    plan = make_plan(asked)
+    assert plan.dataset.classes == ("dog, small", "Pepper,_bell")
+    assert task(plan.config).endswith("(dog, small, Pepper,_bell)")
+    assert make_plan(TrainConfig(**plan.config.to_dict())).dataset.classes == plan.dataset.classes
+    assert make_plan(asked.replace(classes="cat,2")).config.classes == '["cat", "dog, small"]'

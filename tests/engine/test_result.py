@@ -6,13 +6,14 @@ import pytest
 from made import make_result, save
 
 from attnet.base.errors import AttnetError
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 
 
 @pytest.mark.parametrize("changes", [{}, {"fps": None, "epochs": 0, "history": []}], ids=["trained", "evaluated"])
 def test_round_trip(tmp_path, changes):
     folder = tmp_path / "run"
-    result = make_result(**{"output_dir": folder, "history": [{"epoch": 1, "top1": 71.25}, {"epoch": 2}]} | changes)
+    history = [{"epoch": 1, "top1": 71.25}, {"epoch": 2, "top1": 9.5}]
+    result = make_result(**{"output_dir": folder, "history": history} | changes)
     save(result, folder)
     assert Result.load(str(folder)) == result
 
@@ -26,7 +27,12 @@ def test_result_json_has_the_keys_others_rely_on():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "No such file"), ("", "Expecting value"), ('{"top1": 3', "Expecting"), ('{"accuracy": 3}', "accuracy")],
+    [
+        (None, "no such file"),
+        ("", "Expecting value"),
+        ('{"top1": 3', "Expecting"),
+        ('{"accuracy": 3}', "missing.*'top1'"),
+    ],
     ids=["missing", "empty", "truncated", "other"],
 )
 def test_a_folder_without_a_result_is_named(tmp_path, content, message):

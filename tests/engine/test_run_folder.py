@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from attnet.base import files
-from attnet.base.errors import ConfigError, SaveError
+from attnet.base.errors import AttnetError, ConfigError, SaveError
 from attnet.engine import run_folder as checkpoint
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.run_folder import LAST, PREVIOUS, RunFolder
@@ -255,3 +256,36 @@ def test_going_on_with_other_parameters_is_refused_by_name():
     message = str(error.value)
     assert "lr=0.1 (was 0.3)" in message and "model='attention56_tiny' (was 'attention92')" in message
     assert "seed" not in message
+
+
+# ---- what its files may do ----
+
+
+def test_resume_imports_no_unit_that_a_file_names(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = begun(tmp_path / "run")
+    (folder / "config.json").write_text(json.dumps({"unit": "evil:Unit", "dataset": "shapes"}))
+    for resume in ({"resume": str(folder)}, {"resume": "auto", "output_dir": str(folder)}):
+        with pytest.raises(ConfigError, match=r"unit=.evil:Unit., which is no part of attnet.*give unit="):
+            checkpoint.resuming(TrainConfig(**resume))
+        config, found = checkpoint.resuming(TrainConfig(**resume, unit="evil:Unit"))
+        assert (config.unit, found) == ("evil:Unit", folder)
+    assert "evil" not in sys.modules
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"lr": "fast"}', '{"never": 1}', "[" * 9999, '{"lr": NaN, "seed": []}'])
+def test_a_damaged_configuration_is_a_sentence(tmp_path, text):
+    folder = begun(tmp_path / "run")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(AttnetError, match=r"config\.json"):
+        checkpoint.resuming(TrainConfig(resume=str(folder)))
+
+
+@pytest.mark.parametrize(
+    "odd", [5, [], {}, {"epoch": 7}, {"epoch": "7", "step": 0}, {"epoch": 7, "step": 0, "rows": 1}]
+)
+def test_a_checkpoint_of_another_form_is_none(tmp_path, odd):
+    save(tmp_path, 1)
+    torch.save(odd, tmp_path / checkpoint.STEP)
+    assert checkpoint.load_newest(tmp_path)["epoch"] == 1

@@ -54,14 +54,14 @@ def test_it_prints_the_plan_a_line_an_epoch_and_the_result(run):
 def test_the_run_folder_is_as_documented(run):
     folder, _ = run
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    assert names == {"config.json", "metrics.jsonl", "last.pt", "best.pt", "log.txt", "result.json"}
+    assert names == {"config.json", "metrics.jsonl", "last.pt", "previous.pt", "best.pt", "log.txt", "result.json"}
     config = attnet.TrainConfig.load(folder / "config.json")
     assert attnet.make_plan(config).config == config  # nothing left open
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [list(row) for row in rows] == [
-        ["epoch", "lr", "train_loss", "test_loss", "top1", "fps", "seconds"],
+        ["epoch", "lr", "train_loss", "test_loss", "top1", "fps", "seconds", "processor_seconds", "trace"],
     ] * 2
-    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert all(math.isfinite(value) for row in rows for value in (*row.pop("trace"), *row.values()))
     result = json.loads((folder / "result.json").read_text())
     documented = {"top1", "fps", "epochs", "amp", "device", "batch_size", "model", "dataset", "environment"}
     assert documented <= set(result)

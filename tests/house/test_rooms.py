@@ -37,7 +37,7 @@ def test_each_room_says_on_one_page_what_it_is(room):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_holds_what_a_head_can(room):
-    assert len(list((PACKAGE / room).glob("*.py"))) <= 17
+    assert len(list((PACKAGE / room).glob("*.py"))) <= 19
 
 
 def test_files_hold_one_idea():

@@ -113,7 +113,9 @@ def test_what_is_refused_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["SIGTERM", "SIGINT"]
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGHUP))],
+    ids=["SIGTERM", "SIGINT", "SIGHUP"],
 )
 def test_a_training_that_is_asked_to_stop_saves_itself(tmp_path, monkeypatch, number):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -9,7 +9,7 @@ from made import make_result, of_data, save
 
 from attnet.base.files import resolve_path
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.run_folder import Result
+from attnet.engine.result import Result
 from attnet.report import main
 from attnet.study.records import others_table, reached, read_records, record, records
 from attnet.study.rows import FACTS, Row
@@ -123,7 +123,7 @@ def test_what_is_unknown_is_named_and_what_is_damaged_warned_of(tmp_path):
     assert found.rows == () and set(found.others) == {"new", "bare", "unlike", "sweep"}
     assert "| a \\| bar " in others_table(found.others)
     [first, second, third] = found.warnings
-    assert str(tmp_path / "list.json") in first and "no JSON object" in first
+    assert str(tmp_path / "list.json") in first and "holds a list where an object is needed" in first
     assert str(tmp_path / "torn.json") in second and "cannot be read" in second
     assert str(tmp_path / "unlike.json") in third and "kind 'training'" in third
     assert records("training", tmp_path) == {"unlike": {"kind": "training", "top1": 3}}

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -242,6 +244,51 @@ def test_a_damaged_run_is_left_out_and_named(runs, capsys):
     assert len(parse(out)) == 2
     assert err.startswith(f"attnet: left out: {runs / 'a' / 'oldest'}: not a finished run's folder")
     assert main([str(runs / "a")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("result.json", '{"top1": "many"}', "top1 is text where float is needed"),
+        ("result.json", "[" * 9999, "nested too deeply"),
+        ("result.json", "[]", "holds a list"),
+        ("metrics.jsonl", '{"epoch": 1}', "line 1: lacks top1"),
+        ("metrics.jsonl", '{"epoch": "one", "top1": 1}', "epoch is text where int is needed"),
+    ],
+)
+def test_one_damaged_file_is_left_out_and_the_others_are_shown(runs, capsys, file, text, says):
+    (runs / "a" / "oldest" / file).write_text(text)
+    assert main([str(runs)]) == 0
+    out, err = capsys.readouterr()
+    assert len(parse(out)) == 2 and says in err
+
+
+def test_parameters_of_another_type_are_damage(runs, capsys):
+    file = runs / "a" / "oldest" / "result.json"
+    content = json.loads(file.read_text())
+    content["parameters"]["test_images"] = "all"
+    file.write_text(json.dumps(content))
+    assert main([str(runs)]) == 0
+    out, err = capsys.readouterr()
+    assert len(parse(out)) == 2 and "test_images='all'" in err
+
+
+def test_no_file_makes_a_report_import_anything(runs, tmp_path, monkeypatch):
+    """Neither a run nor a record, wherever it names a unit of somebody's."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for file in runs.rglob("result.json"):
+        content = json.loads(file.read_text())
+        content["parameters"] |= {"unit": "evil:Unit"}
+        file.write_text(json.dumps(content))
+    records = tmp_path / "records"
+    records.mkdir()
+    row = {"name": "a", "changed": {"unit": "evil:Unit"}, "mean": 5.0, "top1": [5.0]}
+    row["result"] = json.loads(next(runs.rglob("result.json")).read_text())
+    content = {"kind": "ablation", "rows": [row], "environment": {}, "date": "2026-01-01"}
+    (records / "study.json").write_text(json.dumps(content))
+    assert main([str(runs), "--results", str(records), "--published", "all"]) == 0
+    assert "evil" not in sys.modules
 
 
 # -- the README ----------------------------------------------------------------------------------------------------

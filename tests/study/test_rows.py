@@ -7,7 +7,7 @@ import pytest
 from made import make_result, of_data, save
 
 from attnet.base import files
-from attnet.engine.run_folder import Result, standing
+from attnet.engine.result import Result, standing
 from attnet.study.published import DOCUMENT, PAPER, PORTS
 from attnet.study.rows import KINDS, Row, in_order, published_rows
 

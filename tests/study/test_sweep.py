@@ -20,7 +20,8 @@ from attnet.base.files import repository_root
 from attnet.base.processes import StopSignal, TrainingInterrupted
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import RECIPES
-from attnet.engine.run_folder import Result, RunFolder
+from attnet.engine.result import Result
+from attnet.engine.run_folder import RunFolder
 from attnet.study import runner as runs
 from attnet.study.configs import grid, read_list
 from attnet.study.rows import FACTS
@@ -38,6 +39,11 @@ TINY = {
 
 
 # ---- which runs there are ----
+
+
+def epochs(*seconds: float) -> list[dict]:
+    """Rows of metrics.jsonl."""
+    return [{"epoch": epoch, "top1": 70.0, "seconds": spent} for epoch, spent in enumerate(seconds, 1)]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +208,7 @@ def test_a_list_from_a_file_with_names_or_without(tmp_path):
     ("text", "message"),
     [
         (None, "cannot be read"),
-        ("{", "not JSON"),
+        ("{", "no JSON"),
         ("[]", "one configuration at least"),
         ('{"a": 1}', "is needed"),
         ('{"a": {}, "a": {"lr": 1}}', "'a' stands there twice"),
@@ -414,7 +420,7 @@ def test_on_two_cards_it_stops_in_order_and_goes_on(tmp_path, monkeypatch):
 
 def test_summary_takes_the_last_epoch_and_what_there_is():
     done = [
-        make_result(top1=80.0, last_top1=70.0, fps=100.0, history=[{"seconds": 2.0}, {"seconds": 3.0}]),
+        make_result(top1=80.0, last_top1=70.0, fps=100.0, history=epochs(2.0, 3.0)),
         None,
         make_result(top1=81.0, last_top1=74.0, fps=None, history=[]),
     ]
@@ -434,7 +440,7 @@ def half_done(tmp_path, monkeypatch) -> Sweep:
     sweep = Sweep({"plain": base, "two changes": base.replace(lr=0.2, flip=False)}, (0, 1), tmp_path)
     for run in sweep.runs():
         if run.name == "plain" or run.config.seed == 0:
-            save(make_result(last_top1=70.0 + 2 * run.config.seed, fps=1234.0, history=[{"seconds": 90.0}]), run.folder)
+            save(make_result(last_top1=70.0 + 2 * run.config.seed, fps=1234.0, history=epochs(90.0)), run.folder)
         else:
             run.folder.mkdir(parents=True)
             (run.folder / LOG).write_text("out | of memory\n")

@@ -1,0 +1,66 @@
+"""Files: what cannot be written is a sentence, what was there is kept, and no link is followed to somebody else's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attnet.base.errors import ConfigError, SaveError
+from attnet.base.files import listed_folders, output_file, save, write_record, write_text, writing
+
+FULL = Path("/dev/full")  # a disk without room, on Linux
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    file = tmp_path / "a.txt"
+    for text in ("one", "zwei äöü 猫"):
+        write_text(file, text)
+        assert file.read_text(encoding="utf-8") == text
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("write", [lambda file: write_text(file, "new"), lambda file: save({"epoch": 1}, file)])
+def test_what_a_crash_left_or_somebody_laid_there_is_not_followed(tmp_path, write):
+    other, file = tmp_path / "other", tmp_path / "file"
+    other.write_text("theirs")
+    (tmp_path / "file.tmp").symlink_to(other)
+    write(file)
+    assert other.read_text() == "theirs" and file.is_file() and not file.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+
+
+@pytest.mark.parametrize("write", [lambda file: write_text(file, "new"), lambda file: save({"epoch": 1}, file)])
+def test_what_cannot_be_written_is_a_sentence_and_leaves_what_was_there(tmp_path, write):
+    file = tmp_path / "file"
+    file.mkdir()  # no file can take its place
+    with pytest.raises(SaveError, match="file: could not be written"):
+        write(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_output_goes_where_none_can(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "x.json", "/proc/attnet/x.json", "/dev/null/x.json"):
+        with pytest.raises(ConfigError, match=r"^output='.*x.json': cannot be written \(.+\); "):
+            output_file(place)
+    with pytest.raises(SaveError, match="could not be written"):
+        write_record(Path("/proc/x.json"), {"kind": "steps"}, "attnet")
+
+
+def test_the_disks_answer_names_the_parameter():
+    full = pytest.raises(ConfigError, match=r"^folder=a: cannot be written \(No space left on device\)")
+    with full, writing("folder=a"), open(FULL, "w") as file:
+        file.write("x")
+    with pytest.raises(SaveError), writing("folder=a"):
+        raise SaveError("said already")
+
+
+def test_a_list_of_folders(tmp_path, monkeypatch):
+    (tmp_path / "my runs").mkdir()
+    assert listed_folders(str(tmp_path / "my runs")) == [str(tmp_path / "my runs")]
+    assert listed_folders("a b") == ["a", "b"] and listed_folders("'my runs' b") == ["my runs", "b"]
+    assert listed_folders([tmp_path, "my runs"]) == [str(tmp_path), "my runs"]
+    assert listed_folders("") == listed_folders(" ") == []
+    with pytest.raises(ConfigError, match="a quotation mark has no partner"):
+        listed_folders("'a b")

@@ -1,0 +1,33 @@
+"""Being asked to stop: which signals are taken, and which are left as somebody wanted them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from attnet.base.processes import StopSignal
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_request_to_end_is_taken(name):
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), number)
+            assert stop.number == number
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
+def test_under_nohup_a_hangup_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.number is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,111 @@
+"""Take away one guard after the other, and see that a test fails: `python tests/harness_guards.py --output FILE.json`.
+
+A guard that no test misses is a guard that the next change may lose. Each is a line of the package, written here with
+what stands in its place while it is gone, and the test that has to fail then; everything happens in a copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from attnet.base.files import output_file, write_record
+
+ROOT = Path(__file__).resolve().parents[1]
+# What it guards: (file of the package, the line or part of one, what stands there without it, the test).
+GUARDS: dict[str, tuple[str, str, str, str]] = {
+    "a pickle may name numpy's arrays and nothing else": (
+        "data/pickles.py", "if (module, name) not in KNOWN:", "if False:", "data/test_pickles.py"),
+    "what a pickle names is never called": (
+        "data/pickles.py", "if make is None:", "if make is None and False:", "data/test_pickles.py"),
+    "a pickle's values have a number": (
+        "data/pickles.py", "for _ in range(_OPCODES):", "while True:", "data/test_pickles.py"),
+    "a pickle copies no more than it has": (
+        "data/pickles.py", "if self.copied > len(self.blob):", "if False:", "data/test_pickles.py"),
+    "an array has the bytes that it needs": (
+        "data/pickle_names.py", "if math.prod(sizes) * kind.numpy.itemsize != len(buffer)", "if False",
+        "data/test_pickles.py"),
+    "an array's type is plain": (
+        "data/pickle_names.py", "or state[0] != 3 or state[2:] != rest", "", "data/test_pickles.py"),
+    "links and devices in an archive": (
+        "data/archive.py", "if member.type not in _PLAIN:", "if False:", "data/test_pickles.py"),
+    "an archive's header is not believed": (
+        "data/archive.py", "if member.size > most:", "if False:", "data/test_pickles.py"),
+    "an archive unpacks to so much and no more": (
+        "data/archive.py", "if self.left < 0:", "if False:", "data/test_pickles.py"),
+    "JSON of another type": (
+        "base/json_files.py", "if problem := misfit(content, form):", "if False:", "base/test_json_files.py"),
+    "JSON nested without end": (
+        "base/json_files.py", "if _depth_exceeds(value, _DEPTH):", "if False:", "base/test_json_files.py"),
+    "resume imports nothing that a file names": (
+        "engine/run_folder.py", "and config.unit != begun.unit:", "and False:", "engine/test_run_folder.py"),
+    "verify imports nothing that a file names": (
+        "study/verify.py", "if named and is_own_code(named) and named != unit:", "if False:", "study/test_verify.py"),
+    "a folder that holds anything of a run is taken": (
+        "engine/run_folder.py", "if any((path / name).exists() for name in OURS) or", "if",
+        "engine/test_run_folder.py"),
+    "a checkpoint of another form is none": (
+        "engine/run_folder.py", 'if not misfit(state, _CHECKPOINT) and {"epoch", "step"} <= state.keys():', "if 1:",
+        "engine/test_run_folder.py"),
+    "a network that says nothing is no result": (
+        "engine/evaluation.py", "    if found.not_finite:", "    if False:", "engine/test_evaluation.py"),
+    "a run goes on with its own data": (
+        "engine/training.py", "if begun[name] != self.data[name]:", "if False:", "study/test_verify.py"),
+    "a changed result is seen": (
+        "study/verify.py", 'AGREE if found == chain["seal"] else DIFFER', "AGREE", "study/test_verify.py"),
+    "recorded parameters of another type are damage": (
+        "engine/result.py", 'check_parameters(content["parameters"])', "pass", "study/test_report.py"),
+    "the last epoch trains at full size": (
+        "data/augment.py", "math.floor((epochs - 1 - number)", "math.floor((epochs - number)", "data/test_batches.py"),
+}  # fmt: skip
+
+
+def missed(place: Path, guard: str) -> str:
+    """Take one guard away in the copy at `place` and run its test: "" when the test fails, else what happened."""
+    file, line, without, test = GUARDS[guard]
+    source = place / "attnet" / file
+    text = source.read_text(encoding="utf-8")
+    if text.count(line) != 1:
+        return f"{file} holds this line {text.count(line)} times: {line}"
+    source.write_text(text.replace(line, without), encoding="utf-8")
+    try:
+        words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(place / "tests" / test)]
+        surroundings = os.environ | {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(words, cwd=place, env=surroundings, capture_output=True, text=True, check=False)
+    finally:
+        source.write_text(text, encoding="utf-8")
+    return "" if done.returncode == 1 else f"{test} ended with {done.returncode}: {done.stdout[-300:]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="", help="record to write, FILE.json")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "attnet"
+        place.mkdir()
+        for name in ("attnet", "tests", "notebooks", "pyproject.toml", "README.md", "constraints.txt"):
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, place / name)
+        for guard, (file, _, _, test) in GUARDS.items():
+            problem = missed(place, guard)
+            rows.append({"guard": guard, "file": f"attnet/{file}", "test": f"tests/{test}", "noticed": not problem})
+            print(f"{guard}: {problem or 'a test fails without it'}", flush=True)
+    noticed = sum(row["noticed"] for row in rows)
+    print(f"{noticed} of {len(rows)} guards are missed when they are gone")
+    if options.output:
+        what = "guards taken away one by one, each with the test that fails without it"
+        content = {"kind": "guards", "what": what, "noticed": noticed, "guards": len(rows), "rows": rows}
+        write_record(output_file(options.output, (".json",)), content, "python tests/harness_guards.py")
+    return int(noticed < len(rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

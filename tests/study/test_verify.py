@@ -1,0 +1,138 @@
+"""`attnet verify`: what was done as it says agrees, and whatever was changed afterwards differs."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import attnet
+from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.files import save
+from attnet.engine.parameters import TrainConfig
+from attnet.study import verify as verifying
+from attnet.study.records import record
+from attnet.study.verify import AGREE, CANNOT, DIFFER, main, verify
+
+TINY = {"device_type": "CPU", "dataset": "shapes", "model": "attention56_tiny", "mode": "full", "progress": "none"}
+TINY |= {"train_images": 64, "test_images": 40, "train_batch_size": 8, "total_epochs": 2, "image_sizes": "8,32"}
+
+TOP1 = ("Top-1 and the epochs", "Top-1 of best.pt")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    return attnet.fit(TrainConfig(**TINY, output_dir=str(tmp_path_factory.mktemp("verify") / "run"))).output_dir
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def outcomes(place: Path, **options: object) -> dict[str, str]:
+    return {finding.what: finding.outcome for finding in verify(place, **options)}
+
+
+@pytest.mark.parametrize("seed", [0, 1])  # the steps from the seed, and those from the end of the first epoch
+def test_a_run_that_is_as_it_says(run, seed):
+    findings = verify(run, seed=seed)
+    assert {finding.outcome for finding in findings} == {AGREE}
+    last = findings[-1]
+    assert last.what == "steps taken again"
+    assert f"epoch {2 - seed}, steps 1 to" in last.detail and "within" not in last.detail
+
+
+def changed(file: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def do(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        change(content)
+        (folder / file).write_text(json.dumps(content))
+
+    return do
+
+
+def other_metrics(folder: Path) -> None:
+    file = folder / "metrics.jsonl"
+    file.write_text(file.read_text().replace('"lr": ', '"lr": 1'))
+
+
+def other_weights(folder: Path) -> None:
+    content = torch.load(folder / "best.pt", weights_only=True)
+    content["model"]["fc.bias"] += 1
+    save(content, folder / "best.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "differ"),
+    [
+        (changed("result.json", lambda c: c.update(top1=c["top1"] + 5)), {"seal", *TOP1}),
+        (changed("result.json", lambda c: c["parameters"].update(lr=0.5)), {"seal", "configuration"}),
+        (changed("config.json", lambda c: c.update(weight_decay=0.5)), {"configuration"}),
+        (changed("result.json", lambda c: c["chain"].update(data={})), {"seal"}),
+        (other_weights, {"best.pt"}),
+        (lambda f: (f / "last.pt").write_bytes((f / "previous.pt").read_bytes()), {"last.pt"}),
+        (other_metrics, {"seal"}),
+    ],
+    ids=["top1", "parameters", "config", "data", "weights", "checkpoint", "metrics"],
+)
+def test_whatever_is_changed_differs(copy, change, differ):
+    change(copy)
+    found = outcomes(copy, steps=0)
+    assert differ <= {what for what, outcome in found.items() if outcome == DIFFER}
+    assert main([str(copy), "--steps", "0"]) == 1
+
+
+def test_steps_that_were_other_ones_differ(copy):
+    rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["trace"] = [value * 1.0001 for value in row["trace"]]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert outcomes(copy)["steps taken again"] == DIFFER
+
+
+def test_other_code_is_compared_to_a_tolerance(run, monkeypatch):
+    monkeypatch.setattr(verifying, "code_link", lambda: "another")
+    findings = {finding.what: finding for finding in verify(run, seed=1)}
+    assert findings["code and machine"].outcome == CANNOT and "code is another" in findings["code and machine"].detail
+    assert findings["steps taken again"].outcome == AGREE and "(within 2 %)" in findings["steps taken again"].detail
+
+
+def test_a_record_has_no_weights_but_steps(run, tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(record(run)))
+    found = outcomes(tmp_path / "record.json")
+    assert found.pop("Top-1 of the weights") == CANNOT
+    assert set(found.values()) == {AGREE} and {"seal", "configuration", "data", "steps taken again"} <= found.keys()
+    (tmp_path / "other.json").write_text('{"kind": "steps"}')
+    with pytest.raises(AttnetError, match="no record of a training"):
+        verify(tmp_path / "other.json")
+
+
+def test_results_from_before_say_so(copy):
+    changed("result.json", lambda c: c.pop("chain"))(copy)
+    assert outcomes(copy, steps=0)["seal"] == CANNOT
+
+
+def test_no_unit_is_imported_because_a_file_names_it(copy, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    changed("result.json", lambda c: c["parameters"].update(unit="evil:Unit"))(copy)
+    findings = {finding.what: finding for finding in verify(copy)}
+    assert findings["the training"].outcome == CANNOT and "give --unit evil:Unit" in findings["the training"].detail
+
+
+def test_a_run_does_not_go_on_with_other_data(copy):
+    (copy / "result.json").unlink()
+    state = torch.load(copy / "previous.pt", weights_only=True)
+    (copy / "last.pt").unlink()
+    for name, other, says in (
+        ("pixels and labels", "0" * 32, "pixels and labels 0{32} there"),
+        ("classes", ["a"], r"classes \['a'\] there"),
+        ("training images", 63, "training images 63 there, 64 now"),
+    ):
+        save(state | {"data": state["data"] | {name: other}}, copy / "previous.pt")
+        with pytest.raises(ConfigError, match=says):
+            attnet.fit(TrainConfig(resume=str(copy)))
