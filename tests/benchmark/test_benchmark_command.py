@@ -45,7 +45,7 @@ def test_lists_are_separated_by_commas(capsys):
         ("--resume", "--resume: it goes on with the sweep in --output"),
         ("--sweep --rounds 0", "rounds=0: at least 1"),
         ("--sweep --output {}", "give a file that ends in .json"),
-        ("--compare {0}/a.json {0}/b.json", "a.json: not a readable result file"),
+        ("--compare {0}/a.json {0}/b.json", "a.json: cannot be read: no such file"),
     ],
 )
 def test_a_mistake_is_a_sentence(words, message, capsys, tmp_path):
@@ -166,4 +166,4 @@ def test_files_are_compared_from_the_command_line(tmp_path, capsys):
     assert "| 3.00 |" in capsys.readouterr().out.replace("  ", " ")
     (tmp_path / "b.json").write_text("[1]")
     assert main(["--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
-    assert "b.json: holds no result, but a list" in capsys.readouterr().err
+    assert "b.json: holds a list where an object is needed" in capsys.readouterr().err
