@@ -1,4 +1,6 @@
-"""Kill training jobs at random moments and in every way, go on, and compare the final weights with an undisturbed run.
+"""Disturb training jobs at random moments and in every way, go on, and compare the end with an undisturbed run's.
+
+Weights and metrics have to be the same bit for bit.
 
     python tests/harness_kill.py --times 24 --output data/results/kill_harness.json
 
@@ -31,8 +33,9 @@ from attnet.engine.parameters import TrainConfig
 JOB = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},
     **{"train_images": 320, "test_images": 20, "train_batch_size": 8, "total_epochs": 6, "checkpoint_seconds": 0.4},
-    **{"progress": "lines", "max_restarts": 2},
+    **{"progress": "lines", "max_restarts": 2, "image_sizes": "8,8,32"},
 }
+FOUND = ("epoch", "lr", "train_loss", "test_loss", "top1")
 FULL_DISK_MIB = 9  # room for a checkpoint and a half
 
 
@@ -82,6 +85,23 @@ def terminate_rank(job: psutil.Popen, folder: Path) -> None:
     random.choice(family_of(job)[1]).terminate()
 
 
+def hang_up(job: psutil.Popen, folder: Path) -> None:
+    """The terminal is closed, or ssh is lost."""
+    job.send_signal(signal.SIGHUP)
+
+
+def hang_up_rank(job: psutil.Popen, folder: Path) -> None:
+    random.choice(family_of(job)[1]).send_signal(signal.SIGHUP)
+
+
+def stop_rank(job: psutil.Popen, folder: Path) -> None:
+    """A rank is stopped for a while, as by a machine that is put to sleep; nobody resumes."""
+    rank = random.choice(family_of(job)[1])
+    rank.suspend()
+    time.sleep(random.uniform(0.5, 3))
+    rank.resume()
+
+
 def kill_while_writing(job: psutil.Popen, folder: Path) -> None:
     """SIGKILL for rank 0 while a checkpoint's temporary file is there."""
     deadline = time.monotonic() + 30
@@ -105,16 +125,19 @@ def truncate_newest(job: psutil.Popen, folder: Path) -> None:
 
 WAYS: list[Callable[[psutil.Popen, Path], None]] = [
     *(kill_rank, kill_torchrun, kill_all, kill_notebook, terminate_torchrun, terminate_rank),
-    *(kill_while_writing, truncate_newest),
+    *(hang_up, hang_up_rank, stop_rank, kill_while_writing, truncate_newest),
 ]
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of the final weights."""
+    """SHA-256 of the final weights and of what each epoch found."""
     state = torch.load(folder / "last.pt", weights_only=True)["model"]
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode() + state[name].contiguous().numpy().tobytes())
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        digest.update(json.dumps([row[key] for key in FOUND]).encode())
     return digest.hexdigest()
 
 
@@ -206,7 +229,7 @@ def main() -> int:
         shutil.rmtree(scratch, ignore_errors=True)
     result = {
         "kind": "durability",
-        "what": "jobs of two ranks disturbed at a random moment and resumed; final weights against an undisturbed run",
+        "what": "jobs of two ranks disturbed at a random moment and resumed; weights and metrics against a calm run's",
         "disturbed": len(rows),
         "struck": sum(row["struck"] for row in rows),
         "equal": sum(row["sha256"] == expected for row in rows),

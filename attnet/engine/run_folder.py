@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 
 from attnet.base.errors import ConfigError, SaveError, say
@@ -20,6 +19,7 @@ from attnet.base.json_files import misfit, to_json
 from attnet.base.processes import is_alive
 from attnet.engine.distributed import LAUNCHER
 from attnet.engine.parameters import TrainConfig
+from attnet.model.formats import read_torch
 from attnet.model.units import is_own_code
 
 # The end of the last epoch and of the one before; a position within an epoch; the best epoch's weights.
@@ -128,7 +128,7 @@ def load_newest(folder: Path, names: Sequence[str] = (STEP, LAST, PREVIOUS)) -> 
     for name in names:
         # Missing, or torn by a crash of the machine: then another one is whole.
         with contextlib.suppress(Exception):
-            state = torch.load(folder / name, map_location="cpu", weights_only=True)
+            state = read_torch(folder / name)
             if not misfit(state, _CHECKPOINT) and {"epoch", "step"} <= state.keys():
                 readable.append(state)
     return max(readable, key=lambda state: (state["epoch"], state["step"]), default=None)
