@@ -26,13 +26,13 @@ MATRIX_SIDE = {False: 1536, True: 8192}
 REPEATS = 9
 
 
-def measure_ceilings(device: Device) -> dict[str, object]:
-    """Both ceilings of `device`, the product's in float32 and in the device's half type.
+def measure_ceilings(device: Device, half: bool = False) -> dict[str, object]:
+    """Both ceilings of `device`, the product's in float32 and, where that pays or is asked for, in its half type.
 
     Returns:
         `copy_bytes_per_second`, and `matmul_flops_per_second` by type ("float32", and "float16" or "bfloat16").
     """
-    types = (torch.float32, device.half_dtype)
+    types = [torch.float32] + [device.half_dtype] * (half or device.usual_level[0] != "O0")
     return {
         "copy_bytes_per_second": copy_bandwidth(device),
         "matmul_flops_per_second": {str(t).removeprefix("torch."): matmul_speed(device, t) for t in types},
@@ -75,15 +75,15 @@ def _short_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def ceilings_apart(device_type: str) -> dict[str, object]:
+def ceilings_apart(device_type: str, half: bool = False) -> dict[str, object]:
     """`measure_ceilings` in a process of its own, so that its memory is free again afterwards."""
-    with Worker("-m", "attnet.benchmark.ceilings", job={"device_type": device_type}) as worker:
+    with Worker("-m", "attnet.benchmark.ceilings", job={"device_type": device_type, "half": half}) as worker:
         return worker.ready
 
 
 def work(job: argparse.Namespace) -> Iterator[dict]:
     """The process: the ceilings are all that it says."""
-    yield measure_ceilings(devices.choose(job.device_type))
+    yield measure_ceilings(devices.choose(job.device_type), job.half)
 
 
 if __name__ == "__main__":

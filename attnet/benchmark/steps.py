@@ -116,7 +116,10 @@ def sweep(
     """
     device = devices.choose(way.device_type)
     rows = {} if known is None else _known_rows(known, environment(device))
-    ceilings = ceilings_apart(way.device_type) if known is None else known["ceilings"]
+    half = any(setting.amp != "O0" for setting in settings)
+    ceilings = known["ceilings"] if known is not None else ceilings_apart(way.device_type, half)
+    if half and set(ceilings["matmul_flops_per_second"]) == {"float32"}:
+        ceilings = ceilings_apart(way.device_type, half)  # what is known was measured in float32 alone
     order = list(dict.fromkeys([*settings, *rows]))
 
     def figures() -> dict[str, object]:

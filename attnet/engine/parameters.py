@@ -243,7 +243,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         decides="never",
     )
     loss_scale: float | str = parameter(
-        default=128.0, help='loss scale of O1 and O2: a number, or "dynamic"', low=1, high=2**24
+        default=128.0, help='loss scale of O1 and O2: a number, or "dynamic"', low=1, high=1e29
     )
     channels_last: bool | None = parameter(
         default=None,

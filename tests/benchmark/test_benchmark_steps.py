@@ -83,7 +83,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     words += ["--output", str(output)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(steps, "ceilings_apart", lambda device_type: ROOFS)
+        patch.setattr(steps, "ceilings_apart", lambda device_type, half: ROOFS)
         assert main(words) == 0
     text = output.read_text()
     return SimpleNamespace(result=json.loads(text), text=text, words=words, output=output)
@@ -151,7 +151,7 @@ def fake_steps_worker(setting: Setting, device_type: str, warm_up: int, test_ima
 
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "ceilings_apart", lambda device_type: ROOFS)
+    monkeypatch.setattr(steps, "ceilings_apart", lambda device_type, half: ROOFS)
     monkeypatch.setattr(steps, "steps_worker", fake_steps_worker)
 
 
@@ -184,7 +184,7 @@ def test_several_cards_are_a_run(monkeypatch):
     given = {}
     run = {"metrics": {"fps": 64.0}, "peak_memory": 5}
     monkeypatch.setattr(steps, "short_run", lambda **words: given.update(words) or run)
-    monkeypatch.setattr(steps, "ceilings_apart", lambda device_type: ROOFS)
+    monkeypatch.setattr(steps, "ceilings_apart", lambda device_type, half: ROOFS)
     way = steps.Way("CPU", rounds=3, data_path="no")
     (row,) = steps.sweep([Setting(TINY, 16, "O2", False, "on", 4)], way)["rows"]
     assert (given["device_num"], given["train_batch_size"], given["amp"], given["compile"]) == (4, 16, "O2", "on")
@@ -195,7 +195,7 @@ def test_several_cards_are_a_run(monkeypatch):
 
 @pytest.mark.slow
 def test_two_ranks_for_real(monkeypatch, tmp_path):
-    monkeypatch.setattr(steps, "ceilings_apart", lambda device_type: ROOFS)
+    monkeypatch.setattr(steps, "ceilings_apart", lambda device_type, half: ROOFS)
     way = steps.Way("CPU", rounds=2, data_path=str(tmp_path))
     (row,) = steps.sweep([Setting(TINY, 8, device_num=2)], way)["rows"]
     assert "error" not in row, row

@@ -164,18 +164,18 @@ def stop_after_an_epoch(folder: Path, number: int, *more: str) -> tuple[int, lis
 def test_processes_stopped_three_times_end_like_one_that_never_was(tmp_path):
     folder = tmp_path / "run"
     status, epochs, errors = stop_after_an_epoch(folder, signal.SIGINT)
-    assert (status, epochs[0]) == (130, "epoch 1/6"), errors
+    assert (status, epochs[0]) == (130, "epoch 1/6 at 20 pixels"), errors
     message = re.fullmatch(
         r'attnet: stopped by SIGINT in epoch \d, .*; everything is saved\. .*resume="(.+?)".*\n', errors
     )
     assert message, errors
 
     status, epochs, errors = stop_after_an_epoch(folder, signal.SIGTERM, f"--resume={message[1]}")
-    assert (status, epochs[0]) == (143, "epoch 2/6"), errors
+    assert (status, epochs[0]) == (143, "epoch 2/6 at 20 pixels"), errors
     assert "stopped by SIGTERM" in errors and "Traceback" not in errors
 
     status, epochs, errors = stop_after_an_epoch(folder, signal.SIGKILL, "--resume=auto")
-    assert (status, epochs[0]) == (-signal.SIGKILL, "epoch 3/6"), errors
+    assert (status, epochs[0]) == (-signal.SIGKILL, "epoch 3/6 at 20 pixels"), errors
 
     result = fit(TrainConfig(output_dir=folder, resume="auto"))
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4, 5, 6]

@@ -135,7 +135,7 @@ def test_a_wrong_flag_names_the_right_one(arguments, words):
         ("lr", "inf", "a number"),
         ("lr", False, "a number"),
         ("momentum", 1, "at most 0.9999"),
-        ("loss_scale", 0.5, 'at least 1 and at most 16777216 or "dynamic"'),
+        ("loss_scale", 0.5, 'at least 1 and at most 1e+29 or "dynamic"'),
         ("loss_scale", "static", '"dynamic"'),
         ("loss_scale", "nan", '"dynamic"'),
         ("loss_scale", True, '"dynamic"'),
