@@ -261,6 +261,13 @@ def test_what_a_header_announces_is_not_believed(tmp_path):
             read(file)
 
 
+def test_a_file_larger_than_the_data_sets_is_refused(tmp_path):
+    file = packed(tmp_path, (member("f", 20_000), bytes(20_000)))
+    assert read(file, most=20_000) == {"f": bytes(20_000)}
+    with pytest.raises(DataError, match="f has 20,000 bytes, more than 10,000"):
+        read(file)
+
+
 def test_the_whole_has_a_bound(tmp_path):
     file = packed(tmp_path, (member("other", 90_000), 90_000 * b"\0"))
     with pytest.raises(DataError, match="unpacks to far more"):
