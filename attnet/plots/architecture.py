@@ -221,12 +221,12 @@ class _ModuleDiagram:
             if branch.sums == "reference":
                 sheet.arrow((self.end, self.top), (self.end, zero + 0.13))
                 sheet.sign(self.end, zero, "+")
-            else:
-                sheet.arrow((self.end, zero - 0.13), (self.end, zero), (self.end + 0.13, zero))
             notes = "max-pool: 3×3, stride 2\nup-sample: bilinear, to the size\nit was pooled from"
             sheet.text(self.times + 0.95, zero + 0.3, notes, ha="left", color=GREY, linespacing=1.5)
-        start = self.end + 0.13 if branch.depth else self.middle + half
-        sheet.arrow((start, zero), (self.times - 0.67, zero))
+        start = [(self.end + 0.13 if branch.depth else self.middle + half, zero)]
+        if branch.depth and branch.sums != "reference":
+            start = [(self.end, zero - 0.13), (self.end, zero)]
+        sheet.arrow(*start, (self.times - 0.67, zero))
         last, span = HEADS[branch.head.attention]
         for row, text in enumerate(("BN–ReLU–1×1", "BN–ReLU–1×1", last)):
             sheet.box(self.times, zero + 0.33 * row, text, RED if row == 2 else GREY, 1.34, 0.27)
