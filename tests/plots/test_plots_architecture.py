@@ -198,6 +198,16 @@ def test_trunk_units_are_drawn_one_by_one_or_as_a_stack(units):
     assert any(f"p = 3, t = {units}, r = 2, 2 poolings" in text for text in texts)
 
 
+@pytest.mark.parametrize("depth", range(4))
+def test_the_authors_sums_have_fewer_arms(depth):
+    figures = {sums: plot_attention_module(of_depth(depth, sums=sums), "stage1.0") for sums in ("reference", "paper")}
+    signs = {sums: len(with_gid(figure, "+")) for sums, figure in figures.items()}
+    assert_readable(figures["paper"])
+    assert signs["reference"] - signs["paper"] == (depth > 0)  # the trunk is not added to the mask branch
+    lines = [len(figures[sums].axes[0].patches) + len(figures[sums].axes[0].lines) for sums in ("reference", "paper")]
+    assert lines[0] > lines[1] or depth == 0  # nor a scale's own output to its skip
+
+
 @pytest.mark.parametrize("attention", ATTENTION_TYPES)
 @pytest.mark.parametrize("combine", ["residual", "naive"])
 @pytest.mark.parametrize("depth", [0, 2])
