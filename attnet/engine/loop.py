@@ -194,17 +194,14 @@ class Trainer(Training):
             images=self.images(),
             parameters=config.to_dict(),
             warnings=list(self.warnings.values()),
-            chain={
-                "configuration": configuration_link(config.to_dict()),
-                "data": self.data,
-                "code": code_link(),
-                "weights": weights_links(self.folder.path),
-            },
             output_dir=self.folder.path,
             history=list(rows),
         )
-        result.chain["seal"] = seal(result.to_json(), rows)
         if self.world.is_main:
+            result.chain["configuration"] = configuration_link(result.parameters)
+            result.chain["data"], result.chain["code"] = self.data, code_link()
+            result.chain["weights"] = weights_links(self.folder.path)
+            result.chain["seal"] = seal(result.to_json(), rows)
             self.folder.write_json(RESULT, result.to_json())
         return result
 

@@ -183,8 +183,7 @@ def weights_links(folder: Path) -> dict[str, str]:
 
 def file_hash(file: Path) -> str:
     """Of a file's bytes."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:_SHOWN]
+    return _hash(file.read_bytes())
 
 
 def seal(result: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> str:

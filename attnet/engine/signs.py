@@ -54,7 +54,7 @@ def dead_masks(network: ResidualAttentionNetwork, images: Tensor) -> Iterator[tu
     }
     hooks = [mask.register_forward_hook(watch(name)) for name, mask in watched.items()]
     try:
-        with evaluating(network), torch.no_grad():
+        with evaluating(network):
             network(images)
     finally:
         for hook in hooks:

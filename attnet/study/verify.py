@@ -76,7 +76,8 @@ def verify(
         named = content["parameters"].get("unit")
         if named and is_own_code(named) and named != unit:
             raise AttnetError(f"unit={named!r} is no part of attnet; if you trust it, give --unit {named}")
-        config = TrainConfig(**content["parameters"]).replace(resume="", progress="none", **_where(data_path))
+        config = TrainConfig(**content["parameters"]).replace(resume="", progress="none")
+        config = config.replace(data_path=data_path) if data_path else config
         plan = make_plan(config if config.is_train and not config.is_pretrain else config.replace(is_pretrain=False))
     except (AttnetError, KeyError, TypeError) as error:
         return [*findings, Finding("the training", CANNOT, f"it cannot be planned here: {error}")]
@@ -87,10 +88,6 @@ def verify(
     if steps:
         findings += [_taken_again(plan, config, rows, folder, same, steps, random.Random(seed))]
     return findings
-
-
-def _where(data_path: str) -> dict[str, str]:
-    return {"data_path": data_path} if data_path else {}
 
 
 def _read(place: Path) -> tuple[dict, list[dict], Path | None]:
@@ -124,8 +121,8 @@ def _words(content: Mapping, rows: list[dict], chain: Mapping, folder: Path | No
     if "configuration" in chain:
         wrong = [] if configuration_link(content["parameters"]) == chain["configuration"] else [RESULT]
         if folder is not None and (folder / CONFIG).exists():
-            asked = TrainConfig.load(folder / CONFIG).to_dict()
-            wrong += [] if configuration_link(asked) == chain["configuration"] else [CONFIG]
+            # As it stands there: parameters that came later are in neither.
+            wrong += [] if configuration_link(read_object(folder / CONFIG)) == chain["configuration"] else [CONFIG]
         detail = f"other parameters than were trained with in {', '.join(wrong)}" if wrong else chain["configuration"]
         yield Finding("configuration", DIFFER if wrong else AGREE, detail)
     for name, link in (chain.get("weights") or {}).items() if folder is not None else ():

@@ -12,6 +12,7 @@ import attnet
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files import save
 from attnet.engine.parameters import TrainConfig
+from attnet.engine.result import configuration_link
 from attnet.study import verify as verifying
 from attnet.study.records import record
 from attnet.study.verify import AGREE, CANNOT, DIFFER, main, verify
@@ -136,3 +137,15 @@ def test_a_run_does_not_go_on_with_other_data(copy):
         save(state | {"data": state["data"] | {name: other}}, copy / "previous.pt")
         with pytest.raises(ConfigError, match=says):
             attnet.fit(TrainConfig(resume=str(copy)))
+
+
+def test_parameters_that_came_later_change_nothing(copy):
+    """A run of today, verified by a version that knows one parameter more: here, a run that knows one fewer."""
+    for file in ("config.json", "result.json"):
+        content = json.loads((copy / file).read_text())
+        parameters = content if file == "config.json" else content["parameters"]
+        del parameters["sums"]
+        if file == "result.json":
+            content["chain"]["configuration"] = configuration_link(parameters)
+        (copy / file).write_text(json.dumps(content))
+    assert outcomes(copy, steps=0)["configuration"] == AGREE
