@@ -150,6 +150,8 @@ def environment(device: Any) -> dict[str, object]:
         "device": device.name,
         "device_type": device.kind,
         "platform": platform.platform(terse=True),
+        # Processors of one name compute with other instructions, and so to other last digits.
+        "instructions": f"{torch.backends.cpu.get_cpu_capability()} {native_bfloat16()}".strip(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }

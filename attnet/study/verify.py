@@ -154,7 +154,8 @@ def _same_bits(content: Mapping, chain: Mapping, plan: Plan) -> tuple[bool, str]
     if isinstance(threads, int) and 1 <= threads <= usable_cores():
         torch.set_num_threads(threads)
     here = environment(plan.device)
-    other = [f"{n} {recorded.get(n)} then, {here.get(n)} now" for n in DECISIVE if recorded.get(n) != here.get(n)]
+    decisive = [name for name in (*DECISIVE, "instructions") if recorded.get(name) != here.get(name)]
+    other = [f"{name} {recorded.get(name)} then, {here.get(name)} now" for name in decisive]
     if chain.get("code") != code_link():
         other.insert(0, "attnet's code is another")
     if plan.device.is_accelerator:

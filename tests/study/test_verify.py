@@ -102,6 +102,13 @@ def test_other_code_is_compared_to_a_tolerance(run, monkeypatch):
     assert findings["steps taken again"].outcome == AGREE and "(within 2 %)" in findings["steps taken again"].detail
 
 
+def test_another_processor_of_the_same_name_is_another_machine(run, monkeypatch):
+    here = verifying.environment
+    monkeypatch.setattr(verifying, "environment", lambda device: here(device) | {"instructions": "others"})
+    found = {finding.what: finding for finding in verify(run, steps=0)}["code and machine"]
+    assert found.outcome == CANNOT and "then, others now" in found.detail
+
+
 def test_a_record_has_no_weights_but_steps(run, tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(record(run)))
     found = outcomes(tmp_path / "record.json")
