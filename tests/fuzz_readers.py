@@ -28,6 +28,7 @@ from attnet.data.pictures import read_picture
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
 from attnet.engine.run_folder import load_newest
+from attnet.model.graphs import OnnxNetwork
 from attnet.model.weights import Weights, load_weights
 from attnet.study.configs import read_list
 from attnet.study.records import read_records
@@ -81,6 +82,49 @@ def _read_weights(file: Path) -> None:
     opened = Weights.open(file)
     opened.model, opened.outputs  # noqa: B018 (properties that look into it)
     load_weights(attnet.build_model("attention56_tiny"), opened)
+
+
+def _graphs() -> list[bytes]:
+    """A small graph with all kinds of operators that ours have."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "kernel": np.full((4, 3, 3, 3), 0.1, np.float32), "scales": np.array([1, 1, 2, 2], np.float32),
+        "head": np.full((2, 4), 0.1, np.float32), "gain": np.ones(4, np.float32), "sides": np.array([2, 3]),
+    }  # fmt: skip
+    norm, same = ["gain"] * 4, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    seeds = []
+    for batch in ("N", 2):
+        nodes = [
+            helper.make_node("Conv", ["images", "kernel"], ["a"], **same, strides=[1, 1]),
+            helper.make_node("BatchNormalization", ["a", *norm], ["b"]),
+            helper.make_node("MaxPool", ["b"], ["c"], **same, strides=[2, 2]),
+            helper.make_node("Resize", ["c", "", "scales"], ["d"], mode="linear"),
+            helper.make_node("Sigmoid", ["d"], ["e"]),
+            helper.make_node("Mul", ["b", "e"], ["f"]),
+            helper.make_node("ReduceMean", ["f"], ["g"], axes=[2, 3], keepdims=0),
+            helper.make_node("Gemm", ["g", "head"], ["logits"], transB=1),
+        ]
+        ends = [
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *sides])]
+            for name, sides in (("images", [3, 8, 8]), ("logits", [2]))
+        ]
+        held = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+        graph = helper.make_graph(nodes, "g", *ends, held)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        config = json.dumps({"model": "attention56_tiny"})
+        helper.set_model_props(model, {"classes": '["a", "b"]', "config": config})
+        onnx.checker.check_model(model)
+        seeds.append(model.SerializeToString())
+    return seeds
+
+
+def _run_graph(file: Path) -> None:
+    network = OnnxNetwork(file)
+    size = network.session.get_inputs()[0].shape[2]
+    if isinstance(size, int) and size <= 64:
+        network(torch.zeros(3, 3, size, size))
 
 
 def _results() -> list[bytes]:
@@ -154,6 +198,7 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], object], st
     "weights": (_weights, _read_weights, ".pt"),
     "checkpoint": (_weights, _read_checkpoint, ".pt"),
     "safetensors": (_safetensors, _read_weights, ".safetensors"),
+    "graph": (_graphs, _run_graph, ".onnx"),
     "configuration": (lambda: [json.dumps(TrainConfig().to_dict()).encode()], TrainConfig.load, ".json"),
     "result": (_results, _read_result, ".json"),
     "metrics": (_rows, _read_rows, ".jsonl"),

@@ -4,11 +4,14 @@ Weights and metrics have to be the same bit for bit.
 
     python tests/harness_kill.py --times 24 --output data/results/kill_harness.json
 
-Not collected by pytest: it takes minutes. Each disturbance is followed by what a user would do: `resume`.
+Not collected by pytest: it takes minutes. A job is disturbed again and again, in the way that is next, while it starts
+and while it trains; where it does not go on by itself, what a user would do follows: `resume`.
 """
 
 import argparse
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -18,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -32,11 +36,13 @@ from attnet.engine.parameters import TrainConfig
 
 JOB = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},
-    **{"train_images": 320, "test_images": 20, "train_batch_size": 8, "total_epochs": 6, "checkpoint_seconds": 0.4},
+    **{"train_images": 320, "test_images": 20, "train_batch_size": 8, "total_epochs": 8, "checkpoint_seconds": 0.4},
     **{"progress": "lines", "max_restarts": 2, "image_sizes": "8,8,32"},
 }
 FOUND = ("epoch", "lr", "train_loss", "test_loss", "top1")
 FULL_DISK_MIB = 9  # room for a checkpoint and a half
+AT_MOST = 8.0  # seconds between two disturbances of a job
+IN_ONE_JOB = 12  # disturbances
 
 
 def start(folder: Path, **changes: object) -> psutil.Popen:
@@ -144,45 +150,63 @@ def fingerprint(folder: Path) -> str:
 def finish(folder: Path) -> int:
     """Resume until the run is finished; how many launches that took."""
     launches = 0
-    while not (folder / "result.json").exists():
+    while not finished(folder):
         launches += 1
         if launches > 4:
             raise RuntimeError(f"{folder} does not finish; see its logs/")
         begun = (folder / "config.json").exists()
-        job = start(folder, **({"resume": str(folder)} if begun else {}))
-        job.wait()
-        if not begun and not (folder / "result.json").exists():
+        launch(folder).wait()
+        if not begun and not finished(folder):
             raise RuntimeError(f"{folder}: a fresh start failed")
     return launches
 
 
-def disturb(way: Callable, folder: Path) -> dict[str, object]:
-    """One job, disturbed once at a random moment after its start-up."""
-    job = start(folder)
-    while not (folder / "config.json").exists():
+def finished(folder: Path) -> bool:
+    return (folder / "result.json").exists()
+
+
+def launch(folder: Path) -> psutil.Popen:
+    """Start the job, or go on with it."""
+    return start(folder, **({"resume": str(folder)} if (folder / "config.json").exists() else {}))
+
+
+def disturb(ways: Iterator[Callable], limit: int, folder: Path) -> dict[str, object]:
+    """One job, disturbed until it is finished all the same, or `limit` times."""
+    job, launches, struck, everybody = launch(folder), 1, [], {}
+    while len(struck) < limit and not finished(folder):
         if job.poll() is not None:
-            raise RuntimeError("the job ended before it began")
-        time.sleep(0.02)
-    delay = random.uniform(0.0, 5.0)
-    time.sleep(delay)
-    agent, ranks = family_of(job)
-    everybody = [p for p in (agent, *ranks) if p is not None]
-    try:
-        struck = not (folder / "result.json").exists()
-        way(job, folder)
-    except (psutil.NoSuchProcess, IndexError, AttributeError):  # it was quicker than we were
-        struck = False
-    try:
-        job.wait(timeout=120)
-    except psutil.TimeoutExpired:
-        raise RuntimeError(f"{way.__name__}: the launcher hangs") from None
-    orphans = psutil.wait_procs(everybody, timeout=60)[1]
-    launches = 1 + finish(folder)
+            _ended(job, everybody, folder)
+            job, launches = launch(folder), launches + 1
+        while len(family_of(job)[1]) < JOB["device_num"] and job.poll() is None:
+            time.sleep(0.02)
+        time.sleep(random.uniform(0.0, AT_MOST))
+        agent, ranks = family_of(job)
+        everybody |= {p.pid: p for p in (agent, *ranks) if p is not None}
+        if finished(folder):
+            break
+        way = next(ways)
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError, AttributeError):  # it was quicker than we were
+            way(job, folder)
+            struck.append(way.__name__)
+            with contextlib.suppress(psutil.TimeoutExpired):
+                job.wait(timeout=AT_MOST)  # it may end by itself; or go on, and be struck again
+    _ended(job, everybody, folder)
+    orphans = psutil.wait_procs(list(everybody.values()), timeout=60)[1]
+    launches += finish(folder)
     torn = [p.name for p in folder.glob("*.tmp")]
     return {
-        "way": way.__name__, "seconds_after_start": round(delay, 2), "struck": struck, "launches": launches,
-        "orphans": len(orphans), "torn_files": torn, "sha256": fingerprint(folder),
+        "ways": struck, "launches": launches, "orphans": len(orphans), "torn_files": torn,
+        "sha256": fingerprint(folder),
     }  # fmt: skip
+
+
+def _ended(job: psutil.Popen, everybody: dict[int, psutil.Process], folder: Path) -> None:
+    """Wait for a launch's end, and its ranks', which notice that it is gone."""
+    try:
+        job.wait(timeout=180)
+    except psutil.TimeoutExpired:
+        raise RuntimeError(f"{folder}: the launcher hangs") from None
+    psutil.wait_procs(list(everybody.values()), timeout=60)
 
 
 def full_disk(scratch: Path) -> dict[str, object]:
@@ -197,7 +221,7 @@ def full_disk(scratch: Path) -> dict[str, object]:
         subprocess.run(["mount", "-o", "remount,size=64m", mount], check=True)
         launches = 1 + finish(folder)
         return {
-            "way": "full_disk", "struck": failed and told, "launches": launches, "orphans": 0,
+            "ways": ["full_disk"] * (failed and told), "launches": launches, "orphans": 0,
             "torn_files": [p.name for p in folder.glob("*.tmp")], "sha256": fingerprint(folder),
         }  # fmt: skip
     finally:
@@ -217,11 +241,12 @@ def main() -> int:
         if start(calm).wait():
             raise RuntimeError("the undisturbed run failed")
         expected = fingerprint(calm)
-        rows = []
-        for number in range(options.times):
-            way = WAYS[number % len(WAYS)]
-            rows.append(disturb(way, scratch / f"run{number}"))
+        rows, ways = [], itertools.cycle(WAYS)
+        while (left := options.times - sum(len(row["ways"]) for row in rows)) > 0:
+            folder = scratch / f"run{len(rows)}"
+            rows.append(disturb(ways, min(left, IN_ONE_JOB), folder))
             print(json.dumps(rows[-1]), flush=True)
+            shutil.rmtree(folder)
         if os.geteuid() == 0 and shutil.which("mount"):
             rows.append(full_disk(scratch))
             print(json.dumps(rows[-1]), flush=True)
@@ -229,9 +254,10 @@ def main() -> int:
         shutil.rmtree(scratch, ignore_errors=True)
     result = {
         "kind": "durability",
-        "what": "jobs of two ranks disturbed at a random moment and resumed; weights and metrics against a calm run's",
-        "disturbed": len(rows),
-        "struck": sum(row["struck"] for row in rows),
+        "what": "jobs of two ranks disturbed at random moments and resumed; weights and metrics against a calm run's",
+        "jobs": len(rows),
+        "struck": sum(len(row["ways"]) for row in rows),
+        "struck_by_way": dict(sorted(Counter(way for row in rows for way in row["ways"]).items())),
         "equal": sum(row["sha256"] == expected for row in rows),
         "orphans": sum(row["orphans"] for row in rows),
         "torn_files": sum(len(row["torn_files"]) for row in rows),
@@ -244,7 +270,7 @@ def main() -> int:
     }
     if options.output:
         options.output.write_text(json.dumps(result, indent=2) + "\n")
-    print({name: result[name] for name in ("disturbed", "struck", "equal", "orphans", "torn_files")})
+    print({name: result[name] for name in ("jobs", "struck", "equal", "orphans", "torn_files")})
     return 0 if result["equal"] == len(rows) and not result["orphans"] and not result["torn_files"] else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -97,7 +98,7 @@ def start(
         env=surroundings,
         cwd=repository_root(),
         start_new_session=True,
-        preexec_fn=_end_with_parent if end_with_us and _PRCTL else None,
+        preexec_fn=functools.partial(_end_with, os.getpid()) if end_with_us and _PRCTL else None,
     )
 
 
@@ -109,10 +110,9 @@ def environment() -> dict[str, str]:
     """
     variables = dict(os.environ)
     if variables.get(QUEUE) == "0" and "torch" in sys.modules and Npu.module() is not None:
-        with open("/proc/self/environ", "rb") as file:  # as this process was started
-            begun = dict(entry.partition("=")[::2] for entry in os.fsdecode(file.read()).split("\0"))
         variables.pop(QUEUE)
-        variables |= {QUEUE: begun[QUEUE]} if QUEUE in begun else {}
+        begun = variable_of(os.getpid(), QUEUE)
+        variables |= {} if begun is None else {QUEUE: begun}
     package, path = str(Path(__file__).parents[2]), variables.get("PYTHONPATH")
     ours = {"PYTHONPATH": os.pathsep.join([package, *([path] if path else [])])}
     return variables | ours | {"PYTHONIOENCODING": "utf-8:backslashreplace"}  # as we read what it says
@@ -135,8 +135,23 @@ def how_it_ended(status: int) -> str:
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it is gone already, and no signal will come
+        os._exit(1)
+
+
+def variable_of(pid: int, name: str) -> str | None:
+    """A variable that a process was started with; None where it has none of that name, or it is not ours to look into.
+
+    Linux only; elsewhere always None.
+    """
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return None
+    return next((value for key, _, value in (entry.partition("=") for entry in entries) if key == name), None)
 
 
 def is_alive(pid: int) -> bool:

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from attnet.base import device as devices
 from attnet.base.device import Device
 from attnet.base.errors import AttnetError, ConfigError, say
-from attnet.base.processes import is_alive
+from attnet.base.processes import is_alive, variable_of
 from attnet.engine.parameters import TrainConfig
 
 # Variable by which `attnet.launch` names its own process to the ranks, so that they end when it is gone.
@@ -265,18 +265,26 @@ def _watch_parents() -> None:
 
     With the notebook gone, torchrun is asked to stop first, so that the run is saved.
     """
-    parent, launcher = os.getppid(), int(os.environ.get(LAUNCHER, 0))
+    parent, launcher = os.getppid(), os.environ.get(LAUNCHER, "")
+    # Torchrun may have died while this process was importing, and then the parent is whoever takes in orphans: process
+    # 1, which nobody may ask to stop. Torchrun, if the launcher started it, has the launcher's variable.
+    if launcher and (parent == 1 or (sys.platform == "linux" and variable_of(parent, LAUNCHER) != launcher)):
+        _end_alone()
 
     def watch() -> None:
         asked = False
         while True:
             time.sleep(_WATCH_SECONDS)
             if os.getppid() != parent:
-                print("attnet: torchrun is gone; ending", file=sys.stderr, flush=True)
-                os._exit(1)
-            if launcher and not asked and not is_alive(launcher):
+                _end_alone()
+            if launcher and not asked and not is_alive(int(launcher)):
                 asked = True
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(parent, 15)
 
     threading.Thread(target=watch, name="attnet-watch-parents", daemon=True).start()
+
+
+def _end_alone() -> None:
+    print("attnet: torchrun is gone; ending", file=sys.stderr, flush=True)
+    os._exit(1)

@@ -132,7 +132,7 @@ def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Te
     opened = Weights.open(weights) if isinstance(weights, str | Path) else weights
     classes, mirror = plan.dataset.classes, config.test_flip
     if isinstance(opened, Weights) and opened.is_graph:
-        from attnet.model.formats import OnnxNetwork
+        from attnet.model.graphs import OnnxNetwork
 
         plain = dataclasses.replace(plan, colour=None)  # the graph standardises them itself
         found = evaluate(OnnxNetwork(opened.path), plain.test_batches(), classes, mirror=mirror)

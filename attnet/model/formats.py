@@ -1,6 +1,6 @@
-"""Files of weights, each read in memory of about its own size, whoever wrote it: PyTorch's own, safetensors, ONNX.
+"""Files of weights, each read in memory of about its own size, whoever wrote it: PyTorch's own and safetensors.
 
-The last two need a package of their own, which is asked for when such a file is.
+The latter needs a package of its own, which is asked for when such a file is. Graphs have `attnet.model.graphs`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
 
 from attnet.base.errors import AttnetError, WeightsError
 from attnet.base.json_files import JsonError, parse
-from attnet.model.contents import RECORDED, SAVE_AGAIN, own_record
+from attnet.model.contents import RECORDED, SAVE_AGAIN
 
 ONNX, SAFETENSORS = ".onnx", ".safetensors"
 # Bytes of a PyTorch file besides the numbers of its tensors: names, shapes, and whatever else it records. Python takes
 # up to 64 times as much for them. Ours have at most 2 MB.
 _MOST_PICKLED = 16 << 20
-_AGAIN = "download or copy it again"
-_LARGEST_BATCH = 1 << 16  # images; a graph's batch is filled up with empty ones
+FETCH_AGAIN = "download or copy it again"
 # torch unpickles these, and each makes memory of any size from a number. No state dict holds them.
 _MAKERS = re.compile(r"bytearray|\w*(Tensor|TypedStorage|UntypedStorage)")
 
@@ -63,9 +61,11 @@ def read_torch(path: Path) -> object:
         raise
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
-        raise _refused(path, f"it asks for {wanted[1]}" if wanted else _first_line(error)) from None
+        raise _refused(path, f"it asks for {wanted[1]}" if wanted else first_line(error)) from None
     except Exception as error:  # torch and zipfile raise many types for a damaged or foreign file
-        raise WeightsError(f"weights {path}: not a readable PyTorch file ({_first_line(error)}); {_AGAIN}") from None
+        raise WeightsError(
+            f"weights {path}: not a readable PyTorch file ({first_line(error)}); {FETCH_AGAIN}"
+        ) from None
 
 
 def _refused(path: Path, culprit: str) -> WeightsError:
@@ -89,7 +89,8 @@ def _check_zip(path: Path) -> None:
         whole = sum(member.file_size for member in members)
         if whole > size:
             raise WeightsError(
-                f"weights {path}: its members claim {whole:,} bytes, and the file has {size:,}; it is damaged: {_AGAIN}"
+                f"weights {path}: its members claim {whole:,} bytes, and the file has {size:,}; it is damaged: "
+                f"{FETCH_AGAIN}"
             )
         for member in members:
             if member.filename.endswith("/data.pkl"):
@@ -132,18 +133,18 @@ def _check_pickle(path: Path, stream: io.BytesIO) -> None:
             raise _refused(path, f"it asks for {argument.replace(' ', '.')}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _from_json(text: str, name: str, origin: str) -> object:
+def metadata_value(text: str, name: str, origin: str) -> object:
     """A value of metadata; None for what is no JSON, which is another project's."""
     try:
         return parse(text)
     except JsonError as error:
         if "nested" in str(error):
             raise WeightsError(
-                f"{origin}: {name} in its metadata is {error}, and nothing of attnet's is; {_AGAIN}"
+                f"{origin}: {name} in its metadata is {error}, and nothing of attnet's is; {FETCH_AGAIN}"
             ) from None
         return None
 
@@ -161,63 +162,7 @@ def read_safetensors(path: Path) -> dict[str, object]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except Exception as error:  # the package has its own type for a damaged file
         raise WeightsError(
-            f"weights {path}: not a readable safetensors file ({_first_line(error)}); {_AGAIN}"
+            f"weights {path}: not a readable safetensors file ({first_line(error)}); {FETCH_AGAIN}"
         ) from None
-    record = {key: _from_json(strings[key], key, f"weights {path}") for key in RECORDED if key in strings}
+    record = {key: metadata_value(strings[key], key, f"weights {path}") for key in RECORDED if key in strings}
     return {"model": state, **record}
-
-
-class OnnxNetwork(nn.Module):
-    """An ONNX file of `attnet export`, run by onnxruntime on the CPU with as many threads as torch.
-
-    Images float32 [N, 3, S, S] in [0, 1] to logits float32 [N, K], on the images' device; any N, also for a graph of
-    a fixed batch size, whose last run is filled up. It holds no weights and no modules, hence no masks.
-
-    Raises:
-        WeightsError: no ONNX file, or one that `attnet export` has not written. AttnetError: onnxruntime is missing.
-    """
-
-    def __init__(self, file: str | Path | bytes) -> None:
-        super().__init__()
-        name = "the graph" if isinstance(file, bytes) else f"weights {file}"
-        runtime = package("onnxruntime", name)
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            source = file if isinstance(file, bytes) else str(file)
-            self.session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a type for each thing that can be wrong
-            raise WeightsError(f"{name}: not a readable ONNX file ({_first_line(error)}); {_AGAIN}") from None
-        images, logits = self.session.get_inputs(), self.session.get_outputs()
-        named = [(one.name, len(one.shape)) for one in (*images, *logits)] == [("images", 4), ("logits", 2)]
-        strings = self.session.get_modelmeta().custom_metadata_map
-        texts = {key: _from_json(strings[key], key, name) for key in ("classes", "config") if key in strings}
-        outputs = logits[0].shape[1] if named and isinstance(logits[0].shape[1], int) else 0
-        self.record = own_record(texts, outputs, name)
-        self.classes = self.record["classes"]
-        if not named or not self.classes or not self.record["config"]:
-            raise WeightsError(
-                f"{name}: not written by attnet export (no classes and config of its own in the metadata); run it with "
-                "onnxruntime itself"
-            )
-        self.batch_size = images[0].shape[0] if isinstance(images[0].shape[0], int) else None
-        if self.batch_size is not None and not 0 < self.batch_size <= _LARGEST_BATCH:
-            raise WeightsError(
-                f"{name}: made for batches of {self.batch_size:,} images, where 1 to {_LARGEST_BATCH:,} are run; "
-                "export it again with another --batch_size"
-            )
-
-    @property
-    def checkpoint(self) -> dict[str, object]:
-        """What a checkpoint would record of it; images are to come as they are, since colours are its own affair."""
-        return {"config": {**self.record["config"], "normalize": False}, "classes": list(self.classes)}
-
-    def forward(self, images: Tensor) -> Tensor:
-        parts = [self._run(part) for part in images.cpu().split(self.batch_size or max(len(images), 1))]
-        return torch.cat(parts).to(images.device)
-
-    def _run(self, images: Tensor) -> Tensor:
-        missing = (self.batch_size or 0) - len(images)
-        whole = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing > 0 else images
-        (logits,) = self.session.run(["logits"], {"images": whole.contiguous().numpy()})
-        return torch.from_numpy(logits)[: len(images)]

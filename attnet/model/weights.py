@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from attnet.base.errors import ConfigError, WeightsError, shown
 from attnet.base.files import relative_to_root, resolve_path
 from attnet.model.contents import COUNTER, own_record
-from attnet.model.formats import ONNX, SAFETENSORS, OnnxNetwork, read_safetensors, read_torch
+from attnet.model.formats import ONNX, SAFETENSORS, read_safetensors, read_torch
+from attnet.model.graphs import OnnxNetwork
 from attnet.model.network import ResidualAttentionNetwork, unwrap
 from attnet.model.reference_names import from_reference
 from attnet.model.units import is_own_code

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from attnet.base.processes import StopSignal
+from attnet.base.processes import StopSignal, variable_of
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -31,3 +33,16 @@ def test_under_nohup_a_hangup_stays_ignored():
             assert stop.number is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_the_variables_that_a_process_was_started_with():
+    child = subprocess.Popen(
+        [sys.executable, "-c", "input()"], env={**os.environ, "KEPT": "a=b"}, stdin=subprocess.PIPE
+    )
+    try:
+        assert variable_of(child.pid, "KEPT") == "a=b"
+        assert variable_of(child.pid, "KEP") is None
+    finally:
+        child.communicate(b"\n")
+    assert variable_of(child.pid, "KEPT") is None

@@ -264,3 +264,35 @@ def test_ranks_stop_after_the_same_step(monkeypatch):
     for step in (20, 30):  # a request can be made again
         first.post("save", step)
         assert (first.due("save", step), second.due("save", step)) == (0, 0)
+
+
+WATCHED = """
+import time
+from attnet.engine import distributed
+distributed._watch_parents()
+print('watches', flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_rank_whose_torchrun_died_while_it_started_ends_and_asks_nobody_else_to_stop():
+    """Whoever takes in orphans is its parent then; here that is this process, which would die of the signal."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED],
+        env={**os.environ, distributed.LAUNCHER: str(dead.pid)}, cwd=ROOT, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 1 and "torchrun is gone; ending" in done.stderr and "watches" not in done.stdout
+
+
+def test_a_rank_ends_with_its_torchrun():
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {WATCHED!r}])"
+    launcher = {**os.environ, distributed.LAUNCHER: str(os.getpid())}
+    torchrun = subprocess.Popen([sys.executable, "-c", code], env=launcher, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert torchrun.stdout.readline() == "watches\n"
+    torchrun.kill()
+    assert torchrun.stdout.read() == "", "its output ends when the rank does"
+    torchrun.wait()
+    torchrun.stdout.close()

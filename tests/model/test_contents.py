@@ -14,7 +14,7 @@ from attnet.base.errors import WeightsError
 from attnet.model import formats
 from attnet.model.contents import own_record
 from attnet.model.export import export_onnx
-from attnet.model.formats import OnnxNetwork
+from attnet.model.graphs import OnnxNetwork
 from attnet.model.pretrained import load_pretrained
 from attnet.model.weights import Weights
 

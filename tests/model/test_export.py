@@ -14,7 +14,7 @@ import attnet
 from attnet.base.errors import AttnetError, ConfigError, SaveError, WeightsError
 from attnet.model import export
 from attnet.model.export import export_onnx, export_safetensors, logits_difference
-from attnet.model.formats import OnnxNetwork
+from attnet.model.graphs import OnnxNetwork
 from attnet.model.pretrained import Pretrained, load_pretrained
 
 onnx = pytest.importorskip("onnx", reason='onnx is not installed (pip install -e ".[export]")')
