@@ -18,7 +18,7 @@ COMMANDS = {
         "attnet.study.ask_command",
         "the paper's questions, the recipes' ingredients, fine-tuning: as studies",
     ),
-    "masks": ("attnet.masks.compare", "measure what a network's masks do"),
+    "masks": ("attnet.masks_command", "six questions about a network's masks, each against its strongest control"),
     "benchmark": ("attnet.benchmark.command", "how fast training is here, and what bounds it"),
     "doctor": ("attnet.doctor.command", "what is on this machine, and the mend for each problem"),
     "export": ("attnet.model.export", "weights as ONNX, as safetensors, or small, in half precision"),

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 DATA = Path(__file__).parent / "assets"
+TURNS = 2
 
 # reference class -> our name
 REFERENCE = {
@@ -29,6 +30,20 @@ REFERENCE = {
     "ResidualAttentionModel_56": "attention56_224",
     "ResidualAttentionModel_448input": "attention92_448",
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--turn", type=int, help=f"of the slow tests, every {TURNS}nd alone: those of this turn, 0 or 1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a slow machine CI lets slow tests take turns, a file each, so that every other change runs them."""
+    turn = config.getoption("--turn")
+    if turn is not None:
+        others = [item for item in items if zlib.crc32(item.path.name.encode()) % TURNS != turn % TURNS]
+        waiting = [item for item in others if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=waiting)
+        items[:] = [item for item in items if item not in set(waiting)]
 
 
 @pytest.fixture(scope="session")

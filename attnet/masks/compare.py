@@ -1,33 +1,27 @@
-"""The masks beside Grad-CAM, the image's centre and noise: do they find the object, and does the network need it?
+"""Tables of every map of a network beside Grad-CAM and all controls: localisation, deletion, insertion, ROAD.
 
-`attnet masks --pretrained WEIGHTS --images 1000 --output FILE` measures all that a network's masks can
-be asked: statistics, interventions, deletion and insertion, and localisation where the objects' pixels are known.
+`attnet.masks.verdict` asks the questions; here is all that can be measured, in one record.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
-from attnet.base.device import choose
-from attnet.base.errors import ConfigError, in_sentences
-from attnet.base.files import command_line, output_file, write_record
-from attnet.base.host import environment
-from attnet.base.intervals import Interval
+from attnet.base.errors import ConfigError
+from attnet.base.intervals import Interval, confidence_interval
 from attnet.base.words import table
 from attnet.data.splits import Dataset, Split
 from attnet.masks.capture import capture
-from attnet.masks.localise import centre_prior, localise, random_maps
-from attnet.masks.open import open_pretrained
-from attnet.masks.reduce import REDUCTIONS, attention_maps
+from attnet.masks.controls import image_controls, random_maps, randomised, untrained
+from attnet.masks.faithfulness import Curves, deletion_insertion
+from attnet.masks.localise import localise
+from attnet.masks.reduce import REDUCTIONS, reduced_maps
 from attnet.masks.replace import effects
-from attnet.masks.saliency import Curves, deletion_insertion, grad_cam
+from attnet.masks.saliency import grad_cam
 from attnet.masks.statistics import mask_statistics
 from attnet.model.pretrained import Pretrained
 
@@ -37,6 +31,7 @@ SCORES = {
     "iou": "overlap at the best threshold",
     "energy": "mass inside the object",
 }
+SEEDS = 3  # untrained networks
 
 
 @dataclass(frozen=True)
@@ -64,8 +59,9 @@ def compare_localisation(
 ) -> list[Finding]:
     """Score the maps of every module and reduction against the objects of a split, then the baselines.
 
-    The baselines are Grad-CAM of the predicted class at the last features, a Gaussian at the image's centre, and
-    noise drawn from `seed`. All see the same images.
+    The baselines are Grad-CAM of the predicted class at the last features; every map of the image alone
+    (`IMAGE_CONTROLS`); noise; the same modules and reductions of untrained networks, the mean over three seeds; and of
+    the network with its weights drawn anew from the head down. All see the same images.
 
     Raises:
         ConfigError: a split without objects' pixels (only `shapes` has them), or as `attention_maps`.
@@ -73,9 +69,10 @@ def compare_localisation(
     if split.masks is None:
         raise ConfigError("split: its objects' pixels are not known; those of load_dataset(None, 'shapes') are")
     rows = []
-    for method, baseline, maps in _maps(model, split.images, modules, reductions, part, batch_size, seed):
-        found = localise(maps, split.masks)
-        rows.append(Finding(method, baseline, found.summary(), found.threshold))
+    for method, baseline, drawn in _maps(model, split.images, modules, reductions, part, batch_size, seed):
+        found = [localise(maps, split.masks) for maps in drawn]
+        scores = {name: _over_draws([getattr(one, name) for one in found]) for name in SCORES}
+        rows.append(Finding(method, baseline, scores, sum(one.threshold for one in found) / len(found)))
     return rows
 
 
@@ -87,12 +84,14 @@ def compare_deletion(
     *,
     part: str = "mask",
     steps: int = 13,
+    baseline: str = "blur",
     batch_size: int = 100,
     seed: int = 0,
 ) -> dict[str, Curves]:
     """Deletion and insertion by the maps of every module and by the baselines of `compare_localisation`.
 
-    The explained class is the predicted one. Takes (modules * reductions + 3) * (2 steps - 2) passes an image.
+    The explained class is the predicted one. `baseline` is as `deletion_insertion` takes it: "linear" is ROAD. Takes
+    2 steps - 2 passes an image and map; the maps of the network are joined by those of about twenty controls.
 
     Returns:
         method -> its curves. Deleting what the network needs lowers the probability early (a small area);
@@ -100,10 +99,21 @@ def compare_deletion(
     """
     methods = _maps(model, images, modules, reductions, part, batch_size, seed)
     targets = torch.cat([capture(model, batch).logits.argmax(dim=1) for batch in images.split(batch_size)])
-    return {
-        method: deletion_insertion(model, images, maps, targets, steps=steps, batch_size=batch_size, seed=seed)
-        for method, _, maps in methods
-    }
+    options = {"steps": steps, "baseline": baseline, "batch_size": batch_size, "seed": seed}
+    found = {}
+    for method, _, drawn in methods:
+        curves = [deletion_insertion(model, images, maps, targets, **options) for maps in drawn]
+        mean = {name: torch.stack([getattr(one, name) for one in curves]).mean(dim=0) for name in _KINDS}
+        found[method] = Curves(curves[0].fractions, **mean)
+    return found
+
+
+_KINDS = ("deletion", "insertion")
+
+
+def _over_draws(values: Sequence[Tensor]) -> Interval:
+    """Values an image, [N], of several draws of one method, to the interval of their mean."""
+    return confidence_interval(torch.stack(list(values)).mean(dim=0))
 
 
 def _maps(
@@ -114,16 +124,24 @@ def _maps(
     part: str,
     batch_size: int,
     seed: int,
-) -> Iterator[tuple[str, bool, Tensor]]:
-    """Name, whether it is a baseline, and maps [N, H, W] of each method."""
-    for reduction in reductions:
-        maps = attention_maps(model, images, part, reduction, modules, batch_size=batch_size)
-        for name, values in maps.items():
-            yield f"{name} {part} {reduction}", False, values
-    size = tuple(images.shape[-2:])
-    yield "Grad-CAM", True, grad_cam(model, images, batch_size=batch_size)
-    yield "centre prior", True, centre_prior(len(images), size)
-    yield "random", True, random_maps(len(images), size, seed)
+) -> Iterator[tuple[str, bool, list[Tensor]]]:
+    """Name, whether it is a baseline, and maps [N, H, W] of each method, one or several draws of them."""
+
+    def of(network: nn.Module) -> dict[tuple[str, str], Tensor]:
+        return reduced_maps(network, images, part, reductions, modules, batch_size=batch_size)
+
+    for (name, reduction), values in of(model).items():
+        yield f"{name} {part} {reduction}", False, [values]
+    yield "Grad-CAM", True, [grad_cam(model, images, batch_size=batch_size)]
+    for name, values in image_controls(images).items():
+        yield name, True, [values]
+    yield "random", True, [random_maps(len(images), tuple(images.shape[-2:]), seed)]
+    strangers = [of(untrained(model, images, seed + number)) for number in range(SEEDS)]
+    for name, reduction in strangers[0]:
+        yield f"untrained: {name} {reduction}", True, [found[name, reduction] for found in strangers]
+    for lost, network in randomised(model, images, seed):
+        for (name, reduction), values in of(network).items():
+            yield f"weights anew down to {lost}: {name} {reduction}", True, [values]
 
 
 def localisation_table(rows: Sequence[Finding]) -> str:
@@ -153,7 +171,7 @@ def deletion_table(curves: Mapping[str, Curves]) -> str:
 
 
 def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_images: int = 100) -> dict[str, object]:
-    """Every measure of a network's masks on a class-balanced subset of the test images, ready for JSON.
+    """Tables of a network's masks on a class-balanced subset of the test images, ready for JSON.
 
     `deletion_images` are fewer, since each takes hundreds of passes. Counts larger than the data set mean all of it.
     """
@@ -161,39 +179,17 @@ def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_i
     few = dataset.test.subset(min(deletion_images, len(dataset.test)))
     statistics = mask_statistics(network.model, split.images)
     record: dict[str, object] = {
-        "kind": "masks",
-        "what": "the masks of a network: statistics, interventions, deletion and insertion, localisation",
-        "network": network.describe(),
-        "data": f"{dataset.name}, {len(split)} test images ({len(few)} for deletion and insertion)",
+        "tables_of": f"{dataset.name}, {len(split)} test images ({len(few)} for deletion, insertion and ROAD)",
         "statistics": [vars(row) | {"counts": row.counts.tolist()} for row in statistics],
         "effects": [asdict(row) for row in effects(network.model, split.images, split.labels)],
-        "deletion": {
-            name: {"deletion": asdict(curve.deletion_area), "insertion": asdict(curve.insertion_area)}
-            for name, curve in compare_deletion(network.model, few.images).items()
-        },
+        "deletion": _areas(network.model, few.images, "blur"),
+        "road": _areas(network.model, few.images, "linear"),
     }
     if split.masks is not None:
         record["localisation"] = [asdict(row) for row in compare_localisation(network.model, split)]
     return record
 
 
-@in_sentences
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`attnet masks`: measure, print the tables, write the record; 2 after a sentence when it cannot be done."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="attnet masks", description="Measure what a network's masks do.")
-    parser.add_argument("--pretrained", default="", help="weights, as attnet.open_pretrained takes them")
-    parser.add_argument("--data_path", default="./data/cifar-10-batches-py", help="CIFAR-10, from the repository root")
-    parser.add_argument("--images", type=int, default=500, help="test images")
-    parser.add_argument("--deletion_images", type=int, default=100, help="test images for deletion and insertion")
-    parser.add_argument("--output", default="", help="where the JSON goes; empty: standard output")
-    options = parser.parse_args(words)
-    file = output_file(options.output, (".json",)) if options.output else None
-    network, dataset = open_pretrained(options.pretrained, options.data_path)
-    record = measure(network, dataset, options.images, options.deletion_images)
-    record |= {"environment": environment(choose("CPU"))}
-    if file is None:
-        print(json.dumps(record, indent=2))
-    else:
-        write_record(file, record, command_line("masks", words))
-    return 0
+def _areas(model: nn.Module, images: Tensor, baseline: str) -> dict[str, object]:
+    curves = compare_deletion(model, images, reductions=("mean", "std"), steps=6, baseline=baseline)
+    return {name: {kind: asdict(getattr(curve, f"{kind}_area")) for kind in _KINDS} for name, curve in curves.items()}

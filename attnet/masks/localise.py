@@ -1,4 +1,4 @@
-"""How well does a map find the object whose pixels are known? Four scores and two baselines.
+"""How well does a map find the object whose pixels are known? Four scores.
 
 Sources: pointing game, Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018; energy-based
 pointing game, Wang et al., "Score-CAM", CVPR Workshops 2020; one threshold for a whole set, Choe et al.,
@@ -161,29 +161,3 @@ def _check(maps: Tensor, objects: Tensor, thresholds: int) -> None:
                 f"objects[{_first(wrong)}] has no {what} pixel ({int(wrong.sum())} of {len(wrong)} images have none): "
                 "each needs at least one of the object and one of the background; leave these images out"
             )
-
-
-# -- baselines: maps that have not seen the image -----------------------------------------------------------------
-
-
-def centre_prior(count: int, size: tuple[int, int]) -> Tensor:
-    """A Gaussian bump at the image's centre, the same for every image: objects tend to be there.
-
-    σ is a quarter of each side. Float32 [count, H, W], a view of one map: clone it before you write to it.
-    """
-    _check_baseline(count, size)
-    y, x = (((torch.arange(side) - (side - 1) / 2) / (side / 4)).square() for side in size)
-    return (-(y[:, None] + x) / 2).exp().expand(count, -1, -1)
-
-
-def random_maps(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
-    """Noise, uniform in [0, 1) and independent from pixel to pixel: float32 [count, H, W], from its own generator."""
-    _check_baseline(count, size)
-    return torch.rand(count, *size, generator=torch.Generator().manual_seed(seed))
-
-
-def _check_baseline(count: int, size: tuple[int, int]) -> None:
-    if count < 1 or len(size) != 2 or min(size) < 1:
-        raise ConfigError(
-            f"count={count}, size={size}: at least one map, of at least one pixel a side (H, W), is needed"
-        )

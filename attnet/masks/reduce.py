@@ -163,17 +163,39 @@ def attention_maps(
     Returns:
         module -> float32 [N, H, W] on the CPU.
     """
-    reducers: dict[str, Reduction] = {}
-    if find_reduction(reduction).looks_first:
-        for _, features in _passes(model, images, part, modules, batch_size):
-            for name, value in features.items():
-                reducers.setdefault(name, find_reduction(reduction)).look(value)
-    maps: dict[str, list[Tensor]] = {}
+    found = reduced_maps(model, images, part, (reduction,), modules, full_size=full_size, batch_size=batch_size)
+    return {name: maps for (name, _), maps in found.items()}
+
+
+def reduced_maps(
+    model: nn.Module,
+    images: Tensor,
+    part: str = "mask",
+    reductions: Sequence[str] = tuple(REDUCTIONS),
+    modules: Sequence[str] | None = None,
+    *,
+    full_size: bool = True,
+    batch_size: int = 100,
+) -> dict[tuple[str, str], Tensor]:
+    """(module, reduction) -> maps, as `attention_maps` for every reduction, in the same passes over the images."""
+    first = [name for name in reductions if find_reduction(name).looks_first]
+    reducers: dict[tuple[str, str], Reduction] = {}
+
+    def reducer(module: str, name: str) -> Reduction:
+        return reducers.setdefault((module, name), find_reduction(name))
+
+    for _, features in _passes(model, images, part, modules, batch_size) if first else ():
+        for module, value in features.items():
+            for name in first:
+                reducer(module, name).look(value)
+    maps: dict[tuple[str, str], list[Tensor]] = {}
     for batch, features in _passes(model, images, part, modules, batch_size):
-        for name, value in features.items():
-            map_ = reducers.setdefault(name, find_reduction(reduction)).reduce(value).float()
-            maps.setdefault(name, []).append((upsample(map_, batch.shape[-2:]) if full_size else map_).cpu())
-    return {name: torch.cat(pieces) for name, pieces in maps.items()}
+        for name in reductions:
+            for module, value in features.items():
+                map_ = reducer(module, name).reduce(value).float()
+                whole = upsample(map_, batch.shape[-2:]) if full_size else map_
+                maps.setdefault((module, name), []).append(whole.cpu())
+    return {key: torch.cat(pieces) for key, pieces in maps.items()}
 
 
 def _passes(

@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from attnet.base.errors import ConfigError
 from attnet.base.intervals import Interval, confidence_interval
 from attnet.base.words import table
-from attnet.masks.capture import as_input
+from attnet.masks.capture import as_input, capture
 from attnet.model.modules import MaskBranch
 from attnet.model.network import attention_network, choose_modules, evaluating, uncompiled
 
 INTERVENTIONS = ("zero", "one", "mean", "shuffled", "inverse")
+OF_A_SET = ("constant", "resampled")  # these need other images as well
 
 
 @contextmanager
-def intervening(model: nn.Module, interventions: Mapping[str, str], seed: int = 0) -> Iterator[None]:
+def intervening(model: nn.Module, interventions: Mapping[str, str | Tensor], seed: int = 0) -> Iterator[None]:
     """While inside, the named modules' masks are replaced; what `capture` sees and what flows on is the new mask.
 
     zero: M = 0, which with residual combination leaves the trunk alone. one: M = 1. mean: each channel's mean over
@@ -41,7 +42,8 @@ def intervening(model: nn.Module, interventions: Mapping[str, str], seed: int = 
     Args:
         model: a network from `build_model`; DDP- or compile-wrapped is fine. It is never changed itself: the masks
             are its own again on leaving, also on error.
-        interventions: names from `attention_modules()` -> one of INTERVENTIONS.
+        interventions: names from `attention_modules()` -> one of INTERVENTIONS, or a mask to take its place, which is
+            as large or spreads to its size.
 
     Raises:
         ConfigError: an unknown module or intervention, or a module without a mask; nothing is replaced then.
@@ -58,7 +60,7 @@ def intervening(model: nn.Module, interventions: Mapping[str, str], seed: int = 
             handle.remove()
 
 
-def intervene(model: nn.Module, images: Tensor, interventions: Mapping[str, str], seed: int = 0) -> Tensor:
+def intervene(model: nn.Module, images: Tensor, interventions: Mapping[str, str | Tensor], seed: int = 0) -> Tensor:
     """Logits [N, K] of one batch under `interventions`, in evaluation mode, on the model's device; see `intervening`.
 
     `images` and the errors on them are those of `capture_masks`; the train/eval state is restored.
@@ -81,6 +83,8 @@ def replaced(mask: Tensor, intervention: str, *, signed: bool = False, seed: int
         return mask.mean(dim=(2, 3), keepdim=True).expand_as(mask)
     if intervention == "inverse":
         return -mask if signed else 1 - mask
+    if intervention in OF_A_SET:
+        raise ConfigError(f"intervention={intervention!r}: needs a set of images; `effects` and `Replacing` have one")
     if intervention != "shuffled":
         raise ConfigError(f"intervention={intervention!r}: choose one of {', '.join(INTERVENTIONS)}")
     size = mask.shape[2:]
@@ -109,7 +113,7 @@ def effects(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    interventions: Sequence[str] | str = INTERVENTIONS,
+    interventions: Sequence[str] | str = (*INTERVENTIONS, *OF_A_SET),
     modules: Sequence[str] | str | None = None,
     *,
     batch_size: int = 100,
@@ -117,6 +121,10 @@ def effects(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Effect]:
     """Every intervention on every module, and on all of them together: one pass over the images each.
+
+    Besides those of one image (see `intervening`) there are constant: each channel's mean over all positions of all
+    these images, which leaves nothing that depends on the image; and resampled: the mask of another of these images,
+    which is as natural as the image's own and knows nothing of it.
 
     Args:
         model, images: as `capture_masks`; as many images as you like, `batch_size` of them on the device at a time.
@@ -139,19 +147,64 @@ def effects(
     groups = {name: [name] for name in names} | ({"all": names} if len(names) > 1 else {})
     plans = [("none", "none", {})]
     plans += [(group, kind, dict.fromkeys(groups[group], kind)) for group in groups for kind in interventions]
-    batches = images.split(batch_size)
+    many = len(plans) * -(-len(images) // batch_size)
     done, rows, untouched = 0, [], None
+    replacing = Replacing(network, images, batch_size=batch_size, seed=seed)
     for group, kind, plan in plans:
         pieces = []
-        for batch in batches:
-            pieces.append(intervene(network, batch, plan, seed).float().cpu())
+        for logits in replacing.batches(plan):
+            pieces.append(logits)
             done += 1
             if progress:
-                progress(done, len(plans) * len(batches))
+                progress(done, many)
         logits = torch.cat(pieces)
         untouched = logits if untouched is None else untouched
         rows.append(_effect(group, kind, logits, untouched, labels, seed))
     return rows
+
+
+class Replacing:
+    """A network's predictions on a set of images with masks replaced, also by what other images of the set have."""
+
+    def __init__(self, model: nn.Module, images: Tensor, *, batch_size: int = 100, seed: int = 0) -> None:
+        self.network, self.images = attention_network(model), images[None] if images.dim() == 3 else images
+        self.batch_size, self.seed = batch_size, seed
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        self.donor = torch.empty_like(order)
+        self.donor[order] = order.roll(1)  # one ring: nobody is their own
+        self._constants: dict[str, Tensor] = {}
+
+    def logits(self, plan: Mapping[str, str]) -> Tensor:
+        """Float32 [N, K] on the CPU; `plan` is module -> an intervention, or empty for the untouched network.
+
+        Raises:
+            ConfigError: as `intervening`, and for "resampled" with one image alone.
+        """
+        return torch.cat(list(self.batches(plan)))
+
+    def batches(self, plan: Mapping[str, str]) -> Iterator[Tensor]:
+        """The same, batch by batch."""
+        _choose(self.network, tuple(plan), tuple(plan.values()))
+        if len(self.images) == 1 and "resampled" in plan.values():
+            raise ConfigError("intervention='resampled': takes another image's mask; give two images or more")
+        lent = [name for name, kind in plan.items() if kind == "resampled"]
+        for number, batch in enumerate(self.images.split(self.batch_size)):
+            masks: dict[str, str | Tensor] = dict(plan)
+            masks |= {name: self._constant(name) for name, kind in plan.items() if kind == "constant"}
+            if lent:
+                donors = self.donor.split(self.batch_size)[number].to(self.images.device)
+                found = capture(self.network, self.images[donors], ("mask",), lent).features
+                masks |= {name: parts["mask"] for name, parts in found.items()}
+            yield intervene(self.network, batch, masks, self.seed).float().cpu()
+
+    def _constant(self, name: str) -> Tensor:
+        if name not in self._constants:
+            total = 0.0
+            for batch in self.images.split(self.batch_size):
+                mask = capture(self.network, batch, ("mask",), [name]).features[name]["mask"]
+                total = total + mask.double().mean(dim=(2, 3)).sum(dim=0)
+            self._constants[name] = (total / len(self.images)).to(mask.dtype)[None, :, None, None]
+        return self._constants[name]
 
 
 def _effect(module: str, kind: str, logits: Tensor, untouched: Tensor, labels: Tensor, seed: int) -> Effect:
@@ -168,12 +221,15 @@ def _effect(module: str, kind: str, logits: Tensor, untouched: Tensor, labels: T
     )
 
 
-def _choose(model: nn.Module, names: Sequence[str] | str | None, interventions: Sequence[str]) -> dict[str, nn.Module]:
+def _choose(
+    model: nn.Module, names: Sequence[str] | str | None, interventions: Sequence[str | Tensor]
+) -> dict[str, nn.Module]:
     """The named modules, all with masks; ConfigError for any that has none, and for an unknown intervention."""
     modules = choose_modules(model, names)
+    known = (*INTERVENTIONS, *OF_A_SET)
     for intervention in interventions:
-        if intervention not in INTERVENTIONS:
-            raise ConfigError(f"intervention={intervention!r}: choose one of {', '.join(INTERVENTIONS)}")
+        if not isinstance(intervention, Tensor) and intervention not in known:
+            raise ConfigError(f"intervention={intervention!r}: choose one of {', '.join(known)}")
     for name, module in modules.items():
         if module.mask is None:
             raise ConfigError(
@@ -182,10 +238,12 @@ def _choose(model: nn.Module, names: Sequence[str] | str | None, interventions: 
     return modules
 
 
-def _replacement(intervention: str, seed: int) -> Callable[[MaskBranch, tuple, Tensor], Tensor]:
+def _replacement(intervention: str | Tensor, seed: int) -> Callable[[MaskBranch, tuple, Tensor], Tensor]:
     """A forward hook on a mask branch: what it returns takes the place of the mask."""
 
     def hook(branch: MaskBranch, _inputs: tuple, mask: Tensor) -> Tensor:
+        if isinstance(intervention, Tensor):
+            return intervention.to(mask).expand_as(mask)
         return replaced(mask, intervention, signed=branch.head.attention == "channel", seed=seed)
 
     return hook

@@ -1,24 +1,18 @@
-"""Maps to hold the attention masks against, and a test of any map that asks the network instead of the eye.
+"""Grad-CAM: where a network found evidence for a class, to hold the attention masks against.
 
-Sources: Grad-CAM, Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based
-localization", ICCV 2017; deletion and insertion, Petsiuk et al., "RISE: randomized input sampling for explanation
-of black-box models", BMVC 2018. Shapes are written [N, C, H, W].
+Source: Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV 2017.
+Shapes are written [N, C, H, W].
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
-from attnet.base.intervals import Interval, confidence_interval
 from attnet.masks.capture import as_input
 from attnet.model.network import ResidualAttentionNetwork, attention_network, choose_modules, evaluating
-
-BASELINES = ("blur", "mean", "black")
 
 
 def grad_cam(
@@ -49,7 +43,7 @@ def grad_cam(
     network = attention_network(model)
     images = images[None] if images.dim() == 3 else images
     if targets is not None:
-        targets = _check_targets(targets, len(images), network.num_classes)
+        targets = check_targets(targets, len(images), network.num_classes)
     maps, start, size = [], 0, images.shape[-2:]
     features = _Features(network, module)
     try:
@@ -110,162 +104,7 @@ class _Features:
             handle.remove()
 
 
-# -- deletion and insertion ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Probability of the target class as the image goes and as it comes, most important pixels first; on the CPU.
-
-    `fractions` float32 [S], the share of pixels deleted or inserted, 0 to 1; `deletion`, `insertion` float32 [N, S].
-    Areas lie under an image's curve (trapezoids), in [0, 1]: of two maps the better has less under the deletion
-    curve and more under the insertion curve.
-    """
-
-    fractions: Tensor
-    deletion: Tensor
-    insertion: Tensor
-
-    @property
-    def deletion_areas(self) -> Tensor:
-        """[N]"""
-        return torch.trapezoid(self.deletion, self.fractions)
-
-    @property
-    def insertion_areas(self) -> Tensor:
-        """[N]"""
-        return torch.trapezoid(self.insertion, self.fractions)
-
-    @property
-    def deletion_area(self) -> Interval:
-        """Mean over images with its confidence interval."""
-        return confidence_interval(self.deletion_areas)
-
-    @property
-    def insertion_area(self) -> Interval:
-        """Mean over images with its confidence interval."""
-        return confidence_interval(self.insertion_areas)
-
-
-def deletion_insertion(
-    model: nn.Module,
-    images: Tensor,
-    maps: Tensor,
-    targets: Tensor | None = None,
-    *,
-    steps: int = 17,
-    baseline: str = "blur",
-    batch_size: int = 100,
-    seed: int = 0,
-) -> Curves:
-    """Replace an image's pixels by a baseline's, the map's most important first, and the other way round.
-
-    RISE deletes to black and inserts into a blurred image. Here both curves have one baseline, so each is the other
-    read from its far end by another order of pixels, and the two ends are computed once: 2·steps - 2 forward passes
-    an image.
-
-    Args:
-        model: any classifier, images to logits [N, K]; its train/eval state is restored.
-        images: as `grad_cam`.
-        maps: [N, H, W] of the images' size, larger where more important. Pixels with equal values follow in random
-            order, drawn from `seed` image by image and the same for both curves: an order by position would favour
-            the top of the image.
-        targets: the classes whose probability is followed, whole numbers [N]; None: those predicted for the whole
-            images.
-        steps: points of a curve with both ends, from 2 to one more than there are pixels.
-        baseline: "blur": a Gaussian with a standard deviation of an eighth of the image's side, which leaves little
-            but a gradient of colours; "mean": the image's mean colour; "black".
-
-    Raises:
-        ConfigError: maps, targets, steps or a baseline that do not fit.
-    """
-    images = images[None] if images.dim() == 3 else images
-    _check(images, maps, steps, baseline)
-    if targets is not None:
-        _check_targets(targets, len(images))
-    pixels = maps[0].numel()
-    counts = torch.linspace(0, pixels, steps, dtype=torch.float64).round()
-    generator = torch.Generator().manual_seed(seed)
-    pieces = []
-    with evaluating(model):
-        for start in range(0, len(images), batch_size):
-            here = slice(start, start + batch_size)
-            whole = _input(model, images[here])
-            ranks = _ranks(maps[here].detach().cpu(), generator).to(whole.device)
-            chosen = None if targets is None else targets[here]
-            pieces.append(_curves(model, whole, _empty(whole, baseline), ranks, counts[1:-1].tolist(), chosen))
-    deletion, insertion = (torch.cat(curves) for curves in zip(*pieces, strict=True))
-    return Curves((counts / pixels).float(), deletion, insertion)
-
-
-def _curves(
-    model: nn.Module, whole: Tensor, empty: Tensor, ranks: Tensor, counts: list[float], targets: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Both curves of a batch, float32 [n, len(counts) + 2] on the CPU; `counts` are those between the ends."""
-    logits = model(whole)
-    chosen = logits.argmax(dim=1)
-    if targets is not None:
-        chosen = _check_targets(targets, len(whole), logits.shape[1]).to(logits.device)
-
-    def probability(logits: Tensor) -> Tensor:
-        return logits.float().softmax(dim=1).gather(1, chosen[:, None])
-
-    start, end = probability(logits), probability(model(empty))
-    deletion, insertion = [start], [end]
-    for count in counts:
-        top = ranks < count
-        deletion.append(probability(model(torch.where(top, empty, whole))))
-        insertion.append(probability(model(torch.where(top, whole, empty))))
-    return torch.cat([*deletion, end], dim=1).cpu(), torch.cat([*insertion, start], dim=1).cpu()
-
-
-def _ranks(maps: Tensor, generator: torch.Generator) -> Tensor:
-    """Each pixel's place in its image's order of importance, 0 first: int64 [n, 1, H, W]."""
-    # A stable sort leaves ties as it finds them, and it finds them shuffled. One draw an image: whatever the batch.
-    shuffle = torch.stack([torch.randperm(maps[0].numel(), generator=generator) for _ in maps])
-    order = maps.flatten(1).gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
-    return shuffle.gather(1, order).argsort(dim=1).view_as(maps)[:, None]
-
-
-def _empty(images: Tensor, baseline: str) -> Tensor:
-    """The images without what is to be seen in them: [N, 3, H, W], of the same dtype."""
-    if baseline == "black":
-        return torch.zeros_like(images)
-    if baseline == "mean":
-        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
-    down, across = (_gaussian(side).to(images.device) for side in images.shape[-2:])
-    return (down @ images.float() @ across.T).to(images.dtype)
-
-
-def _gaussian(side: int) -> Tensor:
-    """Weights [side, side] that blur a line of pixels; every row sums to 1, so no border darkens."""
-    place = torch.arange(side) / (side / 8)
-    weights = (-(place[:, None] - place).square() / 2).exp()
-    return weights / weights.sum(dim=1, keepdim=True)
-
-
-def _input(model: nn.Module, images: Tensor) -> Tensor:
-    """As `as_input`; a model without parameters takes float32 images, or floats as they are."""
-    if next(model.parameters(), None) is not None:
-        return as_input(model, images)
-    return images if images.is_floating_point() else images.float() / 255
-
-
-def _check(images: Tensor, maps: Tensor, steps: int, baseline: str) -> None:
-    if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not len(images):
-        raise ConfigError(
-            f"maps of shape {list(maps.shape)} for images of shape {list(images.shape)}: [N, H, W] for at least one "
-            "image [N, 3, H, W] is needed; bring maps to the images' size with attnet.masks.reduce.upsample"
-        )
-    if not maps.isfinite().all():
-        raise ConfigError("maps hold a value that is not finite: pixels can only be ordered by numbers; repair the map")
-    if not 2 <= steps <= maps[0].numel() + 1:
-        raise ConfigError(f"steps={steps}: from 2 (the two ends) to {maps[0].numel() + 1}, a step a pixel, is needed")
-    if baseline not in BASELINES:
-        raise ConfigError(f"baseline={baseline!r}: choose one of {', '.join(BASELINES)}")
-
-
-def _check_targets(targets: Tensor, count: int, num_classes: int | None = None) -> Tensor:
+def check_targets(targets: Tensor, count: int, num_classes: int | None = None) -> Tensor:
     """Targets as int64, or a ConfigError that says what they should be."""
     if targets.shape != (count,) or targets.is_floating_point():
         raise ConfigError(

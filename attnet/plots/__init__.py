@@ -14,4 +14,5 @@ from attnet.plots.measures import *  # noqa: F403
 from attnet.plots.runs import *  # noqa: F403
 from attnet.plots.steps import *  # noqa: F403
 from attnet.plots.training import *  # noqa: F403
+from attnet.plots.verdict import *  # noqa: F403
 from attnet.plots.view import *  # noqa: F403

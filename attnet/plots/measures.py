@@ -38,6 +38,8 @@ _LOOKS = {
     "mean": (GREEN, "D", "mean: one value a channel"),
     "shuffled": (PURPLE, "^", "shuffled: positions exchanged"),
     "inverse": (RED, "v", "inverse: high for low"),
+    "constant": (SKY, "p", "constant: the same for all images"),
+    "resampled": ("black", "X", "resampled: another image's mask"),
 }
 _SCORES = {"pointing": "pointing game", "auroc": "AUROC", "iou": "best IoU", "energy": "energy in the object"}
 

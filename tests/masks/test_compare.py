@@ -10,6 +10,7 @@ import attnet
 from attnet.base.errors import ConfigError
 from attnet.data.shapes import make_shapes
 from attnet.masks import compare as comparison
+from attnet.masks import controls
 from attnet.masks.compare import (
     SCORES,
     compare_deletion,
@@ -17,6 +18,7 @@ from attnet.masks.compare import (
     deletion_table,
     localisation_table,
 )
+from attnet.masks.controls import IMAGE_CONTROLS
 from attnet.model.modules import MaskBranch
 
 
@@ -47,19 +49,32 @@ def seeing(split, monkeypatch) -> nn.Module:
     return model
 
 
+@pytest.fixture
+def few_controls(monkeypatch) -> None:
+    """Two of the image and one untrained network, which is as good to see how they are used."""
+    kept = {name: IMAGE_CONTROLS[name] for name in ("edges", "centre prior")}
+    monkeypatch.setattr(controls, "IMAGE_CONTROLS", kept)
+    monkeypatch.setattr(comparison, "SEEDS", 1)
+
+
 def cells(table: str) -> list[list[str]]:
     """The cells of a Markdown table's rows."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-def test_a_network_that_sees_the_object_wins(seeing, split):
+def test_a_network_that_sees_the_object_wins(seeing, split, few_controls):
     rows = {row.method: row for row in compare_localisation(seeing, split, reductions=("mean", "max"), batch_size=25)}
-    methods = [f"stage{i}.0 mask {how}" for how in ("mean", "max") for i in (1, 2, 3)]
-    assert list(rows) == [*methods, "Grad-CAM", "centre prior", "random"]
-    assert [row.baseline for row in rows.values()] == [False] * 6 + [True] * 3
+    maps = [f"stage{i}.0 {how}" for how in ("mean", "max") for i in (1, 2, 3)]
+    methods = [name.replace(" ", " mask ") for name in maps]
+    lost = ("head", "norm", "tail", "stage3", "stage2", "stage1", "stem")
+    of_networks = [f"untrained: {name}" for name in maps]
+    of_networks += [f"weights anew down to {part}: {name}" for part in lost for name in maps]
+    assert list(rows) == [*methods, "Grad-CAM", "edges", "centre prior", "random", *of_networks]
+    assert [row.baseline for row in rows.values()] == [name not in methods for name in rows]
     perfect = rows["stage1.0 mask mean"].scores
     assert {name: interval.mean for name, interval in perfect.items()} == pytest.approx(dict.fromkeys(SCORES, 1.0))
     assert rows["stage2.0 mask mean"].scores["auroc"].mean < 0.1
+    assert rows["untrained: stage1.0 mean"].scores["auroc"].mean < 0.95, "the copy does not know the objects"
     noise, centre = rows["random"].scores["auroc"], rows["centre prior"].scores["auroc"]
     assert noise.low < 0.5 < noise.high and centre.low > 0.8
     table = localisation_table(list(rows.values()))
@@ -74,10 +89,11 @@ def test_only_known_objects_can_be_found(split):
         )
 
 
-def test_deletion_by_every_method_explains_the_predicted_class(seeing, split):
+def test_deletion_by_every_method_explains_the_predicted_class(seeing, split, few_controls):
     images = split.images[:8].float() / 255
-    curves = compare_deletion(seeing, images, reductions=["mean"], steps=5, batch_size=3)
-    assert list(curves) == [*(f"stage{i}.0 mask mean" for i in (1, 2, 3)), "Grad-CAM", "centre prior", "random"]
+    curves = compare_deletion(seeing, images, ["stage1.0"], ["mean"], steps=5, batch_size=3)
+    assert list(curves)[:5] == ["stage1.0 mask mean", "Grad-CAM", "edges", "centre prior", "random"]
+    assert list(curves)[5] == "untrained: stage1.0 mean" and len(curves) == 6 + 7
     seeing.eval()
     with torch.no_grad():
         whole = seeing(images).softmax(1).amax(1)
@@ -91,19 +107,13 @@ def test_deletion_by_every_method_explains_the_predicted_class(seeing, split):
     assert table[best] == f"**{curves[best].deletion_area}**"
 
 
-def test_command_line_measures_everything(tmp_path, monkeypatch, capsys):
-    torch.manual_seed(0)
-    network = attnet.Pretrained(attnet.build_model("attention56_tiny").eval(), tuple("abcdefghij"), "tiny")
-    monkeypatch.setattr(comparison, "open_pretrained", lambda *_: (network, make_shapes(10, 10)))
-    file = tmp_path / "masks.json"
-    words = ["--images", "6", "--deletion_images", "2", "--output", str(file)]
-    assert comparison.main(words) == 0
-    record = json.loads(file.read_text())
-    assert record["command"] == "attnet masks " + " ".join(words)
-    assert record["data"] == "shapes, 6 test images (2 for deletion and insertion)"
+@pytest.mark.slow
+def test_everything_is_measured(seeing, split, few_controls):
+    network = attnet.Pretrained(seeing.eval(), tuple("abcdefghij"), "tiny")
+    record = comparison.measure(network, attnet.data.splits.Dataset(split, split, tuple("abcdefghij"), "s", ""), 6, 2)
+    assert record["tables_of"] == "s, 6 test images (2 for deletion, insertion and ROAD)"
     assert [row["module"] for row in record["statistics"]] == ["stage1.0", "stage2.0", "stage3.0"]
-    assert len(record["effects"]) == 1 + 4 * 5 and len(record["deletion"]) == 3 * 2 + 3
+    assert len(record["effects"]) == 1 + 4 * 7
+    assert list(record["deletion"]) == list(record["road"]) and len(record["road"]) == 6 + 4 + 6 * 8
     assert {row["method"] for row in record["localisation"]} >= {"stage1.0 mask std", "Grad-CAM", "random"}
-    monkeypatch.setattr(comparison, "open_pretrained", attnet.open_pretrained)
-    assert comparison.main(["--pretrained", str(tmp_path / "none.pt")]) == 2
-    assert "none.pt: no such file" in capsys.readouterr().err
+    json.dumps(record)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from attnet.base.errors import ConfigError
 from attnet.base.intervals import Interval, confidence_interval
-from attnet.data.shapes import make_shapes
 from attnet.masks import localise as localisation
-from attnet.masks.localise import Localisation, centre_prior, localise, random_maps
+from attnet.masks.controls import centre_prior, random_maps
+from attnet.masks.localise import Localisation, localise
 
 SCORES = ("pointing", "auroc", "energy", "iou", "area")
 OBJECT = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0]], dtype=torch.bool)
@@ -179,39 +179,6 @@ def test_summary():
         assert interval == confidence_interval(getattr(result, name))
         assert interval.mean == pytest.approx(getattr(result, name).mean().item())
     assert str(Interval(0.73149, 0.712, 0.75)) == "0.731 (0.712–0.750)"
-
-
-# -- baselines ----------------------------------------------------------------------------------------------------
-
-
-def test_centre_prior():
-    maps = centre_prior(3, (8, 12))
-    assert maps.shape == (3, 8, 12) and maps.dtype == torch.float32
-    assert torch.equal(maps[0], maps[2]) and torch.equal(maps, maps.flip(1)) and torch.equal(maps, maps.flip(2))
-    # Pixel (2, 4) lies 1.5 pixels from the centre both ways; σ is 2 pixels down and 3 across.
-    assert maps[1, 2, 4].item() == pytest.approx(math.exp(-(0.75**2 + 0.5**2) / 2))
-
-
-def test_random_maps():
-    state = torch.get_rng_state()
-    maps = random_maps(20, (30, 40), seed=3)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert maps.shape == (20, 30, 40) and maps.dtype == torch.float32
-    assert torch.equal(maps, random_maps(20, (30, 40), seed=3)) and not torch.equal(maps, random_maps(20, (30, 40)))
-    assert 0 <= maps.min() < 0.01 and 0.99 < maps.max() < 1 and not torch.equal(maps[0], maps[1])
-    assert maps.mean().item() == pytest.approx(0.5, abs=0.01)
-
-
-def test_baselines_on_the_embedded_data_set():
-    """Its objects lie off the frame: the centre is a fair guess. Noise scores what chance does."""
-    objects = make_shapes(train=10, test=100).test.masks
-    centre, noise = (localise(maps(100, (32, 32)), objects) for maps in (centre_prior, random_maps))
-    ours, chance = centre.summary(), noise.summary()
-    for name in ours:
-        assert ours[name].low > chance[name].high, name
-    assert chance["auroc"].mean == pytest.approx(0.5, abs=0.01)
-    assert chance["energy"].mean == pytest.approx(noise.area.mean().item(), abs=0.01)
-    assert chance["pointing"].low <= noise.area.mean().item() <= chance["pointing"].high
 
 
 # -- errors -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import attnet
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import capture
 from attnet.masks.localise import Interval
-from attnet.masks.replace import INTERVENTIONS, Effect, effects, intervene, intervening
+from attnet.masks.replace import INTERVENTIONS, OF_A_SET, Effect, Replacing, effects, intervene, intervening
 from attnet.model.network import ResidualAttentionNetwork
 
 NAMES = ["stage1.0", "stage2.0", "stage3.0"]
@@ -249,7 +249,7 @@ def test_a_network_that_ignores_its_images(model, dozen):
     nn.init.zeros_(model.fc.weight)
     labels = torch.arange(12) % 10
     rows = effects(model, dozen, labels, modules=["stage1.0"])
-    assert [row.intervention for row in rows] == ["none", *INTERVENTIONS]  # one module: no "all"
+    assert [row.intervention for row in rows] == ["none", *INTERVENTIONS, *OF_A_SET]  # one module: no "all"
     share = 100 * (labels == model.fc.bias.argmax()).double().mean().item()
     assert all((row.top1, row.change, row.logit_change, row.flipped) == (share, POINT, POINT, 0.0) for row in rows)
 
@@ -265,3 +265,27 @@ def test_a_network_that_ignores_its_images(model, dozen):
 def test_labels_that_do_not_fit(model, images, labels, message):
     with pytest.raises(ConfigError, match=message):
         effects(model, images, labels)
+
+
+# -- with other images' masks -------------------------------------------------------------------------------------
+
+
+def test_a_mask_of_another_image_and_a_constant(model, dozen):
+    """Against the same done by hand: every image lends its mask to one other, and none to itself."""
+    replacing = Replacing(model, dozen, batch_size=5)
+    assert sorted(replacing.donor.tolist()) == list(range(12)) and not (replacing.donor == torch.arange(12)).any()
+    masks = attnet.capture_masks(model, dozen)
+    for kind, by_hand in (
+        ("resampled", {name: mask[replacing.donor] for name, mask in masks.items()}),
+        ("constant", {name: mask.mean(dim=(0, 2, 3), keepdim=True) for name, mask in masks.items()}),
+    ):
+        logits = replacing.logits(dict.fromkeys(NAMES, kind))
+        torch.testing.assert_close(logits, intervene(model, dozen, by_hand), rtol=1e-4, atol=1e-4)
+    assert torch.equal(replacing.logits({}), torch.cat([intervene(model, part, {}) for part in dozen.split(5)]))
+
+
+def test_what_needs_other_images_says_so(model, images):
+    with pytest.raises(ConfigError, match="'resampled': takes another image's mask; give two images or more"):
+        Replacing(model, images[:1]).logits({"stage1.0": "resampled"})
+    with pytest.raises(ConfigError, match="'constant': needs a set of images"):
+        intervene(model, images, {"stage1.0": "constant"})
