@@ -19,6 +19,13 @@ from attnet.base.files import output_file, write_record
 ROOT = Path(__file__).resolve().parents[1]
 # What it guards: (file of the package, the line or part of one, what stands there without it, the test).
 GUARDS: dict[str, tuple[str, str, str, str]] = {
+    "a graph computes so much and no more": (
+        "model/graphs.py", "if numbers > _MOST_NUMBERS * batch:", "if False:", "model/test_graphs.py"),
+    "a graph's numbers lie in its file": (
+        "model/graphs.py", "if tensor.external_data or tensor.data_location:", "if False:", "model/test_graphs.py"),
+    "a rank whose torchrun died while it started ends": (
+        "engine/distributed.py", "if launcher and (parent == 1", "if False and (parent == 1",
+        "engine/test_distributed.py::test_a_rank_whose_torchrun_died_while_it_started_ends_and_asks_nobody_else_to_stop"),
     "a pickle may name numpy's arrays and nothing else": (
         "data/pickles.py", "if (module, name) not in KNOWN:", "if False:", "data/test_pickles.py"),
     "what a pickle names is never called": (

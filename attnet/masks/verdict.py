@@ -85,7 +85,7 @@ def judge(
     replaced, is_at_chance = _replaced(network, here, batch_size, seed)
     answers |= replaced
     faithful = min(faithful, len(here) // 2)
-    chosen_on = min(CHOOSING, len(here) - faithful)
+    chosen_on = min(CHOOSING, faithful, len(here) - faithful)
     say(f"ROAD on {faithful} images")
     answers |= _faithful(network, here, maps, faithful, chosen_on, batch_size, seed, say)
     if is_at_chance:  # whatever the numbers do then, they do by chance

@@ -74,7 +74,7 @@ def house(tmp_path_factory) -> Path:
         )
     shutil.copy(ROOT / "pyproject.toml", house)
     run = attnet.fit(attnet.TrainConfig(**SMALL, output_dir=str(house / "runs" / "small")))
-    set_parameters(house / "notebooks" / "attention_masks.ipynb", images=24, run=str(run.output_dir))
+    set_parameters(house / "notebooks" / "attention_masks.ipynb", images=12, run=str(run.output_dir))
     set_parameters(house / "notebooks" / "architecture.ipynb", model="attention56_cifar")
     return house
 

@@ -99,7 +99,8 @@ def test_measured_figures_are_those_on_record():
     costs = RECORDS["finetune"]["step_seconds"]
     assert f"{costs['body frozen'] / costs['fine-tuned']:.2f} times the processor time" in EVERYTHING
     kills = RECORDS["kill_harness"]
-    assert f"{kills['disturbed']} jobs of two ranks" in EVERYTHING and f": {kills['equal']} ended" in EVERYTHING
+    assert f"{kills['jobs']} jobs of two ranks, struck {kills['struck']} times" in EVERYTHING
+    assert kills["equal"] == kills["jobs"] and kills["orphans"] == kills["torn_files"] == 0
 
 
 def test_the_fine_tuning_study_on_record_is_told():
