@@ -139,7 +139,8 @@ def main() -> int:
     print(f"{total:,} inputs in all" + (f"; one of each fault is in {kept}" if wrong else ""))
     if options.output:
         what = "damaged, odd and random files fed to every reader; anything but a value or an error of ours is a fault"
-        command = f"python tests/harness_fuzz.py --minutes {options.minutes:g} --seed {options.seed}"
+        only = f" --only {options.only}" if options.only else ""
+        command = f"python tests/harness_fuzz.py --minutes {options.minutes:g} --seed {options.seed}{only}"
         content = {"kind": "fuzz", "what": what, "inputs": total, "rows": rows}
         write_record(output_file(options.output, (".json",)), content, command)
     return int(wrong)
