@@ -277,14 +277,18 @@ time.sleep(60)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_rank_whose_torchrun_died_while_it_started_ends_and_asks_nobody_else_to_stop():
-    """Whoever takes in orphans is its parent then; here that is this process, which would die of the signal."""
+    """Whoever takes in orphans is its parent then; here a process that tells what it is asked."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED],
-        env={**os.environ, distributed.LAUNCHER: str(dead.pid)}, cwd=ROOT, capture_output=True, text=True, timeout=50,
-    )  # fmt: skip
-    assert done.returncode == 1 and "torchrun is gone; ending" in done.stderr and "watches" not in done.stdout
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('asked to stop', flush=True))\n"
+        f"rank = [sys.executable, '-c', {WATCHED!r}]\n"
+        f"env = {{**os.environ, {distributed.LAUNCHER!r}: '{dead.pid}'}}\n"
+        "sys.exit(subprocess.run(rank, env=env, timeout=40).returncode)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "torchrun is gone; ending" in done.stderr and done.stdout == ""
 
 
 def test_a_rank_ends_with_its_torchrun():
