@@ -72,3 +72,12 @@ def draw_pixels(n: int, height: int = 32, width: int = 32) -> Tensor:
     """Noise as images, uint8 [n, 3, height, width]: the same again and again."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def varied() -> ResidualAttentionNetwork:
+    """A tiny network with norms drawn at random: fresh ones leave features so alike that many a map is 0 all over."""
+    model = tiny()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.5)
+    return model

@@ -16,7 +16,7 @@ from attnet.base.intervals import Interval, confidence_interval
 from attnet.base.words import table
 from attnet.data.splits import Dataset, Split
 from attnet.masks.capture import capture
-from attnet.masks.controls import image_controls, random_maps, randomised, untrained
+from attnet.masks.controls import SEEDS, image_controls, random_maps, randomised, untrained
 from attnet.masks.faithfulness import Curves, deletion_insertion
 from attnet.masks.localise import localise
 from attnet.masks.reduce import REDUCTIONS, reduced_maps
@@ -31,7 +31,6 @@ SCORES = {
     "iou": "overlap at the best threshold",
     "energy": "mass inside the object",
 }
-SEEDS = 3  # untrained networks
 
 
 @dataclass(frozen=True)

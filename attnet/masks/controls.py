@@ -21,6 +21,7 @@ from attnet.model.network import ResidualAttentionNetwork, attention_network, ev
 from attnet.model.parts import network_parts
 
 SIDE = 32  # pixels: the images that the widths of the filters below are meant for; larger ones get wider filters
+SEEDS = 3  # untrained networks that a claim is held against
 LEVELS = 8  # of brightness, for the entropy
 CALIBRATION = 500  # images that statistics of batch norms are taken from; more change them little
 _SOBEL = ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0))

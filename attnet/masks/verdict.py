@@ -22,7 +22,7 @@ from attnet.base.errors import ConfigError
 from attnet.base.intervals import confidence_interval
 from attnet.data.splits import Split
 from attnet.masks.capture import capture_masks
-from attnet.masks.controls import image_controls, random_maps, untrained
+from attnet.masks.controls import SEEDS, image_controls, random_maps, untrained
 from attnet.masks.faithfulness import deletion_insertion
 from attnet.masks.localise import localise
 from attnet.masks.questions import CANNOT_TELL, NO, QUESTIONS, Answer, Verdict, decide
@@ -32,7 +32,6 @@ from attnet.masks.saliency import grad_cam
 from attnet.model.network import attention_network
 
 REDUCTIONS = ("mean", "max", "std")  # what is asked of masks as maps; each upright and turned round
-SEEDS = 3  # untrained networks
 STEPS = 6  # points of a ROAD curve: a fifth of the pixels each
 CHOOSING = 60  # images on which the map that does best is chosen, where each map costs many passes
 
@@ -56,9 +55,9 @@ def judge(
     Args:
         model: a network from `build_model` with masks; DDP- or compile-wrapped is fine. Images of another size than it
             was made for are fine too.
-        split: images with labels, two or more; without its objects' pixels the second question cannot be told. All of
+        split: images with labels, four or more; without its objects' pixels the second question cannot be told. All of
             it is used: take `split.subset(500)` of a large one.
-        faithful: images for the last two questions, which cost a hundred passes an image.
+        faithful: images for the last two questions, which cost well over a hundred passes an image.
         seed: of the untrained networks, of shuffles and of choices.
         progress: called with a line before each part of the work.
 
@@ -73,8 +72,7 @@ def judge(
             f"{len(split)} images: at least four are needed, two to choose a map on and two to measure it"
         )
     say = progress or (lambda line: None)
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
-    here = Split(*(None if part is None else part[order] for part in (split.images, split.labels, split.masks)))
+    here = split.rows(torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)))
     say("masks of the network and of untrained ones")
     networks = [network, *(untrained(network, here.images, seed + number) for number in range(SEEDS))]
     maps = [_Maps(one, here.images, batch_size) for one in networks]
@@ -262,8 +260,9 @@ def _faithful(
         return (*best[:2], contrast[best] < 0)
 
     best, here = chosen(maps[0]), slice(count)
-    methods = {f"untrained network {number}": maps[number].of(best, here) for number in range(1, len(maps))}
-    methods |= image_controls(images) | {"random": random_maps(count, tuple(images.shape[-2:]), seed)}
+    say(f"ROAD: {len(maps) - 1} untrained networks")
+    strangers = [road(one.of(best, here)) for one in maps[1:]]
+    methods = image_controls(images) | {"random": random_maps(count, tuple(images.shape[-2:]), seed)}
     scores = {}
     for number, (name, values) in enumerate(methods.items(), 1):
         say(f"ROAD: control {number} of {len(methods)}, {name}")
@@ -272,8 +271,7 @@ def _faithful(
     cam = road(grad_cam(network, images, batch_size=batch_size))
     answers = {}
     for place, question in enumerate(("pixels", "polarity")):
-        controls = {name: values[place] for name, values in scores.items() if not name.startswith("untrained")}
-        strangers = [values[place] for name, values in scores.items() if name.startswith("untrained")]
-        controls["untrained networks"] = torch.stack(strangers).mean(dim=0)
+        controls = {name: values[place] for name, values in scores.items()}
+        controls["untrained networks"] = torch.stack([values[place] for values in strangers]).mean(dim=0)
         answers[question] = _answer(question, (_named(best), mine[place]), controls, {"Grad-CAM": cam[place]})
     return answers
