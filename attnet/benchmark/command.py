@@ -65,7 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
     lists.add_argument("--batch_size", type=numbers, default=[64], help="images a step and card (default 64)")
     lists.add_argument("--amp", type=words, default=["O0"], help="opt levels O0 to O3 (default O0)")
     lists.add_argument("--memory_format", type=words, help="channels_last, contiguous (default: as trained)")
-    lists.add_argument("--compile", type=words, default=["off"], help="off, on, graphs (default off)")
+    lists.add_argument("--compile", type=words, default=["off"], help="off, on, graphs, both (default off)")
     lists.add_argument("--device_num", type=numbers, default=[1], help="cards of a sweep; above 1 a short run each")
     parser.add_argument("--rounds", type=int, help="measurements of each (default 9; 3 of --epoch and --growth)")
     parser.add_argument("--device_type", default="auto", help="NPU, GPU, MPS, CPU, auto (default)")

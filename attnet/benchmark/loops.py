@@ -62,7 +62,7 @@ class Setting:
     def __str__(self) -> str:
         words = [self.model, f"batch {self.batch_size}", self.amp]
         words += ["channels-last" if self.channels_last else "contiguous"]
-        words += {"off": [], "on": ["compiled"], "graphs": ["compiled with graphs"]}[self.compile]
+        words += {"off": [], "on": ["compiled"], "graphs": ["graphs"], "both": ["compiled, graphs"]}[self.compile]
         words += [f"{self.device_num} cards"] if self.device_num > 1 else []
         return ", ".join(words)
 

@@ -52,6 +52,14 @@ class Batch:
     other_labels: Tensor | None = None
     weight: float | Tensor = 1.0
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Its fields that are tensors, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def copied(self) -> Batch:
+        """The same with tensors of its own."""
+        return Batch(**vars(self) | {name: value.clone() for name, value in self.tensors().items()})
+
 
 def to_float(pixels: Tensor, colour: tuple[Tensor, Tensor] | None) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1] (or standardised), NHWC in memory."""

@@ -19,7 +19,7 @@ from attnet.engine.result import Result, code_link, configuration_link, seal, we
 from attnet.engine.run_folder import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP, RunFolder, load_newest
 from attnet.engine.signs import dead_masks, signs
 from attnet.engine.training import Training
-from attnet.model.folding import folded
+from attnet.model.network import ResidualAttentionNetwork
 
 # The document counts images per second from here on: the first steps also pay for start-up.
 WARM_UP_STEPS = 5
@@ -109,7 +109,8 @@ class Trainer(Training):
         train_loss = self.world.sum(self.loss_sum).item() / (len(self.train_batches) * self.world.size)
         if not math.isfinite(train_loss):
             self.diverged(f"the training loss is {train_loss}")
-        evaluation = self.test()
+        network = self.train_step.for_testing()
+        evaluation = self.test(network=network)
         if evaluation.not_finite:
             where = where_not_finite(self.train_step.weights())
             self.diverged(f"the logits of {evaluation.not_finite:,} test images are no finite numbers ({where})")
@@ -144,17 +145,17 @@ class Trainer(Training):
         if self.world.is_main:
             self.folder.write_metrics(self.rows)
         self.progress.end_epoch(self.rows)
-        self.look_out(evaluation)
+        self.look_out(evaluation, network)
         return evaluation
 
-    def look_out(self, evaluation: Evaluation) -> None:
-        """Say what goes wrong, once each, in the epoch in which it shows."""
+    def look_out(self, evaluation: Evaluation, network: ResidualAttentionNetwork) -> None:
+        """Say what goes wrong, once each, in the epoch in which it shows; `network` is the one that was tested."""
         found = dict(signs(self.rows, self.config.num_classes, len(evaluation.labels)))
         batch = next(iter(self.test_batches), None)
         if batch is not None and self.world.is_main:
             step = self.train_step
             images = batch.images[:LOOKED_AT].to(step.precision.input_dtype, memory_format=step.layout)
-            found |= dead_masks(folded(self.model, images.dtype, step.weights()), images)
+            found |= dead_masks(network, images)
         for what in found.keys() - self.warnings.keys():
             self.warnings[what] = f"epoch {self.epoch}: {found[what]}"
             self.progress.emit(f"warning: {self.warnings[what]}")

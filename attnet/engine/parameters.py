@@ -251,9 +251,9 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         decides="never",
     )
     compile: str = parameter(
-        default="off",
-        help="torch.compile: off, on, graphs (CUDA graphs too); gains nothing on CPUs, not measured on GPUs",
-        choices=("off", "on", "graphs"),
+        default="auto",
+        help="on: torch.compile; graphs: whole steps recorded as CUDA graphs; both; auto: graphs on a GPU",
+        choices=("auto", "off", "on", "graphs", "both"),
         true="on",
     )
     # Reproducing

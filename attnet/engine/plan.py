@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from attnet.model.weights import Weights
 
 
+_LATER = "torch.compile, the first step takes minutes"
+COMPILED = {"off": "", "on": f"; {_LATER}", "graphs": "; steps recorded as graphs"}
+COMPILED["both"] = COMPILED["graphs"] + COMPILED["on"]
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything decided before training starts. `config` has no None and no "auto" left in it, but for the options
@@ -61,7 +66,7 @@ class Plan:
             seed=config.seed,
             augmentation=config,
             colour=self.colour,
-            compiled=config.compile != "off",
+            compiled=config.compile in ("on", "both"),
             shards=size * config.accumulate,
             first=rank * config.accumulate,
             count=config.accumulate,
@@ -77,7 +82,7 @@ class Plan:
         """The plan in plain lines, for logs and notebooks."""
         config, network = self.config, self.network
         cards = f", {config.device_num} processes, one a card" if config.device_num > 1 else ""
-        compiled = f"; torch.compile {config.compile}, the first step takes minutes" * (config.compile != "off")
+        compiled = COMPILED[config.compile]
         counted = network.count_parameters(config.num_classes)
         return "\n".join(
             [

@@ -90,8 +90,8 @@ def frozen_copies(model: nn.Module) -> dict[nn.Parameter, Tensor]:
     return {p: p.detach().clone() for p in model.parameters() if not p.requires_grad}
 
 
-def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """The learning rate of every group: `lr` times its own factor."""
+def set_rate(optimizer: Optimizer, lr: float | Tensor) -> None:
+    """The learning rate of every group: `lr` times its own factor. A tensor stays one, for steps that are recorded."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
@@ -192,7 +192,7 @@ class Precision:
         """Add the gradients of `loss`, scaled, to the weights; `last` says that none follow in this step."""
         self.scaler.scale(loss).backward()
 
-    def step(self, lr: float) -> None:
+    def step(self, lr: float | Tensor) -> None:
         """One SGD step with learning rate `lr`; gradients are used up. Skipped where they overflowed."""
         self._collect()
         set_rate(self.optimizer, lr)
@@ -238,8 +238,10 @@ class Precision:
 
     def state(self) -> dict[str, object]:
         """Optimiser, loss scale and count of skipped steps, for a checkpoint."""
+        optimizer = self.optimizer.state_dict()
+        groups = [group | {"lr": float(group["lr"])} for group in optimizer["param_groups"]]  # may be on the device
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer | {"param_groups": groups},
             "scaler": self.scaler.state_dict(),
             "skipped": self.skipped,
         }

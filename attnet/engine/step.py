@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,10 @@ from attnet.engine.memory import training_memory
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.precision import Precision
 from attnet.model.folding import folded
+from attnet.model.network import ResidualAttentionNetwork
 from attnet.model.units import set_inplace
+
+WARM_UP = 3  # steps that are taken as they are before one is recorded: kernels are chosen, memory of the optimiser made
 
 
 class TrainStep:
@@ -63,13 +66,11 @@ class TrainStep:
         if config.is_train:
             network = world.wrap(network, device, self.precision.bucket_views)
         self.network: nn.Module = network
-        self.graphs = config.compile == "graphs"
-        if config.compile != "off" and config.is_train:
+        if config.compile in ("on", "both") and config.is_train:
             # Under runs/, where compiled code outlives a restart of the machine, unlike in /tmp.
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(resolve_path("runs/.compiled")))
             # Every batch has the same size. Testing runs on a folded copy, so that nothing is compiled twice.
-            mode = "reduce-overhead" if self.graphs else None
-            self.network = torch.compile(self.network, dynamic=False, mode=mode)
+            self.network = torch.compile(self.network, dynamic=False)
         self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.zero = torch.zeros((), device=device.torch_device)
         # What is averaged: master weights and the statistics of batch norm, updated in place by everybody.
@@ -77,6 +78,9 @@ class TrainStep:
         self.followed = {name: value for name, value in followed.items() if value.is_floating_point()}
         self.average = {name: value.float().clone() for name, value in self.followed.items()}
         self.updates = 0  # of the average
+        self.take: Callable[[Sequence[Batch], float | Tensor], Tensor] = self._step
+        if config.compile in ("graphs", "both") and config.is_train:
+            self.take = Replayed(self._step, device)
 
     def train(self) -> None:
         """Put the network, but for frozen parts, in training mode."""
@@ -88,16 +92,22 @@ class TrainStep:
 
     def __call__(self, micro_batches: Sequence[Batch], lr: float) -> Tensor:
         """Forward, backward and one update; the mean loss of this card's micro-batches, on the device."""
-        total = self.zero.clone()
         with training_memory(self.config, self.precision.device, self.model):
-            for index, batch in enumerate(micro_batches):
-                self._update_statistics(index == 0)
-                last = index == len(micro_batches) - 1
-                with self._exchange(last):
-                    loss = self.loss(batch) / len(micro_batches)
-                    self.backward(loss, last)
-                total += loss.detach()
-            self.update(lr)
+            loss = self.take(micro_batches, lr)
+            if self.average:
+                self._follow()
+        return loss
+
+    def _step(self, micro_batches: Sequence[Batch], lr: float | Tensor) -> Tensor:
+        total = self.zero.clone()
+        for index, batch in enumerate(micro_batches):
+            self._update_statistics(index == 0)
+            last = index == len(micro_batches) - 1
+            with self._exchange(last):
+                loss = self.loss(batch) / len(micro_batches)
+                self.backward(loss, last)
+            total += loss.detach()
+        self.precision.step(lr)
         return total
 
     def loss(self, batch: Batch) -> Tensor:
@@ -116,8 +126,6 @@ class TrainStep:
         self.precision.step(lr)
         if self.average:
             self._follow()
-        if self.graphs:  # what the graphs have put out, gradients included, is used up
-            torch.compiler.cudagraph_mark_step_begin()
 
     def _update_statistics(self, on: bool) -> None:
         """Batch norm's running statistics follow the first micro-batch of a step alone: rank 0's, on many cards."""
@@ -152,7 +160,7 @@ class TrainStep:
         """The weights that are tested and kept, in full precision: the average where there is one."""
         return self.precision.full_weights(self.model) | self.average
 
-    def for_testing(self) -> nn.Module:
+    def for_testing(self) -> ResidualAttentionNetwork:
         """An inference copy with these weights and its batch norms folded away; the same on all ranks."""
         names = [name for name, _ in self.model.named_buffers()]
         self.world.broadcast_tensors([*self.model.buffers(), *(self.average[n] for n in names if n in self.average)])
@@ -169,9 +177,60 @@ class TrainStep:
         """The inverse of `state`."""
         self.precision.load_full_weights(self.model, state.get("training", state["model"]))
         self.precision.load_state(state["precision"])
+        if self.take != self._step:
+            self.take.forget()  # the optimiser has other tensors now
         for name, value in self.average.items():
             value.copy_(state["model"][name])
         self.updates = state.get("updates", 0)
+
+
+class Replayed:
+    """A step by micro-batches and rate, recorded once as a graph and replayed.
+
+    A step of these networks is some thousand small operators, and a fast card is done with each before the processor
+    has started the next; replaying leaves it next to nothing to do. The numbers are those of the step as it is.
+
+    Every step of one kind, so many micro-batches of one shape, is one graph; at another kind (other image sizes, mixup
+    that ends) the graph is given up and a new one recorded.
+
+    Args:
+        step: (micro-batches, rate) -> loss, on the device, without waiting for it; the rate is a number on the device
+            here. What it does besides to tensors, it does in place.
+        device: one that `records_steps`.
+    """
+
+    def __init__(self, step: Callable[[Sequence[Batch], Tensor], Tensor], device: Device) -> None:
+        self.step, self.device = step, device
+        self.rate = torch.zeros((), device=device.torch_device)
+        self.forget()
+
+    def forget(self) -> None:
+        """Give up what is recorded: somebody has put other tensors in the place of those that the step works on."""
+        self.kind: object = None
+        self.inputs: list[Batch] = []
+        self.replay: Callable[[], Tensor] | None = None
+        self.taken = 0
+
+    def __call__(self, micro_batches: Sequence[Batch], lr: float) -> Tensor:
+        """Take a step; its loss, on the device."""
+        self.rate.fill_(lr)
+        kind = [
+            [(name, value.shape, value.dtype) for name, value in batch.tensors().items()] for batch in micro_batches
+        ]
+        if kind != self.kind:
+            self.forget()
+            self.kind = kind
+        if self.taken < WARM_UP:
+            self.taken += 1
+            with self.device.aside():
+                return self.step(micro_batches, self.rate)
+        if self.replay is None:
+            self.inputs = [batch.copied() for batch in micro_batches]
+            self.replay = self.device.recorded(lambda: self.step(self.inputs, self.rate))
+        for kept, batch in zip(self.inputs, micro_batches, strict=True):
+            for name, value in batch.tensors().items():
+                kept.tensors()[name].copy_(value)
+        return self.replay().clone()  # the next replay writes over it
 
 
 def batch_loss(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:

@@ -7,7 +7,7 @@ import functools
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnet.base import device
 from attnet.base.errors import ConfigError
@@ -40,9 +40,9 @@ class Training:
         device.seed_everything(config.seed)
         self.model = build_model(config.model, config.num_classes, **study_options(config.to_dict()))
         if plan.weights is not None:
-            from attnet.model.weights import load_weights
+            from attnet.engine.transfer import begin_from
 
-            load_weights(self.model, plan.weights, new_head=bool(config.is_train and config.new_head))
+            begin_from(self.model, plan)
         self.train_step = TrainStep(self.model, config, self.device, self.world)
         device.seed_everything(config.seed + self.world.rank)  # the same weights everywhere, but not the same dropout
         self.train_batches = plan.train_batches(self.world.rank, self.world.size) if config.is_train else None
@@ -94,12 +94,15 @@ class Training:
         self.epoch, self.step, self.clock, self.trace = self.epoch + 1, 0, Stopwatch(), []
         self.loss_sum.zero_()
 
-    def test(self, split: Split | None = None) -> Evaluation:
-        """Evaluate on the test images, or on another split, each card its share."""
+    def test(self, split: Split | None = None, network: nn.Module | None = None) -> Evaluation:
+        """Evaluate on the test images, or on another split, each card its share.
+
+        `network` is what `TrainStep.for_testing` gave, where it is at hand.
+        """
         world, precision = self.world, self.train_step.precision
         batches = self.test_batches if split is None else self.plan.test_batches(world.rank, world.size, split)
         mine = evaluate(
-            self.train_step.for_testing(),
+            self.train_step.for_testing() if network is None else network,
             batches,
             self.plan.dataset.classes,
             autocast=precision.autocast,

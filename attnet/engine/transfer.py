@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from attnet.base.errors import ConfigError
 from attnet.base.values import facts
@@ -10,7 +11,15 @@ from attnet.data.folder_scan import check_classes, recorded_folder
 from attnet.data.registry import FOLDER
 from attnet.data.splits import Dataset
 from attnet.engine.parameters import TrainConfig
-from attnet.model.weights import Weights
+from attnet.model.network import ResidualAttentionNetwork
+from attnet.model.simplify import can_simplify, channel_means, simplified
+from attnet.model.variants import build_model, choose_variant, study_options
+from attnet.model.weights import Weights, load_weights
+
+if TYPE_CHECKING:
+    from attnet.engine.plan import Plan
+
+MEASURED_ON = 2000  # training images by which constants in the place of masks begin
 
 
 def wanted_weights(config: TrainConfig) -> Weights | None:
@@ -80,6 +89,34 @@ def choose_head(config: TrainConfig, weights: Weights, classes: Sequence[str]) -
         return config.replace(new_head=True), f"{why}; new_head=False keeps the old one"
     why = "the same classes" if weights.classes else "as many classes, which its file does not name"
     return config.replace(new_head=False), f"head kept: {name} has {why}; new_head=True begins a new one"
+
+
+def begin_from(model: ResidualAttentionNetwork, plan: Plan) -> None:
+    """Load the plan's weights into its network; into one with simpler masks than theirs, as `attnet.model.simplify`
+    says, constants being the means over `MEASURED_ON` training images.
+
+    Raises:
+        WeightsError: weights that do not fit.
+    """
+    weights, config, state = plan.weights, plan.config, plan.weights
+    new_head = bool(config.is_train and config.new_head)
+    if config.is_train and (given := _simpler_masks(config, weights)):
+        own = build_model(config.model, weights.outputs, **study_options(config.to_dict()) | {"attention": given})
+        load_weights(own, weights)
+        own.to(plan.device.torch_device)
+        images = plan.dataset.train.subset(min(MEASURED_ON, len(plan.dataset.train)))
+        means = channel_means(own, (batch.images for batch in plan.test_batches(split=images)))
+        state = simplified(own.cpu().state_dict(), model.variant.attention, means)
+    load_weights(model, state, new_head=new_head)
+
+
+def _simpler_masks(config: TrainConfig, weights: Weights) -> str:
+    """The attention type that the weights were trained with, where the network is to have a simpler one; else ""."""
+    if config.model != weights.model:
+        return ""
+    plain = choose_variant(weights.model).attention
+    trained = weights.config.get("attention") or plain
+    return trained if can_simplify(config.attention or plain, trained) else ""
 
 
 def from_scratch(config: TrainConfig, output_dir: str) -> TrainConfig:

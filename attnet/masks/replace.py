@@ -19,6 +19,7 @@ from attnet.base.words import table
 from attnet.masks.capture import as_input, capture
 from attnet.model.modules import MaskBranch
 from attnet.model.network import attention_network, choose_modules, evaluating, uncompiled
+from attnet.model.simplify import channel_means
 
 INTERVENTIONS = ("zero", "one", "mean", "shuffled", "inverse")
 OF_A_SET = ("constant", "resampled")  # these need other images as well
@@ -198,13 +199,11 @@ class Replacing:
             yield intervene(self.network, batch, masks, self.seed).float().cpu()
 
     def _constant(self, name: str) -> Tensor:
-        if name not in self._constants:
-            total = 0.0
-            for batch in self.images.split(self.batch_size):
-                mask = capture(self.network, batch, ("mask",), [name]).features[name]["mask"]
-                total = total + mask.double().mean(dim=(2, 3)).sum(dim=0)
-            self._constants[name] = (total / len(self.images)).to(mask.dtype)[None, :, None, None]
-        return self._constants[name]
+        if not self._constants:
+            batches = (as_input(self.network, batch) for batch in self.images.split(self.batch_size))
+            with uncompiled():
+                self._constants = channel_means(self.network, batches)
+        return self._constants[name][:, None, None]
 
 
 def _effect(module: str, kind: str, logits: Tensor, untouched: Tensor, labels: Tensor, seed: int) -> Effect:

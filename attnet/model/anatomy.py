@@ -103,7 +103,7 @@ def _places(network: ResidualAttentionNetwork) -> Iterator[tuple[str, str, tuple
         for index, module in enumerate(children.attention):
             name, place = f"{stage}.{index}", f"stages.{stage}.attention.{index}"
             yield name, "module", (place,)
-            for branch in ("pre", "trunk", "mask", "post"):
+            for branch in ("pre", "trunk", "mask", "level", "post"):
                 if getattr(module, branch) is not None:
                     yield f"{name}.{branch}", branch, (f"{place}.{branch}",)
     yield "tail", "tail", ("tail",)

@@ -13,7 +13,8 @@ from torch.autograd.function import FunctionCtx
 
 from attnet.model.units import InPlace, ResidualUnit, UnitFactory, summed
 
-ATTENTION_TYPES = ("mixed", "channel", "spatial", "none")
+ATTENTION_TYPES = ("mixed", "channel", "spatial", "gain", "constant", "none")
+WITHOUT_BRANCH = ("constant", "none")  # these have no mask branch
 COMBINE_TYPES = ("residual", "naive")
 SUM_TYPES = ("reference", "paper")
 
@@ -65,7 +66,8 @@ class MaskHead(InPlace):
     """BN-ReLU-1x1, BN-ReLU-1x1, then the attention type's normalisation (section 3.3). Keeps [N, C, H, W].
 
     mixed: sigmoid, in (0, 1). channel: divided by the L2 norm over channels at each position, in [-1, 1].
-    spatial: each channel standardised over its positions, then sigmoid, in (0, 1).
+    spatial: each channel standardised over its positions, then sigmoid, in (0, 1). gain: sigmoid, then each channel's
+    mean over all positions, which points nowhere.
     """
 
     def __init__(self, channels: int, attention: str) -> None:
@@ -83,7 +85,8 @@ class MaskHead(InPlace):
             return F.normalize(out, dim=1)
         if self.attention == "spatial":
             out = F.instance_norm(out)
-        return torch.sigmoid(out)
+        out = torch.sigmoid(out)
+        return out.mean(dim=(2, 3), keepdim=True).expand_as(out) if self.attention == "gain" else out
 
 
 class MaskBranch(InPlace):
@@ -114,6 +117,17 @@ class MaskBranch(InPlace):
         return self.head(summed(coarse, trunk, self.inplace) if self.sums == "reference" else coarse)
 
 
+class ChannelLevel(nn.Module):
+    """Attention type "constant": the sigmoid of a learned number a channel, [C, 1, 1], in the place of a mask."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, trunk: Tensor) -> Tensor:
+        return torch.sigmoid(self.logit)[:, None, None].to(trunk.dtype).expand_as(trunk)
+
+
 class _ResidualAttention(torch.autograd.Function):
     """(1 + mask) * trunk, one pass over memory forward and two backward; autograd's own derivative takes five.
 
@@ -135,7 +149,8 @@ class AttentionModule(InPlace):
     """p units, then trunk (t units) and mask branch side by side, (1 + mask) * trunk, p units (section 3).
 
     [N, C, H, W] -> [N, C, H, W]. `combine="naive"` is mask * trunk, which the paper compares with;
-    `attention="none"` leaves the trunk alone.
+    `attention="none"` leaves the trunk alone. With "constant" there is no mask but a `level`, the same for every image
+    and position.
     """
 
     def __init__(
@@ -155,14 +170,16 @@ class AttentionModule(InPlace):
         self.channels, self.combine = channels, combine
         self.pre = _units(unit, p, channels)
         self.trunk = _units(unit, t, channels)
-        self.mask = None if attention == "none" else MaskBranch(channels, depth, r, attention, unit, sums)
+        has_branch = attention not in WITHOUT_BRANCH
+        self.mask = MaskBranch(channels, depth, r, attention, unit, sums) if has_branch else None
+        self.level = ChannelLevel(channels) if attention == "constant" else None
         self.post = _units(unit, p, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pre(x)
         out = self.trunk(x)
-        if self.mask is not None:
-            mask = self.mask(x, out)
+        if self.mask is not None or self.level is not None:
+            mask = self.level(out) if self.mask is None else self.mask(x, out)
             out = mask * out if self.combine == "naive" else self._residual(out, mask)
         return self.post(out)
 

@@ -11,7 +11,10 @@ class NetworkOptions(Parameters):
     """The options of a network; None: the model's own."""
 
     attention: str | None = parameter(
-        default=None, help="how masks are normalised; None: the model's own", choices=ATTENTION_TYPES, weights="options"
+        default=None,
+        help="how masks are normalised; gain: their means over positions; constant: learned; None: the model's",
+        choices=ATTENTION_TYPES,
+        weights="options",
     )
     combine: str | None = parameter(
         default=None,

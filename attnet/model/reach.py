@@ -85,8 +85,8 @@ def _mask_reaches(module: AttentionModule, here: Tensor, trunk: Tensor) -> Itera
     if module.mask.depth:
         here = _upsampled(here, full)
         here = torch.maximum(here, trunk) if module.mask.sums == "reference" else here
-    # The spatial type standardises a channel over all positions: each sees every pixel of any image.
-    yield "mask", torch.full_like(here, math.inf) if module.mask.head.attention == "spatial" else here
+    # Standardised or averaged over all positions, each sees every pixel of any image.
+    yield "mask", torch.full_like(here, math.inf) if module.mask.head.attention in ("spatial", "gain") else here
 
 
 def _reaches(network: ResidualAttentionNetwork, side: int) -> Iterator[tuple[str, str, Tensor]]:

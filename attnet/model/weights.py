@@ -19,6 +19,7 @@ from attnet.base.files import relative_to_root, resolve_path
 from attnet.model.contents import COUNTER, own_record
 from attnet.model.formats import ONNX, SAFETENSORS, read_safetensors, read_torch
 from attnet.model.graphs import OnnxNetwork
+from attnet.model.modules import WITHOUT_BRANCH
 from attnet.model.network import ResidualAttentionNetwork, unwrap
 from attnet.model.reference_names import from_reference
 from attnet.model.units import is_own_code
@@ -137,7 +138,7 @@ class Weights:
             variant = choose_variant(self.config["model"], **options)
         except ConfigError as error:
             raise WeightsError(f"{origin}: its record cannot be: {error}; give model and options yourself") from None
-        in_mask = 0 if variant.attention == "none" else 2 * variant.r
+        in_mask = 0 if variant.attention in WITHOUT_BRANCH else 2 * variant.r
         units = sum(variant.modules) * (2 * variant.p + variant.t + in_mask)
         if units > max(len(self.state), _QUICK):  # each has some entries
             raise WeightsError(

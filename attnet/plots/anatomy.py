@@ -45,7 +45,7 @@ NETWORK = {
     "tail": (BLUE, "units"),
     "head": (GREEN, "head"),
 }
-BRANCHES = {"pre": "#9CC9E6", "trunk": BLUE, "mask": ORANGE, "post": "#9CC9E6"}
+BRANCHES = {"pre": "#9CC9E6", "trunk": BLUE, "mask": ORANGE, "level": ORANGE, "post": "#9CC9E6"}
 OUTSIDE = "#9A9A9A"
 FIELD_COLOURS = {"input": "#404040", "trunk": BLUE, "mask": RED}
 

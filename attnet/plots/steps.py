@@ -18,7 +18,7 @@ from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, Result,
 
 __all__ = ["plot_roofline", "plot_step_shares"]
 
-WAYS = {"off": ("eager", "o"), "on": ("compiled", "s"), "graphs": ("compiled with graphs", "D")}
+WAYS = {"off": ("eager", "o"), "on": ("compiled", "s"), "graphs": ("graphs", "D"), "both": ("compiled, graphs", "v")}
 WAYS |= {"reference": ("the reference's loop", "X")}
 _PARTS = {"data": GREY, "forward": BLUE, "backward": ORANGE, "optimiser": GREEN}
 _LEVELS = {"O0": BLUE, "O1": GREEN, "O2": ORANGE, "O3": RED}

@@ -17,12 +17,13 @@ from attnet.engine.result import Result
 from attnet.model.variants import choose_variant, study_options
 from attnet.study.finetuning import FINETUNE
 from attnet.study.ingredients import BASELINE, RECIPE, flip_row
+from attnet.study.needed import NEEDED
 from attnet.study.paper import PAPER
 from attnet.study.questions import Case, Study, difference, nearest
 from attnet.study.records import records
 from attnet.study.sweep import Sweep
 
-STUDIES = {study.name: study for study in (RECIPE, *PAPER, FINETUNE)}
+STUDIES = {study.name: study for study in (RECIPE, *PAPER, FINETUNE, NEEDED)}
 FOLDER = "runs/ablation"
 WHAT = (
     "top1 is the last epoch's on the test images, not the best epoch's, so that no row profits from picking. A "
@@ -60,7 +61,7 @@ def ablate(
         seeds: of each row; None: the study's own in a rehearsal, else 0, 1, 2.
         only: names of some rows; those that they are held against come along.
         folder: of all runs; what is finished there is not run again.
-        parallel: runs at once, on accelerators a card each.
+        parallel: runs at once, on accelerators a card each, or shared where there are fewer.
         **parameters: of `TrainConfig`, for every row; they win over the size's. None is left open.
 
     Returns:

@@ -65,7 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", default="rehearsal", help=f"{' or '.join(SIZES)}: small and short, or the real one on accelerators")
     add("--output", default="", help="JSON file to write, of several studies FILE_STUDY.json; from the repository root")
     add("--seeds", default="", help="seeds of each row, as 0,1,2 (default: the study's own, 0,1,2 at full size)")
-    add("--parallel", type=int, default=1, help="runs at once; on accelerators a card each (default 1)")
+    add(
+        "--parallel",
+        type=int,
+        default=1,
+        help="runs at once; on accelerators a card each, or shared where there are fewer (default 1)",
+    )
     add("--folder", default=FOLDER, help=f"where the runs go (default {FOLDER})")
     add("--only", default="", help=f"some rows, and what they are held against; of {rows}".replace("%", "%%"))
     add("--recipe_rows", default="", help="whole recipes as rows beside those of study recipe, as fast94,best")

@@ -9,6 +9,7 @@ whose options give it the modules of the deeper ones, on few images.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from attnet.engine.parameters import TrainConfig
@@ -86,6 +87,14 @@ def _sums(size: str) -> list[Case]:
     ]
 
 
+def _choices(size: str) -> list[Case]:
+    """The rows of three studies that differ from the default network in one choice, held against it."""
+    others = [row for rows in (_residual(size)[1:2], _attention(size)[1:], _sums(size)[1:]) for row in rows]
+    named = {"paper": "paper sums", "none": "no masks"}
+    changed = [dataclasses.replace(row, name=named.get(row.name, row.name), against="default") for row in others]
+    return [Case("default", {}, what="mixed masks, (1 + M)·T, the reference's sums"), *changed]
+
+
 def _depth(size: str) -> list[Case]:
     rows = []
     for depth in (56, 92, 236, 452):
@@ -156,6 +165,15 @@ PAPER = (
         _picked(_sums),
         _presets(),
         seeds=(0,),
+    ),
+    Study(
+        "choices",
+        "Which of the paper's choices about masks can be told apart?",
+        "Every row differs from the default network in one choice. An interval that holds 0 is no answer yet.",
+        _picked(_choices),
+        _presets(),
+        seeds=(0,),
+        on_given=True,
     ),
     Study(
         "depth",

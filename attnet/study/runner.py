@@ -109,11 +109,14 @@ class Run:
     def start(self, slot: int = 0, parallel: int = 1) -> subprocess.Popen:
         """Begin the run, or go on where it was stopped; on the accelerator `slot` cards after `device_id`.
 
+        Cards are counted round where fewer are here: runs then share a card.
+
         Of `parallel` runs at once each gets its share of the processor's cores, unless OMP_NUM_THREADS is set.
         """
         changes: dict[str, object] = {}
-        if slot and devices.choose(self.config.device_type, self.config.device_id).is_accelerator:
-            changes["device_id"] = self.config.device_id + slot
+        device = devices.choose(self.config.device_type, self.config.device_id)
+        if slot and device.is_accelerator:
+            changes["device_id"] = (device.index + slot) % device.count()
         if self.state == "begun":
             changes["resume"] = self.config.output_dir
         threads = max(1, usable_cores() // parallel) if parallel > 1 else 0

@@ -74,7 +74,7 @@ class Sweep:
         return found
 
     def run(self, parallel: int = 1) -> list[dict[str, object]]:
-        """Run what is not finished, `parallel` at once (on accelerators, each on a card of its own).
+        """Run what is not finished, `parallel` at once, on accelerators a card each, or shared where there are fewer.
 
         A first line on standard output says what is finished and what is to do; then each run gets a line. One that
         fails is tried once more, then its row says why; the others go on. What failed is tried again by the next call.
@@ -129,13 +129,6 @@ class Sweep:
         for config in self.configs.values() if parallel > 1 else ():
             if config.device_num > 1:
                 raise ConfigError(f"parallel={parallel}: runs of device_num={config.device_num} go one at a time only")
-            kind = devices.choose(config.device_type, config.device_id).kind
-            cards = devices.count(kind) - config.device_id
-            if kind != "CPU" and parallel > cards:
-                raise ConfigError(
-                    f"parallel={parallel}: each run takes a card, and from device_id={config.device_id} on there are "
-                    f"{cards} of type {kind}; give parallel={cards}"
-                )
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:

@@ -46,7 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", default="0", help="seeds of each configuration, as 0,1,2 (default 0)")
     parser.add_argument("--folder", default="runs/sweep", help="where the runs go (default runs/sweep)")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at once; on accelerators a card each (default 1)")
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        help="runs at once; on accelerators a card each, or shared where there are fewer (default 1)",
+    )
     parser.add_argument(
         "--notebook",
         default="",

@@ -113,7 +113,7 @@ def test_options_reach_every_attention_module():
     [
         ({"name": "attention93"}, r"model='attention93' is unknown: choose one of attention92, .*attention56_tiny"),
         ({"depth": 3}, "unknown model option 'depth': choose from attention, combine, sums, unit, p, t, r, modules"),
-        ({"attention": "soft"}, "attention='soft': choose one of mixed, channel, spatial, none"),
+        ({"attention": "soft"}, "attention='soft': choose one of mixed, channel, spatial, gain, constant, none"),
         ({"combine": "sum"}, "combine='sum': choose one of residual, naive"),
         ({"p": 0}, "p=0: a whole number"),
         ({"t": 1.5}, r"t=1\.5: a whole number"),

@@ -352,7 +352,7 @@ def test_a_step_on_several_cards_is_a_stroke_without_parts():
 def test_configurations_that_failed_show_why():
     figure = plots.plot_step_shares(gpu_steps())
     ax = figure.axes[2]
-    assert ax.get_yticklabels()[9].get_text() == "O2, channels-last, compiled with graphs"
+    assert ax.get_yticklabels()[9].get_text() == "O2, channels-last, graphs"
     (shown,) = (text for text in ax.texts if text.xy[1] == 9)
     assert to_hex(shown.get_color()) == RED.lower()
     assert shown.get_text().endswith(" …") and OUT_OF_MEMORY.startswith(shown.get_text().removesuffix(" …"))

@@ -117,9 +117,9 @@ def test_the_papers_questions(name, size):
     assert rows[0].against == "" and {row.against for row in rows} <= {"", *configs}
     for row in rows:
         if row.published:
-            assert row.published.study in (name, "residual") and row.published.dataset != "cifar100"
+            assert row.published.study in (name, "residual", "attention") and row.published.dataset != "cifar100"
         else:
-            assert (name, row.name) == ("attention", "none") or name == "sums"
+            assert (name, row.name) == ("attention", "none") or name in ("sums", "choices")
         assert (row.x is not None) == bool(row.line) == bool(study.axis)
 
 

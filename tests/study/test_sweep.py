@@ -116,30 +116,25 @@ def test_sweeps_that_cannot_be(tmp_path, changes, message):
         Sweep(**{"configs": {"a": TrainConfig()}, "seeds": (0,), "folder": tmp_path, **changes})
 
 
-def test_no_more_at_once_than_there_are_cards(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "choose", lambda kind, index: KINDS["GPU"](index))
-    monkeypatch.setattr(devices, "count", lambda kind: 4)
-    monkeypatch.setattr(Runner, "work", lambda runner, stop: None)
-    sweep = Sweep({"a": TrainConfig(device_id=2)}, (0, 1, 2), tmp_path)
-    assert sweep.run(parallel=2)[0]["top1"] == [None, None, None]
-    with pytest.raises(ConfigError, match=r"parallel=3: .* from device_id=2 on there are 2 .*; give parallel=2"):
-        sweep.run(parallel=3)
+def test_how_many_at_once_there_cannot_be(tmp_path):
+    sweep = Sweep({"a": TrainConfig()}, (0, 1, 2), tmp_path)
     with pytest.raises(ConfigError, match="parallel=0: at least 1"):
         sweep.run(parallel=0)
     with pytest.raises(ConfigError, match="parallel=2: runs of device_num=2 go one at a time"):
         Sweep({"a": TrainConfig(device_num=2)}, (0, 1), tmp_path).run(parallel=2)
 
 
-def test_each_run_at_once_gets_a_card_of_its_own(tmp_path, monkeypatch):
+def test_each_run_at_once_gets_a_card_of_its_own_while_there_are_some(tmp_path, monkeypatch):
     commands = []
+    monkeypatch.setattr(KINDS["GPU"], "count", classmethod(lambda cls: 4))
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: commands.append(command))
     (run,) = Sweep({"a": TrainConfig(**TINY, device_id=2)}, (5,), tmp_path).runs()
     for kind in ("GPU", "CPU"):
         monkeypatch.setattr(devices, "choose", lambda asked, index, kind=kind: KINDS[kind](index))
-        for slot in (0, 1):
+        for slot in (0, 1, 3):
             run.start(slot)
     cards = [command[command.index("--device_id") + 1] for command in commands]
-    assert cards == ["2", "3", "2", "2"]
+    assert cards == ["2", "3", "1", "2", "2", "2"]
     assert commands[0][1:3] == ["-m", "attnet.train"]
     assert {"--seed", "5", "--output_dir", str(run.folder)} <= set(commands[0])
     assert "--resume" not in commands[0] and "--lr" not in commands[0]
