@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 DATA = Path(__file__).parent / "assets"
-TURNS = 2
+TURNS = 3
 
 # reference class -> our name
 REFERENCE = {
@@ -33,11 +33,11 @@ REFERENCE = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--turn", type=int, help=f"of the slow tests, every {TURNS}nd alone: those of this turn, 0 or 1")
+    parser.addoption("--turn", type=int, help=f"of the slow tests those of this turn alone, 0 to {TURNS - 1}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a slow machine CI lets slow tests take turns, a file each, so that every other change runs them."""
+    """On a slow machine CI lets slow tests take turns, a file each, so that every third change runs each."""
     turn = config.getoption("--turn")
     if turn is not None:
         others = [item for item in items if zlib.crc32(item.path.name.encode()) % TURNS != turn % TURNS]

@@ -1,8 +1,10 @@
-"""The embedded data set `shapes`: ten kinds of textured objects on cluttered backgrounds, with their masks.
+"""The embedded data set `shapes`: ten kinds of textured objects among clutter that is as loud, with their masks.
 
-The object is the only thing that tells the class. Colour, contrast, place, tilt and clutter are drawn alike
-for all ten, and six of them share three textures, so that a network has to find the object and see its
-form. As every object's pixels are known, the network's own masks can be measured against them.
+Each kind has its form and its texture; place, size, colours, contrast and tilt are drawn alike for all. Objects stand
+anywhere in the frame and may be cut by it. Shards of other textures, as large, as contrasted and as coloured as the
+objects, cover most of the rest, and small pieces of the objects' own textures lie about: so neither edges nor colours
+nor the middle of the image tell where the object is, and a network has to see what fills a form. As every object's
+pixels are known, the network's own masks can be measured against them, and against what needs no network.
 
 Image i depends on the seed and on i alone, and its bytes are the same everywhere: the random words come raw
 from PCG64, whose stream numpy guarantees, and the drawing uses only operations that IEEE 754 rounds exactly
@@ -23,10 +25,12 @@ from attnet.base.errors import ConfigError
 from attnet.data.splits import Dataset, Split
 
 SIZE = 32  # pixels on a side
-TILT = 4  # of objects, at most, either way, in 64ths of a turn
-STROKES = 9  # pieces of clutter in an image
+TILT = 2  # of objects, at most, either way, in 64ths of a turn
+SHARDS = 7  # large pieces of clutter in an image, of textures that no object wears
+SCRAPS = 2  # small ones, of the objects' textures
+EDGE = 4  # pixels from the frame that an object's centre keeps at least
 GRAIN = 0.1  # peak to peak, of the full range of brightness
-WORDS = 128  # random numbers that an image may use besides its grain
+WORDS = 256  # random numbers that an image may use besides its grain
 CHUNK = 100  # images drawn at a time, about, to stay in the cache: any number gives the same images
 
 Field = np.ndarray  # [n, 32, 32] float32: a number for each pixel
@@ -81,6 +85,7 @@ def _arrow(u: Field, v: Field, r: Column) -> Field:
 
 
 # Textures: how much of the object's second colour shows, in [0, 1]. `grain` is in [0, 1) too.
+# They differ enough for a small network to tell them apart within a few hundred steps.
 
 
 def _wave(x: Field, period: float) -> Field:
@@ -93,14 +98,25 @@ def _crisp(x: Field) -> Field:
     return np.clip(1.5 * x + 0.5, 0, 1)
 
 
-TEXTURES: dict[str, Callable[[Field, Field, Field], Field]] = {
+Texture = Callable[[Field, Field, Field], Field]
+
+TEXTURES: dict[str, Texture] = {
     "plain": lambda u, v, grain: np.zeros_like(u),
     "lines": lambda u, v, grain: _crisp(_wave(u, 4)),
     "stripes": lambda u, v, grain: _crisp(_wave(v, 4)),
     "hatch": lambda u, v, grain: _crisp(_wave(u + v, 6)),
-    "checks": lambda u, v, grain: _crisp(2 * _wave(u, 6) * _wave(v, 6)),
+    "checks": lambda u, v, grain: _crisp(2 * _wave(u, 8) * _wave(v, 8)),
+    "fade": lambda u, v, grain: 0.5 + 0.5 * _wave(u, 12),
     "dots": lambda u, v, grain: _crisp(_wave(u, 4) + _wave(v, 4) - 0.5),
+    "waves": lambda u, v, grain: _crisp(_wave(u + 1.5 * _wave(v, 8), 4)),
+    "grid": lambda u, v, grain: np.maximum(_crisp(_wave(u, 8) - 0.4), _crisp(_wave(v, 8) - 0.4)),
     "speckle": lambda u, v, grain: (grain > 0.5).astype(np.float32),
+}
+# None is plain: what has no texture would stand out from what has one, and edges would tell it from the objects.
+CLUTTER: dict[str, Texture] = {
+    "broad": lambda u, v, grain: _crisp(_wave(u, 7)),
+    "zigzag": lambda u, v, grain: _crisp(_wave(u + 2 * _wave(v, 8), 5)),
+    "blotches": lambda u, v, grain: (grain[:, ::2, ::2] > 0.5).repeat(2, axis=1).repeat(2, axis=2).astype(np.float32),
 }
 
 
@@ -108,7 +124,7 @@ TEXTURES: dict[str, Callable[[Field, Field, Field], Field]] = {
 class Kind:
     """A class: the texture its object wears, the range of its reach in pixels, and its form.
 
-    The ranges give all kinds much the same area, about 90 to 290 pixels, so that size tells little.
+    The ranges give all kinds much the same area, about 150 to 390 pixels, so that size tells little.
     """
 
     name: str
@@ -118,18 +134,18 @@ class Kind:
 
 
 KINDS = (
-    Kind("disc", "lines", (6.0, 9.5), _disc),
-    Kind("ring", "plain", (7.0, 11.0), lambda u, v, r: np.abs(_disc(u, v, 0.75 * r)) - 0.25 * r),
-    Kind("square", "checks", (7.5, 12.0), lambda u, v, r: _box(u, v, 0.7 * r, 0.7 * r)),
-    Kind("triangle", "dots", (9.0, 13.0), _triangle),
-    Kind("cross", "hatch", (8.0, 12.5), _cross),
-    Kind("star", "speckle", (8.5, 13.0), _star),
-    Kind("bar", "stripes", (9.0, 13.0), lambda u, v, r: _box(u, v, 0.94 * r, 0.34 * r)),
-    Kind("moon", "dots", (8.0, 12.5), _moon),
-    Kind("bow", "checks", (9.5, 13.0), _bow),
-    Kind("twins", "speckle", (9.0, 13.0), lambda u, v, r: _disc(np.abs(u) - 0.53 * r, v, 0.46 * r)),
+    Kind("disc", "lines", (7.0, 11.2), _disc),
+    Kind("ring", "plain", (8.0, 12.8), lambda u, v, r: np.abs(_disc(u, v, 0.75 * r)) - 0.25 * r),
+    Kind("square", "checks", (9.0, 14.0), lambda u, v, r: _box(u, v, 0.7 * r, 0.7 * r)),
+    Kind("triangle", "dots", (11.0, 15.5), _triangle),
+    Kind("cross", "hatch", (10.0, 14.5), _cross),
+    Kind("star", "speckle", (10.5, 15.5), _star),
+    Kind("bar", "stripes", (11.0, 15.5), lambda u, v, r: _box(u, v, 0.94 * r, 0.34 * r)),
+    Kind("moon", "waves", (10.0, 14.5), _moon),
+    Kind("bow", "fade", (12.0, 17.0), _bow),
+    Kind("twins", "grid", (12.0, 15.5), lambda u, v, r: _disc(np.abs(u) - 0.53 * r, v, 0.46 * r)),
 )
-ARROW = Kind("arrow", "hatch", (9.5, 13.5), _arrow)  # not in the set: something new for a network that knows it
+ARROW = Kind("arrow", "hatch", (10.5, 15.0), _arrow)  # not in the set: something new for a network that knows it
 
 _Y, _X = np.indices((SIZE, SIZE), dtype=np.float32)
 # A turn in 64 steps, rounded to 1/4096, since the last digits of a cosine differ from machine to machine.
@@ -168,34 +184,59 @@ def _paint(canvas: Image, distance: Field, colour: np.ndarray) -> None:
     canvas += cover * (colour - canvas)
 
 
-def _background(draws: _Draws, count: int) -> Image:
-    """Nine dull colours that run into each other, strewn with short strokes of any colour."""
+def _wear(textures: dict[str, Texture], which: np.ndarray, u: Field, v: Field, grain: Field) -> Field:
+    """Each image's own texture of `textures`, by number int64 [n]."""
+    shown = np.empty_like(u)
+    for number, texture in enumerate(textures.values()):
+        i = which == number
+        shown[i] = texture(u[i], v[i], grain[i])
+    return shown
+
+
+def _colours(draws: _Draws, second: Field) -> Image:
+    """A light and a dark colour by how much of the second shows; as often dark on light as light on dark."""
+    light, dark = draws.colour(0.65, 1), draws.colour(0, 0.2)
+    second = np.where(draws.column() < 0.5, second, 1 - second)
+    return light + second[:, None] * (dark - light)
+
+
+def _clutter(canvas: Image, draws: _Draws, grain: Field, textures: dict[str, Texture], low: float, high: float) -> None:
+    """Lays a shard over the canvas: a disc with two sides cut off, of a reach in [low, high)."""
+    u, v = draws.axes(-1, SIZE, 32)
+    reach, across = draws.column(low, high), np.floor(draws.column(0, 64)).astype(np.int64)
+    first, second = (draws.column(-0.1, 0.6) * reach for _ in range(2))
+    distance = np.maximum(_disc(u, v, reach), np.maximum(v - first, _COS[across] * u + _SIN[across] * v - second))
+    which = np.floor(draws.column(0, len(textures))).astype(np.int64)[:, 0, 0]
+    worn = _wear(textures, which, u + draws.column(0, 12), v + draws.column(0, 12), grain)
+    _paint(canvas, distance, _colours(draws, worn))
+
+
+def _background(draws: _Draws, grain: Field, count: int) -> Image:
+    """Nine dull colours that run into each other, and the clutter on them."""
     canvas = np.zeros((count, 3, SIZE, SIZE), np.float32)
     for row in range(3):
         for column in range(3):
             canvas += _HATS[row, :, None] * _HATS[column] * draws.colour(0.2, 0.6)
-    for _ in range(STROKES):
-        u, v = draws.axes(0, SIZE - 1, 16)
-        beyond = np.maximum(np.abs(u) - draws.column(0, 4), 0)
-        _paint(canvas, _disc(beyond, v, draws.column(0.3, 1.2)), draws.colour(0, 1))
+    for _ in range(SHARDS):
+        _clutter(canvas, draws, grain, CLUTTER, 9, 16)
+    for _ in range(SCRAPS):
+        _clutter(canvas, draws, grain, TEXTURES, 3, 6)
     return canvas
 
 
 def _draw(labels: np.ndarray, draws: _Draws, grain: Image, kinds: Sequence[Kind]) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [n, 3, 32, 32] and their objects' pixels bool [n, 32, 32]; `grain` has 4 planes."""
-    canvas = _background(draws, len(labels))
+    canvas = _background(draws, grain[:, 3], len(labels))
     low, high = np.array([kind.reach for kind in kinds], np.float32)[labels].T[..., None, None]
     reach = draws.column(low, high)
-    u, v = draws.axes(reach + 1, SIZE - 2 - reach, TILT)  # a whole pixel from the frame on every side
-    shift_u, shift_v = draws.column(0, 12), draws.column(0, 12)
-    distance, second = np.empty_like(u), np.empty_like(u)
+    u, v = draws.axes(EDGE, SIZE - 1 - EDGE, TILT)
+    distance = np.empty_like(u)
     for label, kind in enumerate(kinds):
         i = labels == label
         distance[i] = kind.form(u[i], v[i], reach[i])
-        second[i] = TEXTURES[kind.texture](u[i] + shift_u[i], v[i] + shift_v[i], grain[i, 3])
-    light, dark = draws.colour(0.65, 1), draws.colour(0, 0.2)
-    second = np.where(draws.column() < 0.5, second, 1 - second)  # as often dark on light as light on dark
-    _paint(canvas, distance, light + second[:, None] * (dark - light))
+    worn = np.array([list(TEXTURES).index(kind.texture) for kind in kinds])[labels]
+    second = _wear(TEXTURES, worn, u + draws.column(0, 12), v + draws.column(0, 12), grain[:, 3])
+    _paint(canvas, distance, _colours(draws, second))
     canvas += GRAIN * (grain[:, :3] - 0.5)
     return np.clip(np.floor(canvas * 255 + 0.5), 0, 255).astype(np.uint8), distance <= 0
 
@@ -223,7 +264,7 @@ def draw_split(count: int, seed: int, stream: int, kinds: Sequence[Kind] = KINDS
 
 
 def make_shapes(train: int = 2000, test: int = 500, seed: int = 0) -> Dataset:
-    """Draw the data set `shapes`: under a second for the default 2,500 images on one core.
+    """Draw the data set `shapes`: two seconds for the default 2,500 images on one core.
 
     Args:
         train, test: images in each split, at least 0. A smaller set is the beginning of a larger one, and

@@ -138,10 +138,14 @@ def _preset(config: Parameters, mode: str, device: Device) -> dict[str, object]:
     if mode == "full":
         preset |= LENGTHS.get(config.recipe, {})
     preset |= config.recipe_values(config.recipe)
+    if mode == "rehearsal" and config.recipe == "seed":
+        preset["schedule"] = "onecycle"  # the document's steps leave so few epochs no time to learn anything
     usual = LENGTHS.get(config.recipe, MODES["full"])["total_epochs"]
     epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
     for counted in COUNTED_IN_EPOCHS if epochs < usual else ():
         preset[counted] = type(preset[counted])(preset[counted] * epochs / usual)
+    is_alone = config.device_num == 1 and config.amp_backend == "native"
+    preset["compile"] = device.usual_compile if is_alone and config.is_train else "off"
     return preset | {"amp": device.usual_level[0], "channels_last": device.takes_channels_last}
 
 
@@ -154,6 +158,10 @@ def fit_to_device(config: Parameters, device: Device, choices: list[str]) -> Par
     if config.channels_last and not device.takes_channels_last:
         choices.append(f"channels_last False: {device.kind}s take tensors as NCHW alone")
         config = config.replace(channels_last=False)
+    if config.compile in ("graphs", "both") and (not device.records_steps or config.device_num > 1):
+        why = "steps of several cards are not recorded" if device.records_steps else f"{device.kind}s record no steps"
+        config = config.replace(compile={"graphs": "off", "both": "on"}[config.compile])
+        choices.append(f"compile {config.compile}: {why} as graphs")
     if device.remark:
         choices.append(device.remark)
     if config.amp_backend != "apex":

@@ -238,6 +238,7 @@ def study_table(record: Mapping) -> str:
         "configuration": lambda row: row["name"],
         "changed": lambda row: changes_text(row["changed"]),
         "parameters": lambda row: f"{row['parameters']:,}" if row.get("parameters") and len(counts) > 1 else None,
+        "MFLOPs an image": lambda row: f"{row['flops'] / 1e6:.1f}" if row.get("flops") else None,
         "Top-1 of the last epoch (%)": mean_text,
         "difference (points)": lambda row: _difference(row, len(others) > 1),
         "wrong labels learned by heart (%)": _learned_by_heart,

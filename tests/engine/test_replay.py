@@ -6,11 +6,13 @@ recorded with, as a graph's kernels do.
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
 import attnet
-from attnet.base.device import Cpu
+from attnet.base.device import Cpu, Gpu
 from attnet.engine.plan import make_plan
 from attnet.engine.step import WARM_UP
 from attnet.engine.training import Training
@@ -104,3 +106,37 @@ def test_steps_of_several_cards_are_not_recorded(recordings):
     plan = make_plan(attnet.TrainConfig(**SMALL, compile="graphs", device_num=2))
     assert plan.config.compile == "off"
     assert "compile off: steps of several cards are not recorded as graphs" in plan.choices
+
+
+def test_a_gpu_records_once_and_replays(monkeypatch):
+    """In the order that CUDA asks for: tried on a queue of its own, recorded, replayed."""
+    events = []
+
+    class Graph:
+        def replay(self):
+            events.append("replay")
+
+    class Queue:
+        def wait_stream(self, other):
+            events.append("wait")
+
+    @contextlib.contextmanager
+    def noted(name):
+        events.append(f"{name} begins")
+        yield
+        events.append(f"{name} ends")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: noted("recording"))
+    monkeypatch.setattr(torch.cuda, "Stream", Queue)
+    monkeypatch.setattr(torch.cuda, "current_stream", Queue)
+    monkeypatch.setattr(torch.cuda, "stream", lambda queue: noted("aside"))
+    device = Gpu(0)
+    with device.aside():
+        events.append("tried")
+    loss = torch.ones(())
+    replay = device.recorded(lambda: loss)
+    assert replay() is loss and replay() is loss
+    assert events[:5] == ["wait", "aside begins", "tried", "aside ends", "wait"]
+    assert events[5:] == ["recording begins", "recording ends", "replay", "replay"]
+    assert device.usual_compile == "graphs" and Cpu().usual_compile == "off"

@@ -11,6 +11,7 @@ import attnet
 from attnet.__main__ import COMMANDS
 from attnet.engine.recipes import RECIPES
 from attnet.masks.questions import QUESTIONS
+from attnet.model.weights import shipped_weights
 from attnet.study.tables import MARKERS, readme_table, study_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +102,25 @@ def test_measured_figures_are_those_on_record():
     kills = RECORDS["kill_harness"]
     assert f"{kills['jobs']} jobs of two ranks, struck {kills['struck']} times" in EVERYTHING
     assert kills["equal"] == kills["jobs"] and kills["orphans"] == kills["torn_files"] == 0
+
+
+def test_what_was_reached_is_on_record():
+    cards = (ROOT / "attnet/model/shipped/README.md").read_text(encoding="utf-8")
+    for name in shipped_weights():
+        record = RECORDS[name]
+        if record["task"] == "cifar10":
+            assert f"`{name}`" in README and f"{record['last_top1']:.2f} % in {record['seconds']:.0f} s" in README
+        assert f"**{record['last_top1']:.2f} %** after the last epoch" in cards
+        assert ", ".join(f"{word} {share:.1f}" for word, share in record["per_class"].items()) in cards
+    fastest = max(row["images_per_second"] for row in RECORDS["gpu_fps"]["rows"])
+    assert f"{fastest:,.0f} images/s" in README and f"{fastest:,.0f} images/s" in PAGES["attnet/benchmark/README.md"]
+
+
+def test_every_network_that_comes_along_has_a_card():
+    cards = (ROOT / "attnet/model/shipped/README.md").read_text(encoding="utf-8")
+    for name, path in shipped_weights().items():
+        opened = attnet.load_pretrained(name)
+        assert f"## `{name}`" in cards and f"**{opened.top1:.2f} %**" in cards, path.name
 
 
 def test_the_fine_tuning_study_on_record_is_told():

@@ -55,7 +55,7 @@ def test_standardised_colours_happen_inside(tmp_path):
     assert 100 * (logits.argmax(1) == split.labels).float().mean() == pytest.approx(result.top1)
     plain = attnet.build_model("attention56_tiny")
     attnet.load_weights(plain, result.output_dir / "best.pt")
-    assert (capture(plain, split.images).logits - logits).abs().max() > 0.1
+    assert (capture(plain, split.images).logits - logits).abs().max() > 0.01
     content = torch.load(result.output_dir / "best.pt", weights_only=True) | {"colour": None}
     torch.save(content, tmp_path / "old.pt")
     with pytest.raises(WeightsError, match="standardised colours that the file does not record"):
