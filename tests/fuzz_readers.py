@@ -23,6 +23,7 @@ from PIL import Image
 import attnet
 from attnet.base.errors import AttnetError
 from attnet.data import archive
+from attnet.data.objects import read_pair
 from attnet.data.pickles import read_pickle
 from attnet.data.pictures import read_picture
 from attnet.engine.parameters import TrainConfig
@@ -164,6 +165,11 @@ def _pictures() -> list[bytes]:
     return seeds
 
 
+def _read_mask(file: Path) -> None:
+    Image.new("RGB", (20, 20)).save(file.parent / "cat.bmp")
+    read_pair(file.parent / "cat.bmp", file)
+
+
 def _read_any_pickle(file: Path) -> None:
     read_pickle(file.read_bytes())
 
@@ -209,6 +215,7 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], object], st
         ".json",
     ),
     "picture": (_pictures, read_picture, ".png"),
+    "mask": (_pictures, _read_mask, ".png"),
     "parameters": (_parameters, _read_parameters, ".txt"),
 }
 

@@ -10,19 +10,22 @@ import argparse
 import os
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from attnet.base.errors import DataError, in_sentences
 from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.host import process_memory
 from attnet.base.words import printable, table
-from attnet.data.folder_scan import RULE, FolderScan, is_image_folder, scan_folder
-from attnet.data.pictures import picture_size, read_pictures
+from attnet.data.folder_scan import RULE, FolderScan, is_image_folder, pictures_in, scan_folder
+from attnet.data.objects import read_pairs
+from attnet.data.pairs import ENDING, with_masks
+from attnet.data.pictures import picture_size
 from attnet.data.shapes import ARROW, KINDS, SIZE, draw_split
 from attnet.data.splits import Dataset, Split
 
@@ -46,37 +49,93 @@ def load(source: str | Path, name: str, size: int) -> Dataset:
 
     Every picture comes as uint8 [3, size, size] (see `read_picture`): upright, on white where it is transparent, its
     middle square resized. Classes are numbered in the order of their names; a split begins with the first picture of
-    every class, then comes the second …, so that its beginning shows them all.
+    every class, then comes the second …, so that its beginning shows them all. A split has `masks`, bool
+    [N, size, size], where every picture of it has its NAME.mask.png beside it (see `read_pair`).
 
     Args:
         source: the folder; a relative one starts at the repository root.
         size: side in pixels, for instance a variant's `input_size`.
 
     Raises:
-        DataError: a folder that lies otherwise, or pictures that cannot be read.
+        DataError: a folder that lies otherwise, or pictures or masks that cannot be read.
     """
     return _load(scan_folder(source), size)
 
 
+def is_pair_folder(path: str | Path) -> bool:
+    """Whether pictures lie in a folder itself and it is no image folder: `load_pairs` takes it, or says what lacks."""
+    try:
+        return bool(pictures_in(resolve_path(path))) and not is_image_folder(path)
+    except OSError:
+        return False
+
+
+def load_pairs(source: str | Path, size: int = 32) -> Split:
+    """Read a folder of pictures without classes, each with its NAME.mask.png beside it; other files are left out.
+
+    Args:
+        source: the folder; a relative one starts at the repository root.
+        size: side in pixels, as `network.size`.
+
+    Returns:
+        The pictures in the order of their names, as `read_pair` gives one: images, masks, and labels that are 0.
+
+    Raises:
+        DataError: no such folder, no pictures in it, one without its mask, a mask without its picture, or some that
+            cannot be read.
+    """
+    path = resolve_path(source)
+    try:
+        pictures, masks = with_masks(pictures_in(path))
+    except OSError as error:
+        raise DataError(f"data_path: {printable(path)} cannot be read ({error.strerror}); give a folder") from None
+    except DataError as error:
+        raise DataError(printable(error)) from None
+    rule = f"beside each NAME.jpg or .png the file NAME{ENDING} is needed, white where the object is"
+    if not pictures:
+        raise DataError(f"data_path: {printable(path)} holds no pictures itself; put some there: {rule}")
+    if lacking := [printable(file.name) for file in pictures if file not in masks]:
+        first = ", ".join(lacking[:_SHOWN]) + " …" * (len(lacking) > _SHOWN)
+        raise DataError(
+            f"data_path: {printable(path)}: {len(lacking):,} of {len(pictures):,} pictures have no mask beside them "
+            f"({first}): {rule}. Paint the masks, or take these pictures away"
+        )
+    images, objects = _read_all(path, pictures, masks, size, lambda file: printable(file.name))
+    return Split(images, torch.zeros(len(images), dtype=torch.int64), objects)
+
+
 def _load(scan: FolderScan, size: int) -> Dataset:
-    path = printable(scan.path)
     parts = [_in_turn(list(part.values())) for part in scan.parts]
     files = [file for part in parts for _, file in part]
-    needed, there = 3 * size * size * len(files), process_memory().total
+    images, objects = _read_all(scan.path, files, scan.masks, size, scan.name)
+    splits, start = [], 0
+    for part in parts:
+        here = slice(start, start := start + len(part))
+        known = all(file in scan.masks for _, file in part)
+        labels = torch.tensor([label for label, _ in part])
+        splits.append(Split(images[here], labels, objects[here] if known else None))
+    return Dataset(*splits, tuple(scan.train), "folder", printable(scan.path), scan.notes)
+
+
+def _read_all(
+    folder: Path, files: Sequence[Path], masks: Mapping[Path, Path], size: int, name: Callable[[Path], str]
+) -> tuple[Tensor, Tensor]:
+    """Images and objects as `read_pairs` gives them; DataError with the reasons where some cannot be read."""
+    path = printable(folder)
+    needed, there = (3 * len(files) + len(masks)) * size * size, process_memory().total
     if needed > there > 0:
         raise DataError(
             f"data_path: {path}: {len(files):,} pictures of {size} x {size} pixels take {needed / 2**30:.0f} GiB "
             f"of memory, and this machine has {there / 2**30:.0f}; take some away, or a network for smaller ones"
         )
-    images, errors = read_pictures(files, size, [scan.name(file) for file in files])
+    images, objects, errors = read_pairs(files, [masks.get(file) for file in files], size, name)
     if errors:
+        what = "pictures or their masks" if masks else "pictures"
         raise DataError(
-            f"data_path: {path}: {len(errors):,} of {len(files):,} pictures cannot be read: "
+            f"data_path: {path}: {len(errors):,} of {len(files):,} {what} cannot be read: "
             f"{_reasons(path, errors)}. Mend them, or take them away"
         )
-    train, test = (torch.tensor([label for label, _ in part]) for part in parts)
-    splits = Split(images[: len(train)], train), Split(images[len(train) :], test)
-    return Dataset(*splits, tuple(scan.train), "folder", path, scan.notes)
+    return images, objects
 
 
 def _reasons(path: str, errors: Sequence[DataError]) -> str:

@@ -10,12 +10,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnet.base.errors import DataError
 from attnet.base.files import resolve_path
 from attnet.base.words import printable
+from attnet.data.pairs import whole_parts, with_masks
 
 # Words in the names of parts, in any case, alone before others ("seg_train"); the first one that is there is taken.
 TRAIN = ("train", "training", "trainset", "训练", "训练集")
@@ -36,6 +37,7 @@ _SHOWN = 4  # names in a message, at most, where none of them needs mending
 class FolderScan:
     """The pictures of each class (in order of the names, of classes as of files) and what is odd, though not wrong.
 
+    `masks` are the files of the objects' pixels, by picture, of the parts where every picture has one beside it.
     Classes and notes are text for every file and terminal; names that are not, are escaped there (see `printable`).
     """
 
@@ -43,6 +45,7 @@ class FolderScan:
     train: dict[str, list[Path]]
     test: dict[str, list[Path]]
     notes: tuple[str, ...]
+    masks: dict[Path, Path] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -51,6 +54,11 @@ class FolderScan:
     def name(self, file: Path) -> str:
         """A file as a message calls it: from `path` on."""
         return printable(file.relative_to(self.path))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures that lie in a folder itself, masks among them, in order of their names; OSError as it comes."""
+    return [file for file in _entries(folder)[1] if _is_picture(file)]
 
 
 def is_image_folder(path: str | Path) -> bool:
@@ -105,8 +113,9 @@ def scan_folder(path: str | Path) -> FolderScan:
 
 def _scan(path: Path) -> FolderScan:
     notes: list[str] = []
+    masks: dict[Path, Path] = {}
     parts = _parts(path)
-    found = [_classes(part, notes) for part in parts]
+    found = [_classes(part, notes, masks) for part in parts]
     if parts[0] != path:
         notes += _about_parts(path, parts)
     if len(found) == 1:
@@ -116,13 +125,16 @@ def _scan(path: Path) -> FolderScan:
             f"{path}: no part to test on, so one in {SHARE} pictures of each class ({aside:,} of {whole:,}) is set "
             "aside, chosen by name: the same ones on every machine"
         )
-        return FolderScan(path, train, test, tuple(map(printable, notes)))
-    train, test = found
+    else:
+        train, test = found
     if train.keys() != test.keys():
         sides = (parts[0], test.keys() - train.keys()), (parts[1], train.keys() - test.keys())
         lacks = " and ".join(f"{part.name} lacks {_all(missing)}" for part, missing in sides if missing)
         raise DataError(f"data_path: {path}: {lacks}; both parts need the same classes")
-    return FolderScan(path, train, test, tuple(map(printable, notes)))
+    uses = zip(("train", "test"), (train, test), strict=True)
+    pictures = {use: [file for files in part.values() for file in files] for use, part in uses}
+    masks, more = whole_parts(path, pictures, masks)
+    return FolderScan(path, train, test, tuple(map(printable, notes + more)), masks)
 
 
 def recorded_folder(recorded: Mapping[str, object], weights: str | Path) -> str:
@@ -217,8 +229,8 @@ def _about_parts(path: Path, parts: Sequence[Path]) -> list[str]:
     return notes
 
 
-def _classes(part: Path, notes: list[str]) -> dict[str, list[Path]]:
-    """Class -> its pictures; what else there is is added to `notes`."""
+def _classes(part: Path, notes: list[str], masks: dict[Path, Path]) -> dict[str, list[Path]]:
+    """Class -> its pictures; their masks are added to `masks`, and what else there is to `notes`."""
     folders, files = _entries(part)
     loose = [file.name for file in files if _is_picture(file)]
     if not folders:
@@ -238,11 +250,13 @@ def _classes(part: Path, notes: list[str]) -> dict[str, list[Path]]:
     found, empty, nested, others = {}, [], [], Counter(_ending(file) for file in files if file.name not in loose)
     for folder in folders:
         inner, files = _entries(folder)
-        pictures, name = [file for file in files if _is_picture(file)], printable(folder.name)
+        pictures, beside = with_masks([file for file in files if _is_picture(file)])
+        name = printable(folder.name)
         if name in found:
             raise DataError(f"data_path: {part} holds two folders that can only be shown as {name}; rename one")
         found[name] = pictures
-        rest = Counter(map(_ending, files)) - Counter(map(_ending, pictures))
+        masks |= beside
+        rest = Counter(map(_ending, files)) - Counter(map(_ending, [*pictures, *beside.values()]))
         if inner:
             nested.append(f"{name} ({_few(one.name for one in inner)})")
         elif not pictures:

@@ -15,7 +15,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -71,31 +71,27 @@ def read_picture(source: str | Path | bytes, size: int = 32, name: str = "") -> 
         DataError: no such file, none that may be read, no picture, a damaged one, one too large to unpack safely, or
             one with pixels that are no numbers.
     """
-    with _refusing_bombs():
-        return _read(source, size, name)
+    with refusing_bombs():
+        return decoded(source, lambda image, _full, shown: as_square(image, size, shown), name, 2 * size)
 
 
-def read_pictures(files: Sequence[Path], size: int, names: Sequence[str]) -> tuple[Tensor, list[DataError]]:
-    """Many pictures as uint8 [N, 3, size, size], each as `read_picture` gives it.
+def in_threads(read: Callable[[int], None], count: int) -> list[DataError]:
+    """`read(0)` to `read(count - 1)`, and why some could not be read, in their order.
 
     There is a thread a core; large pictures wait until all that are being decoded fit into _MEMORY.
-
-    Returns:
-        The pictures, and why some could not be read, in their order; the pixels of those mean nothing.
     """
-    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
 
-    def read(place: int) -> DataError | None:
+    def why_not(place: int) -> DataError | None:
         try:
-            images[place] = _read(files[place], size, names[place])
+            read(place)
         except DataError as error:
             return error
         return None
 
     # Filters of warnings belong to the whole process: set here once, not by each thread.
-    with _refusing_bombs(), ThreadPoolExecutor(usable_cores()) as pool:
-        answers = list(tracked(pool.map(read, range(len(files))), len(files), "pictures read"))
-    return images, [error for error in answers if error is not None]
+    with refusing_bombs(), ThreadPoolExecutor(usable_cores()) as pool:
+        answers = list(tracked(pool.map(why_not, range(count)), count, "pictures read"))
+    return [error for error in answers if error is not None]
 
 
 def picture_size(file: Path) -> tuple[int, int]:
@@ -106,36 +102,58 @@ def picture_size(file: Path) -> tuple[int, int]:
             return image.size
 
     name = printable(file)
-    with _refusing_bombs(), _file(file, name) as opened:
+    with refusing_bombs(), _file(file, name) as opened:
         return _whatever_its_metadata(opened, header)
 
 
 @contextlib.contextmanager
-def _refusing_bombs() -> Iterator[None]:
+def refusing_bombs() -> Iterator[None]:
+    """Around `decoded`: Pillow's warning of a file that unpacks to very much becomes an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
-def _read(source: str | Path | bytes, size: int, name: str) -> Tensor:
+def as_square(image: Image.Image, size: int, name: str) -> Tensor:
+    """A loaded picture as uint8 [3, size, size]; see `middle_square`."""
+    return torch.from_numpy(np.array(middle_square(image, size, name))).permute(2, 0, 1).contiguous()
+
+
+def decoded(
+    source: str | Path | bytes,
+    use: Callable[[Image.Image, tuple[int, int], str], _T],
+    name: str = "",
+    draft: int = 0,
+) -> _T:
+    """`use(image, (width, height), name)` of a picture whose pixels are loaded, under `refusing_bombs`.
+
+    Args:
+        source, name: as `read_picture`.
+        use: it may take about as much memory as the pixels do; `image` is closed after it. Width and height are
+            those in the file, the name is what messages call it.
+        draft: a JPEG may be decoded smaller, as long as its sides have so many pixels; 0: not.
+
+    Raises:
+        DataError: as `read_picture`.
+    """
     path = None if isinstance(source, bytes) else resolve_path(source)
     name = printable(name or path or "the picture")
 
-    def square(opened: BinaryIO) -> Image.Image:
+    def used(opened: BinaryIO) -> _T:
         with _open(opened, name) as image:
             full = image.size
             with _blaming(opened, name):
-                image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded small, several times as fast
+                if draft:
+                    image.draft(None, (draft, draft))  # a large JPEG is decoded small, several times as fast
                 _forget_folders(image)
             with _memory.held(_cost(image, full, opened, name)):
                 with _blaming(opened, name):
                     image.load()
-                return middle_square(image, size, name)
+                return use(image, full, name)
 
     with io.BytesIO(source) if path is None else _file(path, name) as opened:
-        image = _whatever_its_metadata(opened, square)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return _whatever_its_metadata(opened, used)
 
 
 def _file(path: Path, name: str) -> BinaryIO:

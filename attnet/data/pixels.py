@@ -30,7 +30,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_Box = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]
 
 
 def middle_square(image: Image.Image, size: int, name: str) -> Image.Image:
@@ -56,6 +56,16 @@ def middle_square(image: Image.Image, size: int, name: str) -> Image.Image:
     return _turned(square, turn)
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """A loaded picture, of any kind, turned as its EXIF says it is to be shown."""
+    return _turned(image, _TURNS.get(_orientation(image)))
+
+
+def upright_size(image: Image.Image, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a loaded picture as it is shown, from those in its file."""
+    return size[::-1] if _orientation(image) in (5, 6, 7, 8) else size
+
+
 def _orientation(image: Image.Image) -> object:
     """The one in the EXIF; metadata that cannot be read take nothing from the pixels."""
     try:
@@ -68,18 +78,18 @@ def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _colours(image: Image.Image, box: _Box, block: int, name: str) -> Image.Image:
+def _colours(image: Image.Image, box: Box, block: int, name: str) -> Image.Image:
     """What `box` holds as RGB, each `block` x `block` pixels averaged."""
     coloured = _painter(image, name)
     left, top, right, bottom = box
     whole = Image.new("RGB", (-(-(right - left) // block), -(-(bottom - top) // block)))
-    for strip, y in _strips(image, box, block):
+    for strip, y in strips(image, box, block):
         colours = coloured(strip)
         whole.paste(colours.reduce(block) if block > 1 else colours, (0, (y - top) // block))
     return whole
 
 
-def _strips(image: Image.Image, box: _Box, block: int = 1) -> Iterator[tuple[Image.Image, int]]:
+def strips(image: Image.Image, box: Box, block: int = 1) -> Iterator[tuple[Image.Image, int]]:
     """`box` from its top to its bottom in strips of whole blocks, and the row where each begins."""
     left, top, right, bottom = box
     rows = max(1, _STRIP // (right - left) // block) * block
@@ -109,7 +119,7 @@ def _levels(image: Image.Image, name: str) -> Callable[[Image.Image], Image.Imag
     """Numbers as greys: of 16 bits on the scale of 16 bits, others from the lowest in the picture to the highest."""
     is_whole, read = image.mode.startswith("I"), _reader(image)
     low, high, missing = np.inf, -np.inf, 0
-    for strip, _ in _strips(image, (0, 0, *image.size)):
+    for strip, _ in strips(image, (0, 0, *image.size)):
         values = read(strip)
         numbers = values if is_whole else values[_are_data(values, image)]
         missing += values.size - numbers.size

@@ -18,8 +18,9 @@ from attnet.base.words import names_of
 class Split:
     """Images with their labels; a part of a split keeps everything that is known of its images.
 
-    `masks` (the object's pixels) exist only where the set was drawn by us, `true_labels` only where label noise has
-    replaced some of `labels`. `places` says where in the whole split each image stands; None: 0, 1, 2 …
+    `masks` (the object's pixels) exist only where the set was drawn by us or every picture has its own beside it,
+    `true_labels` only where label noise has replaced some of `labels`. `places` says where in the whole split each
+    image stands; None: 0, 1, 2 …
     """
 
     images: Tensor  # uint8 [N, 3, S, S]; S is 32 but for image folders

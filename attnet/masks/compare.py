@@ -55,20 +55,27 @@ def compare_localisation(
     part: str = "mask",
     batch_size: int = 100,
     seed: int = 0,
+    strangers: bool = True,
 ) -> list[Finding]:
     """Score the maps of every module and reduction against the objects of a split, then the baselines.
 
     The baselines are Grad-CAM of the predicted class at the last features; every map of the image alone
     (`IMAGE_CONTROLS`); noise; the same modules and reductions of untrained networks, the mean over three seeds; and of
-    the network with its weights drawn anew from the head down. All see the same images.
+    the network with its weights drawn anew from the head down. All see the same images. Without `strangers` the
+    networks that have not learned are left out: most of the work, and statistics of a few images do not become them.
 
     Raises:
-        ConfigError: a split without objects' pixels (only `shapes` has them), or as `attention_maps`.
+        ConfigError: a split without objects' pixels (`shapes` has them, and pictures with masks of their own), or as
+            `attention_maps`.
     """
     if split.masks is None:
-        raise ConfigError("split: its objects' pixels are not known; those of load_dataset(None, 'shapes') are")
+        raise ConfigError(
+            "split: its objects' pixels are not known; those of load_dataset(None, 'shapes') are, and of pictures with "
+            "a NAME.mask.png beside each"
+        )
     rows = []
-    for method, baseline, drawn in _maps(model, split.images, modules, reductions, part, batch_size, seed):
+    options = modules, reductions, part, batch_size, seed, strangers
+    for method, baseline, drawn in _maps(model, split.images, *options):
         found = [localise(maps, split.masks) for maps in drawn]
         scores = {name: _over_draws([getattr(one, name) for one in found]) for name in SCORES}
         rows.append(Finding(method, baseline, scores, sum(one.threshold for one in found) / len(found)))
@@ -123,6 +130,7 @@ def _maps(
     part: str,
     batch_size: int,
     seed: int,
+    strangers: bool = True,
 ) -> Iterator[tuple[str, bool, list[Tensor]]]:
     """Name, whether it is a baseline, and maps [N, H, W] of each method, one or several draws of them."""
 
@@ -135,9 +143,11 @@ def _maps(
     for name, values in image_controls(images).items():
         yield name, True, [values]
     yield "random", True, [random_maps(len(images), tuple(images.shape[-2:]), seed)]
-    strangers = [of(untrained(model, images, seed + number)) for number in range(SEEDS)]
-    for name, reduction in strangers[0]:
-        yield f"untrained: {name} {reduction}", True, [found[name, reduction] for found in strangers]
+    if not strangers:
+        return
+    fresh = [of(untrained(model, images, seed + number)) for number in range(SEEDS)]
+    for name, reduction in fresh[0]:
+        yield f"untrained: {name} {reduction}", True, [found[name, reduction] for found in fresh]
     for lost, network in randomised(model, images, seed):
         for (name, reduction), values in of(network).items():
             yield f"weights anew down to {lost}: {name} {reduction}", True, [values]

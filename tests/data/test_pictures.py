@@ -18,7 +18,8 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from attnet.base.errors import DataError
 from attnet.data import pictures
-from attnet.data.pictures import picture_size, read_picture, read_pictures
+from attnet.data.objects import read_pairs
+from attnet.data.pictures import picture_size, read_picture
 from attnet.data.pixels import EXACT
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -185,7 +186,7 @@ def test_threads_share_the_memory(monkeypatch, tmp_path):
     for room, together in ((8 * 1600, 1), (3 * 8 * 1600, 3)):
         most[0] = 0
         monkeypatch.setattr(pictures, "_memory", pictures._Budget(room))
-        assert read_pictures([tmp_path / "a.png"] * 16, 32, ["a"] * 16)[1] == []
+        assert read_pairs([tmp_path / "a.png"] * 16, [None] * 16, 32)[2] == []
         assert most[0] == together
 
 
@@ -387,7 +388,7 @@ def test_an_error_of_ours_is_not_laid_to_the_picture(tmp_path, monkeypatch):
     halves(40, 40).save(tmp_path / "cat.png")
     for read in (
         lambda: read_picture(tmp_path / "cat.png"),
-        lambda: read_pictures([tmp_path / "cat.png"], 32, ["cat"]),
+        lambda: read_pairs([tmp_path / "cat.png"], [None], 32),
     ):
         with pytest.raises(ZeroDivisionError, match="ours"):
             read()
