@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import as_input
+from attnet.masks.foreign import Foreign
 from attnet.model.network import ResidualAttentionNetwork, attention_network, evaluating
 from attnet.model.parts import network_parts
 
@@ -114,30 +115,43 @@ def _check_baseline(count: int, size: tuple[int, int]) -> None:
 # -- networks that have learned nothing, or forgot it ------------------------------------------------------------------
 
 
-def untrained(model: nn.Module, images: Tensor, seed: int = 0) -> ResidualAttentionNetwork:
+Network = ResidualAttentionNetwork | Foreign
+
+
+def untrained(model: nn.Module, images: Tensor, seed: int = 0) -> Network:
     """The same network with fresh weights from `seed`, in evaluation mode; the given one is left alone.
+
+    One of ours gets those that `build_model` would give it; a `Foreign` those of its `fresh`, or of its modules' own
+    `reset_parameters`, as it says.
 
     Its batch norms get the statistics of `images` (at most CALIBRATION of them), without which its features would
     neither be centred nor scaled as those of a trained one.
     """
     network = copy.deepcopy(attention_network(model))
-    _draw_anew(network, list(network_parts(network)), seed)
+    _draw_anew(network, _parts(network), seed)
     return _calibrated(network, images)
 
 
-def randomised(model: nn.Module, images: Tensor, seed: int = 0) -> Iterator[tuple[str, ResidualAttentionNetwork]]:
+def randomised(model: nn.Module, images: Tensor, seed: int = 0) -> Iterator[tuple[str, Network]]:
     """The network with its weights drawn anew part by part, from the head down to the stem.
 
     Each is given with the name of the part that has just lost its weights; those above it have lost theirs before, and
-    the statistics of batch norms are taken anew from `images`. The last has learned nothing.
+    the statistics of batch norms are taken anew from `images`. The last has learned nothing. The parts of a `Foreign`
+    are the children of its network that hold weights.
     """
     network = copy.deepcopy(attention_network(model))
-    for part in reversed(network_parts(network)):
+    for part in reversed(_parts(network)):
         _draw_anew(network, [part], seed)
         yield part, copy.deepcopy(_calibrated(network, images))
 
 
-def _draw_anew(network: ResidualAttentionNetwork, parts: list[str], seed: int) -> None:
+def _parts(network: Network) -> list[str]:
+    return network.parts() if isinstance(network, Foreign) else list(network_parts(network))
+
+
+def _draw_anew(network: Network, parts: list[str], seed: int) -> None:
+    if isinstance(network, Foreign):
+        return network.draw_anew(parts, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = network_parts(ResidualAttentionNetwork(network.variant, network.num_classes))
@@ -145,7 +159,7 @@ def _draw_anew(network: ResidualAttentionNetwork, parts: list[str], seed: int) -
         network_parts(network)[part].load_state_dict(fresh[part].state_dict())
 
 
-def _calibrated(network: ResidualAttentionNetwork, images: Tensor) -> ResidualAttentionNetwork:
+def _calibrated(network: Network, images: Tensor) -> Network:
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     images = images[:: max(1, len(images) // CALIBRATION)][:CALIBRATION]
@@ -155,7 +169,7 @@ def _calibrated(network: ResidualAttentionNetwork, images: Tensor) -> ResidualAt
     with evaluating(network):
         for norm in norms:
             norm.train()
-        for batch in images.split(100):
+        for batch in images.chunk(-(-len(images) // 100)):  # of one size: batch norms take no batch of one small image
             network(as_input(network, batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import Capture, capture
+from attnet.masks.foreign import Foreign
 from attnet.masks.reduce import reduce_channels, upsample
-from attnet.masks.replace import INTERVENTIONS, intervening
-from attnet.masks.saliency import grad_cam
+from attnet.masks.replace import INTERVENTIONS, applies, intervening
+from attnet.masks.saliency import enlarged, grad_cam
 from attnet.model.modules import PARTS
 from attnet.model.network import attention_network, choose_modules
 from attnet.model.pretrained import Pretrained
@@ -29,7 +30,8 @@ KEPT = 6  # images whose features stay in memory; one of attention92 takes 6.5 M
 class View:
     """What to look at.
 
-    `part` is one of a module's `module_parts` or "Grad-CAM" (of the predicted class, at the module's output);
+    `part` is one of a module's `module_parts` or "Grad-CAM" (of the predicted class, at the module's output; of a
+    `Foreign` at its last features);
     `reduction` as `reduce_channels`; `strength` 0 to 1 is the overlay's; `intervention` "none" or one of
     INTERVENTIONS, on this module's mask or, with `everywhere`, on every module's.
     """
@@ -52,7 +54,8 @@ class Look:
     """What a view shows: `map` float32 [H, W] at the image's size, from `low` to `high`; probabilities [K].
 
     `untouched` are the probabilities without intervention. `mean`, `std`, `smallest`, `largest` are over all
-    channels and positions of the part, before the reduction; `channels` counts them (1 for Grad-CAM).
+    channels and positions of the part, before the reduction; `channels` counts them (1 for Grad-CAM). `place` is the
+    module that was looked at, which is another one than the view's for Grad-CAM of a `Foreign`.
     """
 
     image: Tensor
@@ -69,6 +72,7 @@ class Look:
     largest: float
     channels: int
     resolution: tuple[int, int]
+    place: str
 
     def sentence(self, label: str = "") -> str:
         """The picture in words, as a screen reader says it."""
@@ -82,16 +86,23 @@ class Look:
         height, width = self.map.shape
         rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
         where = f"{rows[min(3 * y // height, 2)]} {columns[min(3 * x // width, 2)]}"
-        words += [f"{view.part} of {view.module}, {self.resolution[0]} by {self.resolution[1]}: mean {self.mean:.3f}"]
+        words += [f"{view.part} of {self.place}, {self.resolution[0]} by {self.resolution[1]}: mean {self.mean:.3f}"]
         words[-1] += f", from {self.smallest:.3f} to {self.largest:.3f}"
-        words += [f"the map is highest at the {where}" if self.high > self.low else "the map is the same everywhere"]
+        flat = "the map is the same everywhere"
+        flat += ", since this mask has no places" if self.resolution == (1, 1) else ""
+        words += [f"the map is highest at the {where}" if self.high > self.low else flat]
         return "; ".join(words) + "."
 
 
 class Looker:
     """Makes looks, and remembers the passes they took, so that another module or reduction costs no pass."""
 
-    def __init__(self, network: Pretrained) -> None:
+    def __init__(self, network: Pretrained | Foreign) -> None:
+        if not isinstance(network, Pretrained | Foreign):
+            raise ConfigError(
+                f"network is a {type(network).__name__}: one of load_pretrained is needed, or a Foreign, or masks=..., "
+                "which names the modules of another network whose outputs multiply features"
+            )
         self.network = network
         self.passes: OrderedDict[tuple, Capture] = OrderedDict()
 
@@ -102,10 +113,11 @@ class Looker:
         untouched = self._pass(image, {}).logits[0].float().softmax(dim=0).cpu()
         taken = self._pass(image, interventions)
         if view.part == GRAD_CAM:
+            at = None if isinstance(model, Foreign) else view.module
             with intervening(model, interventions):
-                features = grad_cam(model, image, module=view.module)[:, None]
+                cam = grad_cam(model, image, module=at, full_size=False)
+            features, (height, width) = enlarged(cam, image.shape[-2:])[:, None], cam.shape[-2:]
             map_ = features[0, 0]
-            height, width = taken.features[view.module]["trunk"].shape[-2:]
         else:
             parts = taken.features[choose_one(model, view.module)]
             if view.part not in parts:
@@ -130,6 +142,7 @@ class Looker:
             largest=numbers.max().item(),
             channels=features.shape[1],
             resolution=(height, width),
+            place=model.features if view.part == GRAD_CAM and isinstance(model, Foreign) else view.module,
         )
 
     def _interventions(self, view: View) -> dict[str, str]:
@@ -139,14 +152,16 @@ class Looker:
             return {}
         if view.intervention not in INTERVENTIONS:
             raise ConfigError(f"intervention={view.intervention!r}: choose none or one of {', '.join(INTERVENTIONS)}")
-        modules = attention_network(model).attention_modules() if view.everywhere else (view.module,)
-        return dict.fromkeys(modules, view.intervention)
+        modules = attention_network(model).attention_modules() if view.everywhere else {}
+        modules = [name for name, module in modules.items() if applies(view.intervention, module)]
+        return dict.fromkeys(modules or [view.module], view.intervention)
 
     def _pass(self, image: Tensor, interventions: dict[str, str]) -> Capture:
         key = (image.cpu().contiguous().numpy().tobytes(), tuple(image.shape), tuple(interventions.items()))
         if key not in self.passes:
             with intervening(self.network.model, interventions):
-                self.passes[key] = capture(self.network.model, image, (*PARTS, "scales"))
+                parts = ("mask",) if isinstance(self.network.model, Foreign) else (*PARTS, "scales")
+                self.passes[key] = capture(self.network.model, image, parts)
             while len(self.passes) > KEPT:
                 self.passes.popitem(last=False)
         self.passes.move_to_end(key)

@@ -9,6 +9,7 @@ from attnet.base.intervals import Interval
 from attnet.base.words import table
 
 YES, NO, CANNOT_TELL = "yes", "no", "cannot tell"
+DOES_NOT_APPLY = "does not apply"  # masks without places are asked for places
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Answer:
 
     `claim` and `control` are the masks' own value and the strongest control's, by name; `difference` is the first less
     the second, paired image by image. `controls` are all of them; `beside` is what is shown and no control, as
-    Grad-CAM, which is of the trained network itself. Where nothing could be measured, `reason` says why.
+    Grad-CAM, which is of the trained network itself. Where nothing could be measured, or the question does not apply to
+    masks of this shape, `reason` says why.
     """
 
     question: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import capture
+from attnet.masks.foreign import has_places, with_masks, without_places
+from attnet.model.network import choose_modules
 
 
 class Reduction:
@@ -62,6 +64,10 @@ class Deviation(Reduction):
     words = "deviation"
 
     def reduce(self, features: Tensor) -> Tensor:
+        if features.shape[1] == 1:
+            raise ConfigError(
+                f"reduction={DEVIATION!r}: does not apply: one channel alone cannot disagree; choose mean"
+            )
         return features.std(dim=1, correction=0)
 
 
@@ -105,11 +111,12 @@ class Channel(Reduction):
         return features[:, self.number]
 
 
+DEVIATION = "std"
 REDUCTIONS: dict[str, type[Reduction]] = {
     "mean": Mean,
     "max": Largest,
     "l2": Norm,
-    "std": Deviation,
+    DEVIATION: Deviation,
     "pca": MainComponent,
 }
 
@@ -133,7 +140,7 @@ def reduce_channels(features: Tensor, reduction: str = "mean") -> Tensor:
             the channel vectors at all positions of all N images, with the sign that makes it go along with the mean.
 
     Raises:
-        ConfigError: an unknown reduction, or a channel that is not there.
+        ConfigError: an unknown reduction, a channel that is not there, or "std" of one channel alone.
     """
     return find_reduction(reduction).reduce(features)
 
@@ -152,6 +159,7 @@ def attention_maps(
     *,
     full_size: bool = True,
     batch_size: int = 100,
+    masks: Mapping[str, str] | None = None,
 ) -> dict[str, Tensor]:
     """A map an image and module, for as many images as you like: one batch of features is held at a time.
 
@@ -159,11 +167,17 @@ def attention_maps(
         part, modules: as `capture`; one part (not "scales"). Modules without it are left out.
         reduction: as `reduce_channels`; what looks first ("pca") takes two passes over the images.
         full_size: up-sampled to the images' size; otherwise as large as the features are.
+        masks: as `capture_masks`.
 
     Returns:
         module -> float32 [N, H, W] on the CPU.
+
+    Raises:
+        ConfigError: as `capture` and `reduce_channels`, and for masks without places, [N, C, 1, 1], of which there is
+            no map; where `modules` does not name them and others have places, they are left out.
     """
-    found = reduced_maps(model, images, part, (reduction,), modules, full_size=full_size, batch_size=batch_size)
+    network, options = with_masks(model, images, masks), {"full_size": full_size, "batch_size": batch_size}
+    found = reduced_maps(network, images, part, (reduction,), modules, **options)
     return {name: maps for (name, _), maps in found.items()}
 
 
@@ -177,7 +191,12 @@ def reduced_maps(
     full_size: bool = True,
     batch_size: int = 100,
 ) -> dict[tuple[str, str], Tensor]:
-    """(module, reduction) -> maps, as `attention_maps` for every reduction, in the same passes over the images."""
+    """(module, reduction) -> maps, as `attention_maps` for every reduction, in the same passes over the images.
+
+    "std" of masks of one channel is left out where another reduction is asked for.
+    """
+    wanted = _that_apply(model, modules, reductions)
+    modules = list(wanted)
     first = [name for name in reductions if find_reduction(name).looks_first]
     reducers: dict[tuple[str, str], Reduction] = {}
 
@@ -191,11 +210,22 @@ def reduced_maps(
     maps: dict[tuple[str, str], list[Tensor]] = {}
     for batch, features in _passes(model, images, part, modules, batch_size):
         for name in reductions:
-            for module, value in features.items():
+            for module, value in ((module, value) for module, value in features.items() if name in wanted[module]):
                 map_ = reducer(module, name).reduce(value).float()
                 whole = upsample(map_, batch.shape[-2:]) if full_size else map_
                 maps.setdefault((module, name), []).append(whole.cpu())
     return {key: torch.cat(pieces) for key, pieces in maps.items()}
+
+
+def _that_apply(model: nn.Module, modules: Sequence[str] | None, reductions: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Modules that can have a map, each with the reductions that make one; ConfigError where there is none."""
+    chosen = choose_modules(model, modules)
+    placeless = [name for name, module in chosen.items() if not has_places(module)]
+    if placeless and (modules is not None or len(placeless) == len(chosen)):
+        raise ConfigError(f"a map does not apply: {without_places(placeless)}; leave them out")
+    others = [name for name in reductions if name != DEVIATION] or reductions
+    placed = {name: module for name, module in chosen.items() if name not in placeless}
+    return {name: others if module.channels == 1 else reductions for name, module in placed.items()}
 
 
 def _passes(

@@ -17,12 +17,14 @@ from attnet.base.errors import ConfigError
 from attnet.base.intervals import Interval, confidence_interval
 from attnet.base.words import table
 from attnet.masks.capture import as_input, capture
-from attnet.model.modules import MaskBranch
+from attnet.masks.foreign import has_places, with_masks, without_places
+from attnet.model.modules import AttentionModule
 from attnet.model.network import attention_network, choose_modules, evaluating, uncompiled
 from attnet.model.simplify import channel_means
 
 INTERVENTIONS = ("zero", "one", "mean", "shuffled", "inverse")
 OF_A_SET = ("constant", "resampled")  # these need other images as well
+OF_PLACES = ("mean", "shuffled")  # these change nothing in a mask without places
 
 
 @contextmanager
@@ -31,7 +33,8 @@ def intervening(model: nn.Module, interventions: Mapping[str, str | Tensor], see
 
     zero: M = 0, which with residual combination leaves the trunk alone. one: M = 1. mean: each channel's mean over
     positions, image by image, so that the mask still weighs channels but points nowhere. shuffled: the same values
-    at other positions. inverse: 1 - M, or -M for the channel type, whose masks lie in [-1, 1].
+    at other positions. inverse: 1 - M, or -M for the channel type, whose masks lie in [-1, 1]. Mean and shuffled do not
+    apply to masks [N, C, 1, 1], which have no places.
 
     A shuffle is drawn from `seed` and the number of positions alone, with a generator of its own: all channels,
     images and modules of one resolution share it. A module cannot know where in a data set an image stands, so only
@@ -41,19 +44,23 @@ def intervening(model: nn.Module, interventions: Mapping[str, str | Tensor], see
     uncompiled meanwhile, since compiled code would not heed the replacement.
 
     Args:
-        model: a network from `build_model`; DDP- or compile-wrapped is fine. It is never changed itself: the masks
-            are its own again on leaving, also on error.
+        model: a network from `build_model`, or a `Foreign`; DDP- or compile-wrapped is fine. It is never changed
+            itself: the masks are its own again on leaving, also on error.
         interventions: names from `attention_modules()` -> one of INTERVENTIONS, or a mask to take its place, which is
             as large or spreads to its size.
 
     Raises:
-        ConfigError: an unknown module or intervention, or a module without a mask; nothing is replaced then.
+        ConfigError: an unknown module or intervention, one that does not apply, or a module without a mask; nothing
+            is replaced then.
     """
     modules = _choose(model, tuple(interventions), tuple(interventions.values()))
+    for name, module in modules.items():
+        if not applies(interventions[name], module):
+            raise ConfigError(f"intervention={interventions[name]!r}: does not apply: {without_places([name])}")
     handles = []
     try:
         for name, module in modules.items():
-            handles.append(module.mask.register_forward_hook(_replacement(interventions[name], seed)))
+            handles.append(module.mask.register_forward_hook(_replacement(module, interventions[name], seed)))
         with uncompiled():
             yield
     finally:
@@ -61,14 +68,26 @@ def intervening(model: nn.Module, interventions: Mapping[str, str | Tensor], see
             handle.remove()
 
 
-def intervene(model: nn.Module, images: Tensor, interventions: Mapping[str, str | Tensor], seed: int = 0) -> Tensor:
+def intervene(
+    model: nn.Module,
+    images: Tensor,
+    interventions: Mapping[str, str | Tensor],
+    seed: int = 0,
+    *,
+    masks: Mapping[str, str] | None = None,
+) -> Tensor:
     """Logits [N, K] of one batch under `interventions`, in evaluation mode, on the model's device; see `intervening`.
 
-    `images` and the errors on them are those of `capture_masks`; the train/eval state is restored.
+    `images`, `masks` and the errors on them are those of `capture_masks`; the train/eval state is restored.
     """
-    network = attention_network(model)
+    network = with_masks(model, images, masks)
     with intervening(network, interventions, seed), evaluating(network):
         return network(as_input(network, images))
+
+
+def applies(intervention: str | Tensor, module: object) -> bool:
+    """Whether an intervention can do something to a module's mask: see OF_PLACES."""
+    return isinstance(intervention, Tensor) or intervention not in OF_PLACES or has_places(module)
 
 
 def replaced(mask: Tensor, intervention: str, *, signed: bool = False, seed: int = 0) -> Tensor:
@@ -120,6 +139,7 @@ def effects(
     batch_size: int = 100,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    masks: Mapping[str, str] | None = None,
 ) -> list[Effect]:
     """Every intervention on every module, and on all of them together: one pass over the images each.
 
@@ -133,21 +153,28 @@ def effects(
         modules: names from `attention_modules()`; None: all that there are. "all" means all of these.
         seed: of the shuffle and of the intervals.
         progress: called after each batch with the batches done and those to do in all.
+        masks: as `capture_masks`.
 
     Returns:
-        The untouched network first, then module by module, and "all" last when there is more than one.
+        The untouched network first, then module by module, and "all" last when there is more than one. "mean" and
+        "shuffled" have no row for masks without places; on "all" they are on those that have some.
 
     Raises:
         ConfigError: as `intervening`, and for labels that do not fit the images or the network.
     """
-    network = attention_network(model)
+    network = with_masks(model, images, masks)
     interventions = [interventions] if isinstance(interventions, str) else interventions
-    names = list(_choose(network, modules, interventions))
+    chosen = _choose(network, modules, interventions)
+    names = list(chosen)
     images = images[None] if images.dim() == 3 else images
     labels = _check_labels(labels, len(images), network.num_classes)
     groups = {name: [name] for name in names} | ({"all": names} if len(names) > 1 else {})
     plans = [("none", "none", {})]
-    plans += [(group, kind, dict.fromkeys(groups[group], kind)) for group in groups for kind in interventions]
+    for group, kind in ((group, kind) for group in groups for kind in interventions):
+        if plan := {name: kind for name in groups[group] if applies(kind, chosen[name])}:
+            plans.append((group, kind, plan))
+    if names and interventions and len(plans) == 1:
+        raise ConfigError(f"interventions={', '.join(interventions)}: do not apply: {without_places(names)}")
     many = len(plans) * -(-len(images) // batch_size)
     done, rows, untouched = 0, [], None
     replacing = Replacing(network, images, batch_size=batch_size, seed=seed)
@@ -237,13 +264,14 @@ def _choose(
     return modules
 
 
-def _replacement(intervention: str | Tensor, seed: int) -> Callable[[MaskBranch, tuple, Tensor], Tensor]:
-    """A forward hook on a mask branch: what it returns takes the place of the mask."""
+def _replacement(module: object, intervention: str | Tensor, seed: int) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
+    """A forward hook on what returns a module's mask: what the hook returns takes the mask's place."""
+    signed = isinstance(module, AttentionModule) and module.mask.head.attention == "channel"
 
-    def hook(branch: MaskBranch, _inputs: tuple, mask: Tensor) -> Tensor:
+    def hook(_branch: nn.Module, _inputs: tuple, mask: Tensor) -> Tensor:
         if isinstance(intervention, Tensor):
             return intervention.to(mask).expand_as(mask)
-        return replaced(mask, intervention, signed=branch.head.attention == "channel", seed=seed)
+        return replaced(mask, intervention, signed=signed, seed=seed)
 
     return hook
 

@@ -6,13 +6,16 @@ Shapes are written [N, C, H, W].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import as_input
-from attnet.model.network import ResidualAttentionNetwork, attention_network, choose_modules, evaluating
+from attnet.masks.foreign import Foreign
+from attnet.model.network import ResidualAttentionNetwork, choose_modules, evaluating, unwrap
 
 
 def grad_cam(
@@ -22,39 +25,48 @@ def grad_cam(
     module: str | None = None,
     *,
     batch_size: int = 50,
+    full_size: bool = True,
 ) -> Tensor:
     """Where evidence for a class was found: channels weighed by the gradient of its logit, summed, negatives cut.
 
     Args:
-        model: a network from `build_model`; DDP- or compile-wrapped is fine. Its train/eval state is restored and
-            its parameters get no gradients; frozen ones are fine, and so is a caller's `torch.no_grad()`.
+        model: a network from `build_model`, a `Foreign` or any other classifier; DDP- or compile-wrapped is fine. Its
+            train/eval state is restored and its parameters get no gradients; frozen ones are fine, and so is a
+            caller's `torch.no_grad()`.
         images: [N, 3, S, S] (or one, [3, S, S]), float in [0, 1] or uint8, which is scaled; on any device.
         targets: the classes to explain, whole numbers [N]; None: those that the network predicts.
         module: the output of this attention module; None: the last features, those that are averaged for the
-            classifier.
+            classifier. Of another network there are the last ones alone: the `features` of `Foreign`.
+        full_size: up-sampled to the images' size; otherwise as large as the features are.
 
     Returns:
-        Maps as large as the images, float32 [N, S, S] on the CPU, at least 0 and not normalised: up-sampled
-        bilinearly with pixel centres on pixel centres (align_corners=False), as usual for Grad-CAM.
+        Maps as large as the images, float32 [N, S, S] on the CPU, at least 0 and not normalised; see `enlarged`.
 
     Raises:
-        ConfigError: a model without attention modules, an unknown module, odd images, or targets that do not fit.
+        ConfigError: an unknown module, odd images, targets that do not fit, or a network without features that have
+            places.
     """
-    network = attention_network(model)
     images = images[None] if images.dim() == 3 else images
+    network = unwrap(model)
+    network = network if hasattr(network, "attention_modules") else Foreign(model, {}, tuple(images.shape[-2:]))
     if targets is not None:
         targets = check_targets(targets, len(images), network.num_classes)
-    maps, start, size = [], 0, images.shape[-2:]
+    maps, start = [], 0
     features = _Features(network, module)
     try:
         for batch in images.split(batch_size):
             chosen = None if targets is None else targets[start : start + len(batch)]
-            cam = features.weigh(batch, chosen)[:, None]
-            maps.append(F.interpolate(cam, size=size, mode="bilinear", align_corners=False)[:, 0].cpu())
+            cam = features.weigh(batch, chosen)
+            maps.append((enlarged(cam, images.shape[-2:]) if full_size else cam).cpu())
             start += len(batch)
     finally:
         features.close()
     return torch.cat(maps)
+
+
+def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """[N, h, w] -> [N, H, W] bilinearly, pixel centres on pixel centres (align_corners=False): usual for Grad-CAM."""
+    return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 
 class _Features:
@@ -63,12 +75,15 @@ class _Features:
     Gradients are recorded from there on only, so memory holds no graph of what comes before.
     """
 
-    def __init__(self, network: ResidualAttentionNetwork, module: str | None) -> None:
+    def __init__(self, network: ResidualAttentionNetwork | Foreign, module: str | None) -> None:
         self.network = network
         self.leaf = torch.empty(0)
 
         def at_module(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
             return self._start(output)
+
+        def at_features(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
+            return self._start(output).clone()  # what follows may work in place, which a leaf does not allow
 
         # The network's own ReLU works in place, which a leaf does not allow, and after a leaf that is rectified
         # already it would hide the gradient wherever that is 0. So the averaging is done anew from the leaf.
@@ -78,7 +93,14 @@ class _Features:
         def at_classifier(_module: nn.Module, _inputs: tuple) -> Tensor:
             return self._start(self.leaf).mean(dim=(2, 3))
 
-        if module is not None:
+        if isinstance(network, Foreign):
+            if module is not None:
+                raise ConfigError(
+                    f"module={module!r}: Grad-CAM of a {type(network.network).__name__} is of its last features; "
+                    "Foreign(..., features='path.to.module') looks at others"
+                )
+            self.handles = [_last_features(network).register_forward_hook(at_features)]
+        elif module is not None:
             self.handles = [choose_modules(network, module)[module].register_forward_hook(at_module)]
         else:
             self.handles = [network.norm.register_forward_hook(at_norm)]
@@ -102,6 +124,15 @@ class _Features:
     def close(self) -> None:
         for handle in self.handles:
             handle.remove()
+
+
+def _last_features(network: Foreign) -> nn.Module:
+    if network.features is None:
+        raise ConfigError(
+            f"model is a {type(network.network).__name__}: none of its modules returns [N, C, H, W] with more than one "
+            "place for these images, and Grad-CAM needs that; try larger images"
+        )
+    return network.network.get_submodule(network.features)
 
 
 def check_targets(targets: Tensor, count: int, num_classes: int | None = None) -> Tensor:

@@ -24,15 +24,16 @@ from attnet.data.splits import Split
 from attnet.masks.capture import capture_masks
 from attnet.masks.controls import SEEDS, image_controls, random_maps, untrained
 from attnet.masks.faithfulness import deletion_insertion
+from attnet.masks.foreign import has_places, with_masks, without_places
 from attnet.masks.localise import localise
-from attnet.masks.questions import CANNOT_TELL, NO, QUESTIONS, Answer, Verdict, decide
+from attnet.masks.questions import CANNOT_TELL, DOES_NOT_APPLY, NO, QUESTIONS, Answer, Verdict, decide
 from attnet.masks.reduce import reduced_maps, upsample
-from attnet.masks.replace import Replacing
+from attnet.masks.replace import Replacing, applies
 from attnet.masks.saliency import grad_cam
-from attnet.model.network import attention_network
 
 REDUCTIONS = ("mean", "max", "std")  # what is asked of masks as maps; each upright and turned round
 STEPS = 6  # points of a ROAD curve: a fifth of the pixels each
+OF_PLACES = ("object", "places", "pixels", "polarity")  # questions that masks without places cannot be asked
 CHOOSING = 60  # images on which the map that does best is chosen, where each map costs many passes
 
 
@@ -44,6 +45,7 @@ def judge(
     batch_size: int = 100,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    masks: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Hold the masks of a network against their controls.
 
@@ -52,19 +54,23 @@ def judge(
     untrained networks give the map that was chosen for the network. The strongest control is that of the best mean on
     the images measured, which is an advantage for the controls.
 
+    Masks [N, C, 1, 1], a number a channel, are asked the first and the third question; where no mask has places, the
+    others do not apply. Untrained networks of a `Foreign` are made as it says.
+
     Args:
-        model: a network from `build_model` with masks; DDP- or compile-wrapped is fine. Images of another size than it
-            was made for are fine too.
+        model: a network from `build_model` with masks, or a `Foreign`; DDP- or compile-wrapped is fine. Images of
+            another size than it was made for are fine too.
         split: images with labels, four or more; without its objects' pixels the second question cannot be told. All of
             it is used: take `split.subset(500)` of a large one.
         faithful: images for the last two questions, which cost well over a hundred passes an image.
         seed: of the untrained networks, of shuffles and of choices.
         progress: called with a line before each part of the work.
+        masks: as `capture_masks`, of another network that takes images in [0, 1].
 
     Raises:
-        ConfigError: a network without masks, or fewer than four images.
+        ConfigError: a network without masks, or fewer than four images; with `masks` as `Foreign`.
     """
-    network = attention_network(model)
+    network = with_masks(model, split.images, masks)
     if not any(module.mask is not None for module in network.attention_modules().values()):
         raise ConfigError("model has no masks to judge: its network was built with attention='none'")
     if len(split) < 4:
@@ -75,20 +81,25 @@ def judge(
     here = split.rows(torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)))
     say("masks of the network and of untrained ones")
     networks = [network, *(untrained(network, here.images, seed + number) for number in range(SEEDS))]
-    maps = [_Maps(one, here.images, batch_size) for one in networks]
     answers = {"learned": _learned(networks, here, batch_size)}
-    say("the object")
-    answers["object"] = _object(network, here, maps, batch_size, seed)
     say("replaced masks")
     replaced, is_at_chance = _replaced(network, here, batch_size, seed)
     answers |= replaced
-    faithful = min(faithful, len(here) // 2)
-    chosen_on = min(CHOOSING, faithful, len(here) - faithful)
-    say(f"ROAD on {faithful} images")
-    answers |= _faithful(network, here, maps, faithful, chosen_on, batch_size, seed, say)
+    modules = network.attention_modules()
+    if any(has_places(module) for module in modules.values()):
+        maps = [_Maps(one, here.images, batch_size) for one in networks]
+        say("the object")
+        answers["object"] = _object(network, here, maps, batch_size, seed)
+        faithful = min(faithful, len(here) // 2)
+        chosen_on = min(CHOOSING, faithful, len(here) - faithful)
+        say(f"ROAD on {faithful} images")
+        answers |= _faithful(network, here, maps, faithful, chosen_on, batch_size, seed, say)
+    else:
+        faithful, reason = 0, without_places(list(modules))
+        answers |= {key: Answer(key, DOES_NOT_APPLY, reason=reason) for key in OF_PLACES}
     if is_at_chance:  # whatever the numbers do then, they do by chance
         reason = "the network's predictions are no better than chance: nothing was learned, and nothing can matter"
-        for key in QUESTIONS.keys() - {"object"}:
+        for key in (key for key in QUESTIONS if key != "object" and answers[key].verdict != DOES_NOT_APPLY):
             answers[key] = dataclasses.replace(answers[key], verdict=NO, reason=reason)
     return Verdict({key: answers[key] for key in QUESTIONS}, len(here), faithful)
 
@@ -209,11 +220,12 @@ def _replaced(network: nn.Module, split: Split, batch_size: int, seed: int) -> t
 
     And whether the network, as it is, does no better than who always names the class that is most frequent.
     """
-    modules = [name for name, module in network.attention_modules().items() if module.mask is not None]
+    modules = {name: module for name, module in network.attention_modules().items() if module.mask is not None}
     replacing = Replacing(network, split.images, batch_size=batch_size, seed=seed)
 
     def right(kind: str = "") -> Tensor:
-        predicted = replacing.logits(dict.fromkeys(modules, kind) if kind else {}).argmax(dim=1)
+        plan = {name: kind for name, module in modules.items() if kind and applies(kind, module)}
+        predicted = replacing.logits(plan).argmax(dim=1)
         return 100 * (predicted == split.labels.cpu()).double()
 
     untouched, found = right(), {}

@@ -194,7 +194,9 @@ PARTS = ("input", "trunk", "mask", "masked")
 
 
 def module_parts(module: AttentionModule) -> tuple[str, ...]:
-    """The parts that `capture` can give of a module, finest scale first."""
+    """The parts that `capture` can give of a module, finest scale first; of what is no AttentionModule, the mask."""
+    if not isinstance(module, AttentionModule):
+        return ("mask",)
     if module.mask is None:
         return ("input", "trunk", "masked")
     return (*PARTS, *mask_levels(module))

@@ -191,7 +191,8 @@ def attention_network(model: nn.Module) -> ResidualAttentionNetwork:
     if not hasattr(network, "attention_modules"):
         raise ConfigError(
             f"model is a {type(network).__name__}: masks are those of networks from attnet.build_model "
-            f"({type(network).__name__} has no attention_modules)"
+            f"({type(network).__name__} has no attention_modules); of another network, name the modules whose outputs "
+            "multiply features, as masks={'early': 'layer1.0.se.gate'}"
         )
     return network
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ipywidgets as widgets
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files import relative_to_root, resolve_path, write_text
 from attnet.base.progress import somebody_looks
 from attnet.data.pictures import read_picture
 from attnet.data.splits import Dataset
+from attnet.masks.foreign import Foreign
 from attnet.masks.look import GRAD_CAM, Look, Looker, View
 from attnet.masks.reduce import REDUCTIONS
 from attnet.masks.replace import INTERVENTIONS
@@ -60,25 +61,34 @@ class Explorer(widgets.VBox):
     """Look into a trained network: `Explorer(load_pretrained(), dataset)` as the last line of a notebook cell.
 
     Args:
-        network: from `load_pretrained`.
+        network: from `load_pretrained`; or a `Foreign`; or, with `masks`, any classifier of images in [0, 1] that are
+            as large as the data set's and have its classes.
         dataset: whose test images to choose from; None: only your own pictures.
         pictures: files of your own to begin with (any format and size); more can be uploaded.
         folder: where "Save" puts views; from the repository root.
+        masks: as `attnet.capture_masks`.
 
     Raises:
-        ConfigError: neither images nor pictures, or a network without attention modules.
+        ConfigError: neither images nor pictures, a network without attention modules, or as `Foreign`.
         DataError: a picture that cannot be read.
     """
 
     def __init__(
         self,
-        network: Pretrained,
+        network: Pretrained | nn.Module,
         dataset: Dataset | None = None,
         pictures: Sequence[str | Path] = (),
         folder: str | Path = "runs/explorer",
+        masks: Mapping[str, str] | None = None,
     ) -> None:
         if dataset is None and not pictures:
             raise ConfigError("dataset=None and pictures=(): give a data set or at least one picture to look at")
+        if masks is not None:
+            if dataset is None:
+                raise ConfigError(
+                    "masks without a dataset: the size of images is not known; give Foreign(..., size=...)"
+                )
+            network = Foreign(network, masks, tuple(dataset.test.images.shape[-2:]), classes=dataset.classes)
         self.network, self.dataset, self.folder = network, dataset, Path(folder)
         self.looker = Looker(network)
         self.modules = attention_network(network.model).attention_modules()
@@ -250,9 +260,14 @@ class Explorer(widgets.VBox):
             source = f"dataset = attnet.load_dataset({path!r}, {self.dataset.name!r}{size})\n"
             source += f"image = dataset.test.images[{self.number.value}]"
         label = f", label={self.label!r}" if self.label else ""
+        network = "attnet.load_pretrained({!r})".format(getattr(self.network, "weights", ""))
+        if isinstance(self.network, Foreign):
+            reading += "from attnet.masks.foreign import Foreign\n"
+            asked = f"{self.network.paths!r}, {self.network.image_size!r}, classes={self.network.classes!r}"
+            network = f"Foreign(..., {asked})  # in the place of ... your network, as you made it"
         return (
             f"import attnet\nfrom attnet import plots\n{reading}from attnet.masks.look import View\n\n"
-            f"network = attnet.load_pretrained({self.network.weights!r})\n{source}\n"
+            f"network = {network}\n{source}\n"
             f"view = {self.view.code()}\n"
             f'plots.plot_view(network, view, image{label}).savefig("{stem}.png", dpi={DPI})\n'
         )

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import attnet.plots.sheet as sheet
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import capture
+from attnet.masks.foreign import Foreign
 from attnet.masks.reduce import reduce_channels, upsample
 from attnet.model.network import attention_network, choose_modules
 from attnet.plots.figure import nothing
@@ -204,7 +205,9 @@ def plot_channels(
     columns = min(len(numbers) + 1, 11)
     above = [sheet.title_room(titles), *[LINE + GAP] * (-(-(len(numbers) + 1) // columns) - 1)]
     figure, axes = sheet.make_sheet(images, above, [GAP] * columns, 1.2, words)
-    scale = sheet.mask_scale(attention_network(model)) if part == "mask" else sheet.shared_scale([maps[numbers]])
+    network, scale = attention_network(model), sheet.shared_scale([maps[numbers]])
+    if part == "mask" and not isinstance(network, Foreign):
+        scale = sheet.mask_scale(network)
     sheet.draw_image(axes[0, 0], images[0], titles[0])
     for ax, number in zip(axes.flat[1:], numbers, strict=False):
         sheet.draw_map(ax, maps[number], scale)

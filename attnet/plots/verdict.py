@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from attnet.masks.controls import image_controls, untrained
-from attnet.masks.questions import CANNOT_TELL, NO, QUESTIONS, YES
+from attnet.masks.questions import CANNOT_TELL, DOES_NOT_APPLY, NO, QUESTIONS, YES
 from attnet.masks.reduce import attention_maps
 from attnet.plots import sheet
 from attnet.plots.figure import BLUE, GREEN, GREY, INK, ORANGE, RED, Picture, nothing
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_doubts", "plot_verdict"]
 
-_COLOURS = {YES: GREEN, NO: RED, CANNOT_TELL: GREY}
+_COLOURS = {YES: GREEN, NO: RED, CANNOT_TELL: GREY, DOES_NOT_APPLY: GREY}
 _SHOWN = 7  # controls of a question, the strongest first
 
 

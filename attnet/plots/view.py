@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
+from attnet.masks.foreign import Foreign
 from attnet.masks.look import GRAD_CAM, Look, Looker, View, top_classes
 from attnet.masks.reduce import find_reduction
 from attnet.model.pretrained import Pretrained
@@ -24,8 +27,20 @@ _TITLES = {
 }
 
 
-def plot_view(network: Pretrained, view: View, image: Tensor, label: str = "") -> Figure:
-    """The picture of a view; `image` uint8 or float in [0, 1], [3, H, W]; `label` names its true class."""
+def plot_view(
+    network: Pretrained | nn.Module,
+    view: View,
+    image: Tensor,
+    label: str = "",
+    *,
+    masks: Mapping[str, str] | None = None,
+) -> Figure:
+    """The picture of a view; `image` uint8 or float in [0, 1], [3, H, W]; `label` names its true class.
+
+    `network` comes from `load_pretrained`, or is a `Foreign`, or with `masks` any classifier, as `capture_masks`.
+    """
+    if masks is not None:
+        network = Foreign(network, masks, tuple(image.shape[-2:]))
     return plot_look(Looker(network).look(image, view), label)
 
 
@@ -48,9 +63,10 @@ def plot_look(look: Look, label: str = "") -> Figure:
         said += f", is {label}" if colour == RED else ""
     axes[0].set_title(said, fontsize=10, color=colour, pad=5)
     what = _TITLES.get(view.part, f"mask branch at {view.part}")
-    axes[1].set_title(f"{view.module}: {what}", fontsize=10, pad=5)
+    axes[1].set_title(f"{look.place}: {what}", fontsize=10, pad=5)
     how = "" if view.part == GRAD_CAM else f", {_reduced(look)}"
-    axes[2].set_title(f"{look.resolution[0]}×{look.resolution[1]}{how}", fontsize=10, pad=5)
+    size = "no places" if look.resolution == (1, 1) else f"{look.resolution[0]}×{look.resolution[1]}"
+    axes[2].set_title(f"{size}{how}", fontsize=10, pad=5)
     _scale(figure, look)
     _probabilities(figure, look)
     return figure

@@ -140,8 +140,8 @@ def test_what_grad_cam_refuses(model, images, arguments, message):
     assert hooks(model) == 0
 
 
-def test_grad_cam_needs_one_of_our_networks(images):
-    with pytest.raises(ConfigError, match="model is a Linear"):
+def test_grad_cam_needs_a_network_of_images(images):
+    with pytest.raises(ConfigError, match="Linear does not take images"):
         grad_cam(nn.Linear(3, 3), images)
 
 
