@@ -23,6 +23,7 @@ HEADS = {
     "mixed": ("sigmoid", "(0, 1)"),
     "channel": ("÷ L2 of channels", "[−1, 1]"),
     "spatial": ("standardise, sigmoid", "(0, 1)"),
+    "gain": ("sigmoid, mean", "(0, 1)"),
 }
 
 
@@ -140,10 +141,12 @@ class _ModuleDiagram:
     def formula(self) -> str:
         block = self.block
         sizes = f"p = {len(block.pre)}, t = {len(block.trunk)}"
-        if block.mask is None:
-            return f"output = post(T)      no mask branch      {sizes}"
-        level, depth = block.mask.levels, block.mask.depth
         product = "(1 + M) · T" if block.combine == "residual" else "M · T"
+        if block.mask is None:
+            constant = "M a learned number a channel: " if block.level is not None else ""
+            product = product if constant else "T"
+            return f"output = post({product})      {constant}no mask branch      {sizes}"
+        level, depth = block.mask.levels, block.mask.depth
         return (
             f"output = post({product})      {block.mask.head.attention} attention      {sizes}, "
             f"r = {len(level.units) // (2 if level.below is None else 1)}, {depth} pooling{'s' * (depth != 1)}"

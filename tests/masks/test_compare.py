@@ -76,7 +76,7 @@ def test_a_network_that_sees_the_object_wins(seeing, split, few_controls):
     assert rows["stage2.0 mask mean"].scores["auroc"].mean < 0.1
     assert rows["untrained: stage1.0 mean"].scores["auroc"].mean < 0.95, "the copy does not know the objects"
     noise, centre = rows["random"].scores["auroc"], rows["centre prior"].scores["auroc"]
-    assert noise.low < 0.5 < noise.high and centre.low > 0.8
+    assert noise.low < 0.5 < noise.high and centre.low > 0.6
     table = localisation_table(list(rows.values()))
     assert table.count("**1.000 (1.000–1.000)**") == 8
     assert [row[0] for row in cells(table)] == list(rows)

@@ -217,15 +217,17 @@ def test_options_are_drawn(attention, combine, depth):
     assert_boxes_hold_their_words(figure)
     texts = words(figure)
     sums, products = len(with_gid(figure, "+")), len(with_gid(figure, "×"))
-    if attention == "none":
+    formula = "post((1 + M) · T)" if combine == "residual" else "post(M · T)"
+    if attention in ("none", "constant"):
         assert (sums, products) == (0, 0)
+        assert any(("learned number" in text and formula in text) for text in texts) == (attention == "constant")
         assert not any(text == "mask branch" or "max-pool" in text for text in texts)
         assert any("no mask branch" in text for text in texts)
         return
     assert products == 1 and sums == (combine == "residual") + (2 if depth else 0)
-    formula = "post((1 + M) · T)" if combine == "residual" else "post(M · T)"
     assert any(formula in text and f"{attention} attention" in text for text in texts)
-    last = {"mixed": "sigmoid", "channel": "÷ L2 of channels", "spatial": "standardise, sigmoid"}[attention]
+    last = {"mixed": "sigmoid", "channel": "÷ L2 of channels", "spatial": "standardise, sigmoid"}
+    last = last.get(attention, "sigmoid, mean")
     assert last in texts
     assert ("32×64×64\nin [−1, 1]" in texts) == (attention == "channel")
 
