@@ -116,6 +116,15 @@ def test_what_was_reached_is_on_record():
     assert f"{fastest:,.0f} images/s" in README and f"{fastest:,.0f} images/s" in PAGES["attnet/benchmark/README.md"]
 
 
+def test_what_is_said_of_shapes_is_on_record():
+    record, page = RECORDS["controls_shapes"], PAGES["attnet/masks/README.md"]
+    now, before = record["now"]["strongest"], record["before"]["strongest"]
+    assert f"reaches AUROC {now['auroc']['value']:.3f} and IoU {now['iou']['value']:.3f}" in page
+    assert now["auroc"]["control"] == now["iou"]["control"] == "edges x centre"
+    assert f"had {before['auroc']['value']:.3f} and {before['iou']['value']:.3f}" in page
+    assert f"a linear classifier {record['now']['linear_top1']:.1f} %" in page
+
+
 def test_every_network_that_comes_along_has_a_card():
     cards = (ROOT / "attnet/model/shipped/README.md").read_text(encoding="utf-8")
     for name, path in shipped_weights().items():
