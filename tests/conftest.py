@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 DATA = Path(__file__).parent / "assets"
-TURNS = 3
+TURNS = 4
 
 # reference class -> our name
 REFERENCE = {
@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a slow machine CI lets slow tests take turns, a file each, so that every third change runs each."""
+    """On a slow machine CI lets slow tests take turns, a file each, so that each runs with every fourth change."""
     turn = config.getoption("--turn")
     if turn is not None:
         others = [item for item in items if zlib.crc32(item.path.name.encode()) % TURNS != turn % TURNS]

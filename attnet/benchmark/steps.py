@@ -61,6 +61,8 @@ def grid(
                 raise ConfigError(f"{name}={value!r}: choose from {', '.join(known)}")
     if "auto" in amps:
         raise ConfigError(f"amp='auto': name the opt levels to measure, from {', '.join(LEVELS)}")
+    if "auto" in compiles:
+        raise ConfigError("compile='auto': name the ways to measure, from off, on, graphs, both")
     settings = []
     for model, batch_size, amp, name, compiled, cards in itertools.product(
         models, batch_sizes, amps, memory_formats, compiles, device_nums

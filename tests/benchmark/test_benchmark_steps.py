@@ -63,7 +63,8 @@ def test_a_grid_is_every_combination_once():
         ({"amps": ["O0", "O4"]}, "amp='O4': choose one of"),
         ({"amps": ["auto"]}, "amp='auto': name the opt levels"),
         ({"memory_formats": ["NHWC"]}, "memory_format='NHWC': choose from channels_last, contiguous"),
-        ({"compiles": ["fast"]}, "compile='fast': choose one of off, on, graphs"),
+        ({"compiles": ["fast"]}, "compile='fast': choose one of auto, off, on, graphs, both"),
+        ({"compiles": ["off", "auto"]}, "compile='auto': name the ways"),
         ({"device_nums": [0]}, "device_num=0"),
     ],
 )
