@@ -68,23 +68,24 @@ def train_from_scale(scale: float, **changes: object) -> dict:
 
 def train_until(steps: int, **changes: object) -> str:
     """A run that is asked to stop after so many steps, as by a batch system; its last words."""
-    whole, left = step.TrainStep.update, steps
+    whole, left = step.TrainStep.__call__, steps
 
-    def update(self: step.TrainStep, lr: float) -> None:
+    def take(self: step.TrainStep, micro_batches: list, lr: float) -> Tensor:
         nonlocal left
-        whole(self, lr)
+        loss = whole(self, micro_batches, lr)
         left -= 1
         if left == 0:
             signal.raise_signal(signal.SIGTERM)
+        return loss
 
-    step.TrainStep.update = update
+    step.TrainStep.__call__ = take
     try:
         with unfused():
             attnet.fit(config(**changes))
     except TrainingInterrupted as stop:
         return str(stop)
     finally:
-        step.TrainStep.update = whole
+        step.TrainStep.__call__ = whole
     raise AssertionError("the run went on to its end")
 
 
