@@ -151,6 +151,7 @@ class TrainStep:
         The model is anybody's again.
         """
         set_inplace(self.model, False)
+        self.take = self._step  # a recorded step holds the card's memory
         del self.network
         gc.collect()
 
@@ -177,7 +178,7 @@ class TrainStep:
         """The inverse of `state`."""
         self.precision.load_full_weights(self.model, state.get("training", state["model"]))
         self.precision.load_state(state["precision"])
-        if self.take != self._step:
+        if isinstance(self.take, Replayed):
             self.take.forget()  # the optimiser has other tensors now
         for name, value in self.average.items():
             value.copy_(state["model"][name])
