@@ -1,0 +1,58 @@
+"""Which images to show: by a rule that is stated and costs one pass, not "the first ones", which may show nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from attnet.data.splits import Split
+from attnet.masks.capture import capture
+from attnet.masks.foreign import with_masks
+
+
+def telling_images(
+    model: nn.Module,
+    split: Split,
+    count: int,
+    *,
+    among: int = 200,
+    batch_size: int = 50,
+    masks: Mapping[str, str] | None = None,
+) -> Tensor:
+    """Images whose masks have something to show: predicted right, and the masks vary most over places.
+
+    Of each class the best comes first, then the second best of each ...; what is predicted wrong comes last, where
+    right ones are too few. How much a mask varies is its standard deviation over places, on average over channels and
+    modules. Of equals (masks without places, no masks) the one that is earlier in the split comes first.
+
+    Args:
+        model, masks: as `capture_masks`.
+        split: with labels; `Split.subset` says which images are considered.
+        count: how many are wanted; fewer come where fewer are considered.
+        among: how many are considered at most, as even over the classes as can be.
+
+    Returns:
+        Positions in `split`, int64 [<= count], on the CPU; the same for the same network and split.
+    """
+    network = with_masks(model, split.images[:1], masks)
+    whole = torch.arange(len(split))
+    considered = Split(split.images, split.labels.cpu(), places=whole).subset(min(among, len(split)))
+    rights, variations = [], []
+    for start in range(0, len(considered), batch_size):
+        piece = slice(start, start + batch_size)
+        seen = capture(network, considered.images[piece])
+        rights.append(seen.logits.argmax(dim=1).cpu() == considered.labels[piece])
+        found = [part["mask"].float() for part in seen.features.values() if "mask" in part]
+        spreads = [mask.std(dim=(2, 3), correction=0).mean(dim=1).cpu() for mask in found]
+        variations.append(torch.stack(spreads).mean(dim=0) if spreads else torch.zeros(len(seen.logits)))
+    variation, right = torch.cat(variations), torch.cat(rights)
+    order = variation.argsort(descending=True, stable=True)
+    turn = torch.zeros(len(considered), dtype=torch.int64)  # the how-manieth of its class, among right ones
+    for label in considered.labels.unique():
+        own = order[right[order] & (considered.labels[order] == label)]
+        turn[own] = torch.arange(len(own))
+    order = order[turn[order].argsort(stable=True)]
+    order = order[(~right[order]).int().argsort(stable=True)]
+    return considered.places[order[:count]]
