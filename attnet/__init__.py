@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from attnet.engine.parameters import TrainConfig
     from attnet.engine.plan import plan_evaluation
     from attnet.engine.result import Result
+    from attnet.explore_command import explore
     from attnet.masks.capture import capture, capture_masks
     from attnet.masks.open import open_pretrained
     from attnet.model.export import export_onnx, export_safetensors
@@ -35,6 +36,7 @@ _HOMES = {
     "engine.parameters": ("TrainConfig",),
     "engine.plan": ("plan_evaluation",),
     "engine.result": ("Result",),
+    "explore_command": ("explore",),
     "masks.capture": ("capture", "capture_masks"),
     "masks.open": ("open_pretrained",),
     "model.export": ("export_onnx", "export_safetensors"),
@@ -54,6 +56,7 @@ __all__ = [
     "capture_masks",
     "evaluate",
     "evaluate_weights",
+    "explore",
     "export_onnx",
     "export_safetensors",
     "fit",

@@ -19,6 +19,7 @@ COMMANDS = {
         "the paper's questions, the recipes' ingredients, fine-tuning: as studies",
     ),
     "masks": ("attnet.masks_command", "six questions about a network's masks, each against its strongest control"),
+    "explore": ("attnet.explore_command", "look into a network by hand: JupyterLab opens with its masks"),
     "benchmark": ("attnet.benchmark.command", "how fast training is here, and what bounds it"),
     "doctor": ("attnet.doctor.command", "what is on this machine, and the mend for each problem"),
     "export": ("attnet.model.export", "weights as ONNX, as safetensors, or small, in half precision"),

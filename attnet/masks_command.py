@@ -46,19 +46,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--faithful_images", type=int, default=150, help="of them for the last two questions")
     parser.add_argument("--tables", action="store_true", help="measure every map beside every control as well: longer")
     parser.add_argument("--output", default="", help="FILE.json for the record; FILE.png with the six answers beside")
+    parser.add_argument(
+        "--html",
+        default="",
+        help="FILE.html, or FILE.webp or .gif of a run that kept epochs: images and their masks to look at anywhere; "
+        "the six questions are not asked then",
+    )
+    parser.add_argument("--shown", type=int, default=24, help="test images in --html")
     options = parser.parse_args(words)
     file = output_file(options.output, (".json",)) if options.output else None
+    if options.html:
+        return _pictures(options)
     if is_pair_folder(options.data_path) and not find_dataset(options.data_path, "cifar10"):
         return _own_pictures(options, words, file)
     network, dataset = open_pretrained(options.pretrained, options.data_path)
     split = dataset.test.subset(min(options.images, len(dataset.test)))
     print(network.describe())
     print(f"{len(split)} test images of {dataset.name}", flush=True)
-
-    def say(line: str) -> None:
-        print(f"  {line} ...", file=sys.stderr, flush=True)
-
-    verdict = judge(network.model, split, faithful=options.faithful_images, progress=say)
+    verdict = judge(network.model, split, faithful=options.faithful_images, progress=_say)
     print(verdict.page())
     if file is None:
         return 0
@@ -72,12 +77,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **verdict.to_json(),
     }
     if options.tables:
-        say("tables")
+        _say("tables")
         record |= measure(network, dataset, options.images, options.faithful_images)
     record |= {"environment": environment(choose("CPU"))}
     write_record(file, record, command_line("masks", words))
     plot_verdict(verdict).savefig(Path(file).with_suffix(".png"), dpi=120)
     print(f"written: {file} and its figure beside it")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(f"  {line} ...", file=sys.stderr, flush=True)
+
+
+def _pictures(options: argparse.Namespace) -> int:
+    """Images and their masks as one file."""
+    from attnet.masks.choose import telling_images
+    from attnet.plots import animate_masks, make_theatre
+
+    file = output_file(options.html, (".html", ".webp", ".gif"))
+    network, dataset = open_pretrained(options.pretrained, options.data_path)
+    print(network.describe())
+    if file.suffix == ".html":
+        make_theatre(network, dataset, min(options.shown, len(dataset.test)), progress=_say).save(file)
+    else:
+        chosen = telling_images(network.model, dataset.test, min(options.shown, 8))
+        animate_masks(network, dataset.test.images[chosen], file)
+    print(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 

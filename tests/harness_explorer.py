@@ -1,7 +1,8 @@
 """How long the explorer takes to answer a move: `python tests/harness_explorer.py > data/results/explorer_moves.json`.
 
-Every control is moved many times on `attention92`, the largest 32-pixel network of the reference; what is timed is
-from the changed value to the finished picture in the kernel. The browser adds the transfer of some 50 kB.
+Every move that needs the kernel is made many times on `attention92`, the largest 32-pixel network of the reference;
+what is timed is from the message of the browser to the answer, all modules with all their channels. Another module,
+channel, strength, point and most reductions need no kernel. The browser adds the transfer of so many bytes.
 """
 
 from __future__ import annotations
@@ -17,44 +18,52 @@ from attnet.base.device import choose
 from attnet.base.host import environment
 from attnet.masks.replace import INTERVENTIONS
 from attnet.model.pretrained import Pretrained
-from attnet.plots.explorer import Explorer
+from attnet.plots.viewer.explorer import Explorer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="attention92")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
     words = parser.parse_args()
     network = Pretrained(attnet.build_model(words.model).eval(), tuple(f"class {k}" for k in range(10)), words.model)
+    begun = time.perf_counter()
     explorer = Explorer(network, attnet.load_dataset(None, "shapes"))
-    modules = list(explorer.modules)
+    opened = time.perf_counter() - begun
+    modules = [module["name"] for module in explorer.film["modules"]]
     moves = {
-        "number": lambda i: 100 + i,
-        "module": lambda i: modules[(i + 1) % len(modules)],
-        "part": lambda i: ("trunk", "masked", "mask")[i % 3],
-        "reduction": lambda i: ("max", "l2", "pca", "channel")[i % 4],
-        "channel": lambda i: i + 1,
-        "strength": lambda i: 10 * (i % 10),
-        "intervention": lambda i: INTERVENTIONS[i % len(INTERVENTIONS)],
-        "everywhere": lambda i: i % 2 == 0,
+        "image": lambda i: {"image": {"set": "test", "n": 100 + i}},
+        "part": lambda i: {"part": ("trunk", "masked", "mask")[i % 3]},
+        "replaced mask": lambda i: {"replaced": INTERVENTIONS[i % len(INTERVENTIONS)], "module": modules[-1]},
+        "replaced masks": lambda i: {"replaced": INTERVENTIONS[i % len(INTERVENTIONS)], "everywhere": True},
+        "main component": lambda i: {"reduction": "pca", "image": {"set": "test", "n": 200 + i}},
+        "Grad-CAM": lambda i: {"part": "Grad-CAM", "module": modules[i % len(modules)]},
     }
     report = {}
-    for name, value in moves.items():
-        seconds = []
+    for name, change in moves.items():
+        walls, processors = [], []
+        explorer.move(**explorer.film["start"])
         for i in range(words.rounds + 1):
-            explorer.looker.passes.clear()  # the worst case: nothing is remembered
-            begun = time.perf_counter()
-            getattr(explorer, name).value = value(i)
-            seconds.append(time.perf_counter() - begun)
-        del seconds[0]
-        report[name] = {"median_ms": 1000 * statistics.median(seconds), "slowest_ms": 1000 * max(seconds)}
+            explorer.states[0].looker(0).passes.clear()  # the worst case: nothing is remembered
+            begun, used = time.perf_counter(), time.process_time()
+            explorer.move(**change(i))
+            walls.append(1000 * (time.perf_counter() - begun))
+            processors.append(1000 * (time.process_time() - used))
+        del walls[0], processors[0]
+        report[name] = {
+            "median_ms": round(statistics.median(walls), 1),
+            "p95_ms": round(sorted(walls)[int(0.95 * len(walls))], 1),
+            "processor_median_ms": round(statistics.median(processors), 1),
+        }
     record = {
         "kind": "explorer",
-        "what": "milliseconds from a move of a control of the explorer to its picture, nothing remembered",
+        "what": "milliseconds from a move in the explorer to its answer, nothing remembered",
         "command": f"python tests/harness_explorer.py --model {words.model} --rounds {words.rounds}",
         "date": datetime.date.today().isoformat(),
         "model": words.model,
-        "moves": {name: {key: round(ms, 1) for key, ms in times.items()} for name, times in report.items()},
+        "opened_seconds": round(opened, 2),
+        "bytes": len(explorer.numbers),
+        "moves": report,
         "environment": environment(choose("CPU")),
     }
     print(json.dumps(record, indent=2))

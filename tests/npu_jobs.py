@@ -177,17 +177,18 @@ def look_into_a_network(index: int) -> dict[str, bool]:
 
 def explore(device_type: str, folder: str) -> list[list[str]]:
     """The explorer: a digest of its picture and its message after every move."""
-    from attnet.plots.explorer import Explorer
+    from attnet.plots.viewer.explorer import Explorer
 
     network = attnet.load_pretrained(device_type=device_type, device_id=0)
     network.model.to(memory_format=torch.contiguous_format)
     data = attnet.load_dataset(None, "shapes")
     explorer = Explorer(network, data, folder=folder)
     found = []
-    moves = [("number", 7), ("module", "stage3.0"), ("part", "Grad-CAM"), ("part", "trunk"), ("reduction", "pca")]
-    for name, value in [*moves, ("intervention", "shuffled")]:
-        getattr(explorer, name).value = value
-        found.append([hashlib.sha256(explorer.png).hexdigest(), explorer.message.value])
+    image = {"image": {"set": "test", "n": 7}}
+    moves = [image, {"module": "stage3.0"}, {"part": "Grad-CAM"}, {"part": "trunk"}, {"reduction": "pca"}]
+    for changes in [*moves, {"replaced": "shuffled"}]:
+        explorer.move(**changes)
+        found.append([hashlib.sha256(explorer.png + explorer.numbers).hexdigest(), explorer.said.get("text", "")])
     return found
 
 

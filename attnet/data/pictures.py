@@ -30,7 +30,7 @@ from attnet.base.files import resolve_path
 from attnet.base.host import usable_cores
 from attnet.base.progress import tracked
 from attnet.base.words import printable
-from attnet.data.pixels import middle_square
+from attnet.data.pixels import middle_square, shrunk
 
 FORMATS = "PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF, PPM"
 _MEMORY = 2**30  # bytes that pictures may take while they are decoded: one alone, and all threads together
@@ -73,6 +73,20 @@ def read_picture(source: str | Path | bytes, size: int = 32, name: str = "") -> 
     """
     with refusing_bombs():
         return decoded(source, lambda image, _full, shown: as_square(image, size, shown), name, 2 * size)
+
+
+def read_whole(source: str | Path | bytes, longest: int = 1600, name: str = "") -> Image.Image:
+    """All of a picture as a Pillow image in RGB: upright, on white where it is transparent, shrunk to `longest`.
+
+    Args:
+        source, name: as `read_picture`.
+        longest: of its sides, in pixels; smaller pictures keep their size.
+
+    Raises:
+        DataError: as `read_picture`.
+    """
+    with refusing_bombs():
+        return decoded(source, lambda image, _full, shown: shrunk(image, longest, shown), name, longest)
 
 
 def in_threads(read: Callable[[int], None], count: int) -> list[DataError]:

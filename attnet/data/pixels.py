@@ -6,10 +6,12 @@ Work goes strip by strip: of the full-size picture there is never more than what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, features
+from torch import Tensor
 
 from attnet.base.errors import DataError
 
@@ -54,6 +56,33 @@ def middle_square(image: Image.Image, size: int, name: str) -> Image.Image:
     box = left - first, top - upper, left - first + side, top - upper + side
     square = blocks.resize((size, size), Image.Resampling.LANCZOS, tuple(place / block for place in box))
     return _turned(square, turn)
+
+
+def shrunk(image: Image.Image, longest: int, name: str) -> Image.Image:
+    """All of a loaded picture as RGB, upright, on white where it is transparent, its sides at most `longest` pixels.
+
+    Raises:
+        DataError: as `middle_square`.
+    """
+    width, height = image.size
+    block = min(_LARGEST_BLOCK, max(1, max(width, height) // (2 * longest)))
+    blocks = _colours(image, (0, 0, width, height), block, name)
+    sides = width / block, height / block  # the last blocks may be partly filled
+    share = min(1.0, longest / max(sides))
+    size = tuple(max(1, round(share * side)) for side in sides)
+    return _turned(blocks.resize(size, Image.Resampling.LANCZOS, (0, 0, *sides)), _TURNS.get(_orientation(image)))
+
+
+def cut(image: Image.Image, regions: Sequence[tuple[int, int, int]], size: int) -> Tensor:
+    """Squares of a picture as a network takes them: uint8 [N, 3, size, size].
+
+    Args:
+        image: in RGB, as `pictures.read_whole` returns it.
+        regions: (left, top, side) of each, in its pixels, within it.
+    """
+    boxes = ((left, top, left + side, top + side) for left, top, side in regions)
+    squares = [image.crop(box).resize((size, size), Image.Resampling.LANCZOS) for box in boxes]
+    return torch.stack([torch.from_numpy(np.array(square)).permute(2, 0, 1) for square in squares]).contiguous()
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -18,6 +18,7 @@ from attnet.masks.foreign import Foreign
 from attnet.masks.reduce import reduce_channels, upsample
 from attnet.masks.replace import INTERVENTIONS, applies, intervening
 from attnet.masks.saliency import enlarged, grad_cam
+from attnet.masks.scale import Scale, neutral, robust_scale
 from attnet.model.modules import PARTS
 from attnet.model.network import attention_network, choose_modules
 from attnet.model.pretrained import Pretrained
@@ -51,7 +52,7 @@ class View:
 
 @dataclass(frozen=True)
 class Look:
-    """What a view shows: `map` float32 [H, W] at the image's size, from `low` to `high`; probabilities [K].
+    """What a view shows: `map` float32 [H, W] at the image's size, the `scale` of its colours; probabilities [K].
 
     `untouched` are the probabilities without intervention. `mean`, `std`, `smallest`, `largest` are over all
     channels and positions of the part, before the reduction; `channels` counts them (1 for Grad-CAM). `place` is the
@@ -62,8 +63,7 @@ class Look:
     view: View
     classes: tuple[str, ...]
     map: Tensor
-    low: float
-    high: float
+    scale: Scale
     probabilities: Tensor
     untouched: Tensor
     mean: float
@@ -90,7 +90,7 @@ class Look:
         words[-1] += f", from {self.smallest:.3f} to {self.largest:.3f}"
         flat = "the map is the same everywhere"
         flat += ", since this mask has no places" if self.resolution == (1, 1) else ""
-        words += [f"the map is highest at the {where}" if self.high > self.low else flat]
+        words += [f"the map is highest at the {where}" if self.scale.largest > self.scale.smallest else flat]
         return "; ".join(words) + "."
 
 
@@ -109,31 +109,28 @@ class Looker:
     def look(self, image: Tensor, view: View) -> Look:
         """Look at one image [3, H, W]; ConfigError for a module, part, reduction or intervention that is not there."""
         model = self.network.model
-        interventions = self._interventions(view)
-        untouched = self._pass(image, {}).logits[0].float().softmax(dim=0).cpu()
-        taken = self._pass(image, interventions)
         if view.part == GRAD_CAM:
-            at = None if isinstance(model, Foreign) else view.module
-            with intervening(model, interventions):
-                cam = grad_cam(model, image, module=at, full_size=False)
+            taken, cam = self.grad_cam(image, view)
             features, (height, width) = enlarged(cam, image.shape[-2:])[:, None], cam.shape[-2:]
-            map_ = features[0, 0]
+            map_, centre = features[0, 0], None
         else:
+            taken = self.taken(image, view)
             parts = taken.features[choose_one(model, view.module)]
             if view.part not in parts:
                 raise ConfigError(f"part={view.part!r}: {view.module} has {', '.join([*parts, GRAD_CAM])}")
             features = parts[view.part].float()
             height, width = features.shape[-2:]
             map_ = upsample(reduce_channels(features, view.reduction), image.shape[-2:])[0].cpu()
+            centre = neutral(attention_network(model).attention_modules()[view.module], view.part, view.reduction)
+        untouched = self.untouched(image).logits[0].float().softmax(dim=0).cpu()
         probabilities = taken.logits[0].float().softmax(dim=0).cpu()
-        low, high, numbers = map_.min().item(), map_.max().item(), features.cpu().double()
+        numbers = features.cpu().double()
         return Look(
             image=image,
             view=view,
             classes=self.network.classes,
             map=map_,
-            low=low,
-            high=high,
+            scale=robust_scale(map_, centre),
             probabilities=probabilities,
             untouched=untouched,
             mean=numbers.mean().item(),
@@ -144,6 +141,21 @@ class Looker:
             resolution=(height, width),
             place=model.features if view.part == GRAD_CAM and isinstance(model, Foreign) else view.module,
         )
+
+    def untouched(self, images: Tensor) -> Capture:
+        """A pass without interventions; `images` [3, H, W] or [N, 3, H, W]."""
+        return self._pass(images, {})
+
+    def taken(self, images: Tensor, view: View) -> Capture:
+        """The pass that a view takes, with its intervention."""
+        return self._pass(images, self._interventions(view))
+
+    def grad_cam(self, images: Tensor, view: View) -> tuple[Capture, Tensor]:
+        """The pass, and Grad-CAM at the view's module [N, h, w]; of a `Foreign` at its last features."""
+        model, taken = self.network.model, self.taken(images, view)
+        at = None if isinstance(model, Foreign) else view.module
+        with intervening(model, self._interventions(view)):
+            return taken, grad_cam(model, images, module=at, full_size=False)
 
     def _interventions(self, view: View) -> dict[str, str]:
         model = self.network.model
@@ -157,6 +169,7 @@ class Looker:
         return dict.fromkeys(modules or [view.module], view.intervention)
 
     def _pass(self, image: Tensor, interventions: dict[str, str]) -> Capture:
+        image = image[None] if image.dim() == 3 else image
         key = (image.cpu().contiguous().numpy().tobytes(), tuple(image.shape), tuple(interventions.items()))
         if key not in self.passes:
             with intervening(self.network.model, interventions):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from attnet.model.modules import AttentionModule
@@ -40,18 +40,19 @@ def robust_scale(values: Tensor, centre: float | None = None) -> Scale:
         centre: the value in the middle of diverging colours. None: 0 where there are both signs, else no middle, and
             the colours go from the smallest to the largest of 98 % of the values.
     """
-    numbers = values.detach().flatten().float().cpu()
-    numbers = numbers[numbers.isfinite()].double()
+    numbers = values.detach().flatten().float().cpu().numpy()
+    finite = np.isfinite(numbers)
+    numbers = numbers if finite.all() else numbers[finite]
     if not len(numbers):
         return Scale(0.0, 1.0, 0.0, 0.0, centre)
-    smallest, largest = numbers.min().item(), numbers.max().item()
+    smallest, largest = float(numbers.min()), float(numbers.max())
     if centre is None and smallest < 0 < largest:
         centre = 0.0
     if centre is None:
-        low, high = (_quantile(numbers, share) for share in ((1 - SHARE) / 2, (1 + SHARE) / 2))
+        low, high = map(float, np.quantile(numbers, ((1 - SHARE) / 2, (1 + SHARE) / 2)))
         margin = 0.0 if low < high else max(abs(low), 1.0) * 1e-3  # constant values need a scale as well
         return Scale(low - margin, high + margin, smallest, largest)
-    half = _quantile((numbers - centre).abs(), SHARE)
+    half = float(np.quantile(np.abs(numbers - np.float32(centre)), SHARE))
     half = max(half, LEAST if centre else 1e-6)
     return Scale(centre - half, centre + half, smallest, largest, centre)
 
@@ -71,12 +72,3 @@ def neutral(module: nn.Module, part: str = "mask", reduction: str = "mean") -> f
 def keeps_values(reduction: str) -> bool:
     """Whether a reduction's results are values that a channel could have: the mean, the largest, one channel."""
     return reduction in ("mean", "max") or reduction.startswith("channel")
-
-
-def _quantile(numbers: Tensor, share: float) -> float:
-    """Linear between neighbours, of as many numbers as there are (torch.quantile takes 16 million)."""
-    ordered = numbers.sort().values
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return torch.lerp(ordered[below], ordered[above], place - below).item()

@@ -16,3 +16,5 @@ from attnet.plots.steps import *  # noqa: F403
 from attnet.plots.training import *  # noqa: F403
 from attnet.plots.verdict import *  # noqa: F403
 from attnet.plots.view import *  # noqa: F403
+from attnet.plots.viewer.stills import *  # noqa: F403
+from attnet.plots.viewer.theatre import *  # noqa: F403

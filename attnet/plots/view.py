@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from attnet.masks.foreign import Foreign
 from attnet.masks.look import GRAD_CAM, Look, Looker, View, top_classes
 from attnet.masks.reduce import find_reduction
+from attnet.masks.scale import Scale
 from attnet.model.pretrained import Pretrained
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, bare
 from attnet.plots.masks import overlay
-from attnet.plots.sheet import ONE_SIGN, as_pixels
+from attnet.plots.sheet import BOTH_SIGNS, ONE_SIGN, as_pixels
 
 __all__ = ["plot_look", "plot_view"]
 
@@ -47,15 +48,17 @@ def plot_view(
 def plot_look(look: Look, label: str = "") -> Figure:
     """Image, overlay, map with its scale, and the probabilities (with an intervention, the untouched ones as well).
 
-    The map's colours span its own range, which the bar below it gives. `label` is the true class, if known.
+    The map's colours span its `scale`, whose ends the bar below it gives; the range of all values stands beside it.
+    `label` is the true class, if known.
     """
     view, top = look.view, int(look.probabilities.argmax())
     figure = Picture(figsize=(10, 3.05))
     axes = [figure.add_axes((0.008 + 0.245 * i, 0.14, 0.235, 0.77)) for i in range(3)]
-    blended = overlay(look.image, look.map, view.strength, look.low, look.high, ONE_SIGN)
+    low, high, colours = look.scale.low, look.scale.high, colours_of(look.scale)
+    blended = overlay(look.image, look.map, view.strength, low, high, colours)
     for ax, content in zip(axes, (as_pixels(look.image), blended, look.map.numpy()), strict=True):
         ax.set_axis_off()
-        ax.imshow(content, interpolation="nearest", cmap=ONE_SIGN, vmin=look.low, vmax=max(look.high, look.low + 1e-12))
+        ax.imshow(content, interpolation="nearest", cmap=colours, vmin=low, vmax=high)
     said = f"{look.classes[top]} {100 * look.probabilities[top]:.0f} %"
     colour = "black"
     if label:
@@ -72,6 +75,11 @@ def plot_look(look: Look, label: str = "") -> Figure:
     return figure
 
 
+def colours_of(scale: Scale) -> str:
+    """The colour map of a scale: diverging where it has a centre."""
+    return ONE_SIGN if scale.centre is None else BOTH_SIGNS
+
+
 def _reduced(look: Look) -> str:
     kind = find_reduction(look.view.reduction)
     return f"{kind.words} of {look.channels}" + ("" if look.view.reduction.startswith("channel") else " channels")
@@ -81,8 +89,8 @@ def _scale(figure: Figure, look: Look) -> None:
     """The colours below the map, with the values at both ends."""
     ax = figure.add_axes((0.548, 0.085, 0.135, 0.03))
     ax.set_axis_off()
-    ax.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=ONE_SIGN)
-    for x, value, side in ((0.54, look.low, "right"), (0.691, look.high, "left")):
+    ax.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=colours_of(look.scale))
+    for x, value, side in ((0.54, look.scale.low, "right"), (0.691, look.scale.high, "left")):
         figure.text(x, 0.1, f"{value:.3g}", ha=side, va="center", fontsize=9)
     spread = f"all values: mean {look.mean:.3g}, σ {look.std:.2g}, {look.smallest:.3g} to {look.largest:.3g}"
     figure.text(0.008, 0.1, spread, fontsize=9, color=GREY, va="center")

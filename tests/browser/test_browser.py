@@ -9,13 +9,14 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
@@ -24,6 +25,7 @@ import pytest
 from PIL import Image
 
 import attnet
+from attnet.plots import make_theatre
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -75,6 +77,7 @@ def house(tmp_path_factory) -> Path:
     shutil.copy(ROOT / "pyproject.toml", house)
     run = attnet.fit(attnet.TrainConfig(**SMALL, output_dir=str(house / "runs" / "small")))
     set_parameters(house / "notebooks" / "attention_masks.ipynb", images=12, run=str(run.output_dir))
+    set_parameters(house / "notebooks" / "explorer.ipynb", pretrained=str(run.output_dir), data_path="nowhere")
     set_parameters(house / "notebooks" / "architecture.ipynb", model="attention56_cifar")
     return house
 
@@ -174,63 +177,166 @@ def test_architecture(browser, lab, house):
     page.close()
 
 
-def test_attention_masks_and_every_control_of_the_explorer(browser, lab, house, tmp_path):
+@pytest.mark.slow
+def test_attention_masks_in_the_browser(browser, lab, house):
     page = run_all(browser, lab, "attention_masks.ipynb")
     assert_no_errors(page)
-    picture = page.locator("img[alt^='The network says']")
-    picture.wait_for()
-
-    def changes(move) -> None:
-        before = picture.get_attribute("src")
-        move()
-        page.wait_for_function(
-            "before => document.querySelector(\"img[alt^='The network says']\").getAttribute('src') != before",
-            arg=before,
-        )
-
-    def choose(label: str, option: str) -> None:
-        changes(lambda: page.get_by_label(label, exact=True).select_option(label=option))
-
-    def enter(label: str, number: int) -> None:
-        field = page.get_by_label(label, exact=True)
-        changes(lambda: (field.fill(str(number)), field.press("Enter")))
-
-    choose("module", "stage2.0")
-    choose("show", "mask branch at 1/2")
-    choose("show", "Grad-CAM")
-    choose("show", "soft mask M")
-    choose("channels", "main component")
-    choose("channels", "one channel")
-    enter("channel", 5)
-    enter("overlay %", 20)
-    choose("mask is", "inverse")
-    changes(lambda: page.get_by_label("in every module").check())
-    enter("number", 11)
-    field = page.get_by_label("number", exact=True)
-    field.focus()
-    changes(lambda: page.keyboard.press("ArrowUp"))  # without a mouse
-    photo = io.BytesIO()
-    Image.fromarray(np.random.RandomState(0).randint(0, 255, (90, 160, 3), np.uint8)).save(photo, "JPEG")
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="your picture").click()
-    content = {"name": "holiday.jpg", "mimeType": "image/jpeg", "buffer": photo.getvalue()}
-    changes(lambda: chooser.value.set_files(content))
-    source = page.get_by_label("images", exact=True).locator("option:checked").inner_text()
-    assert source.replace("\xa0", " ") == "your picture: holiday.jpg"
-    page.get_by_role("button", name="Save view").click()
-    page.wait_for_selector("text=Saved runs/explorer/view-001.png")
-    assert (house / "runs" / "explorer" / "view-001.py").exists()
-    assert picture.evaluate("e => e.getBoundingClientRect().right <= window.innerWidth")
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="your picture").click()
-    chooser.value.set_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"})
-    page.wait_for_selector("text=picture notes.txt is no picture that can be read")
-    assert_no_errors(page)
-    if shots := os.environ.get("ATTNET_SCREENSHOTS"):
-        picture.scroll_into_view_if_needed()
-        page.screenshot(path=Path(shots) / "explorer.png")
+    page.wait_for_selector(".attnet-viewer[data-answers]")
     outputs = saved(page, house / "notebooks" / "attention_masks.ipynb")
-    assert not [output for output in outputs if output["output_type"] == "error"]
     live = [o["data"] for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
     assert any("image/png" in data for data in live), "a picture for those who read the notebook without a kernel"
     page.close()
+
+
+class Viewer:
+    """The viewer on a page: what it shows, and moves that wait for their answer."""
+
+    def __init__(self, page: playwright.Page) -> None:
+        self.page, self.root = page, page.locator(".attnet-viewer")
+        page.wait_for_selector(".attnet-viewer[data-answers]")
+
+    def control(self, label: str) -> playwright.Locator:
+        return self.root.get_by_label(label, exact=True)
+
+    def button(self, words: str) -> playwright.Locator:
+        return self.root.get_by_role("button", name=words, exact=True)
+
+    def answered(self, move: Callable[[], object]) -> None:
+        """A move that asks for another frame."""
+        before = self.root.get_attribute("data-answers")
+        move()
+        changed = "n => document.querySelector('.attnet-viewer').dataset.answers != n"
+        self.page.wait_for_function(changed, arg=before)
+
+    def changes(self, move: Callable[[], object]) -> None:
+        """A move that draws the image anew."""
+        before = self.root.locator("canvas.stage").evaluate("canvas => canvas.toDataURL()")
+        move()
+        changed = "b => document.querySelector('.attnet-viewer canvas.stage').toDataURL() != b"
+        self.page.wait_for_function(changed, arg=before)
+
+    def enter(self, label: str, value: object) -> None:
+        self.control(label).fill(str(value))
+        self.control(label).press("Enter")
+
+    def said(self) -> str:
+        return self.root.locator(".status").inner_text()
+
+    def point(self, u: float, v: float) -> str:
+        """What is read off the image at a point."""
+        self.root.locator("canvas.stage").scroll_into_view_if_needed()
+        box = self.root.locator("canvas.stage").bounding_box()
+        self.page.mouse.move(box["x"] + u * box["width"], box["y"] + v * box["height"])
+        self.page.wait_for_function("() => document.querySelector('.attnet-viewer .readout canvas')")
+        return self.root.locator(".readout").inner_text()
+
+
+def photograph(width: int, height: int) -> dict[str, object]:
+    content = io.BytesIO()
+    Image.fromarray(np.random.RandomState(0).randint(0, 255, (height, width, 3), np.uint8)).save(content, "JPEG")
+    return {"name": "holiday.jpg", "mimeType": "image/jpeg", "buffer": content.getvalue()}
+
+
+def test_every_control_of_the_explorer(browser, lab, house):
+    page = run_all(browser, lab, "explorer.ipynb")
+    viewer = Viewer(page)
+    viewer.answered(lambda: viewer.enter("test image", 11))
+    assert viewer.said().startswith("test image 11: the network says ")
+    viewer.changes(lambda: viewer.button("module stage2.0").click())
+    assert "; stage2.0, " in viewer.said()
+    for part in ("mask branch at 1/2", "Grad-CAM (evidence for the prediction)", "soft mask M"):
+        viewer.answered(lambda part=part: viewer.control("show").select_option(label=part))
+    viewer.changes(lambda: viewer.control("channels").select_option(label="mean of all channels"))
+    viewer.changes(lambda: viewer.control("overlay, per cent").fill("30"))
+    viewer.changes(lambda: viewer.root.locator("canvas.grid").click(position={"x": 90, "y": 30}))
+    assert "; stage2.0, channel " in viewer.said()
+    chosen = viewer.control("one channel").input_value()
+    viewer.root.locator("canvas.grid").press("ArrowRight")
+    assert viewer.control("one channel").input_value() != chosen
+    viewer.changes(lambda: viewer.enter("one channel", ""))
+    at = viewer.point(0.4, 0.6)
+    assert "sees the whole image" in at
+    viewer.root.locator("canvas.stage").press("ArrowLeft")
+    page.wait_for_function("b => document.querySelector('.attnet-viewer .readout').innerText != b", arg=at)
+    viewer.button("Pin as A").click()
+    viewer.answered(lambda: viewer.control("its mask is").select_option(label="0 everywhere"))
+    assert viewer.root.locator(".tile").first.locator("canvas").count() == 3, "A, B and B - A"
+    assert "(untouched: " in viewer.said()
+    viewer.answered(lambda: viewer.control("in every module").check())
+    viewer.button("Unpin A").click()
+    viewer.answered(lambda: viewer.control("effects").check())
+    assert viewer.root.get_by_text("mask 0: ").count() == 3
+    viewer.answered(lambda: viewer.control("your picture").set_input_files(photograph(160, 90)))
+    assert viewer.said().startswith("holiday.jpg: ")
+    viewer.answered(lambda: viewer.button("Add a region").click())
+    viewer.root.locator("canvas.stage").scroll_into_view_if_needed()
+    box = viewer.root.locator("canvas.stage").bounding_box()
+    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.65 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+    viewer.answered(page.mouse.up)
+    notes = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    viewer.control("your picture").set_input_files(notes)
+    page.wait_for_selector("text=picture notes.txt is no picture that can be read")
+    viewer.button("Save view").click()
+    page.wait_for_selector("text=Saved runs/explorer/view-001.png")
+    assert (house / "runs" / "explorer" / "view-001.py").exists()
+    viewer.button("Save as HTML").click()
+    page.wait_for_selector("text=Saved runs/explorer/masks-001.html")
+    for width in (1280, 1920):
+        page.set_viewport_size({"width": width, "height": 1000})
+        fits = "e => e.scrollWidth <= e.clientWidth + 1 && e.getBoundingClientRect().right <= innerWidth"
+        assert viewer.root.evaluate(fits)
+    named = "c => c.labels?.length || c.textContent || c.ariaLabel"
+    controls = f"e => [...e.querySelectorAll('input, select, button')].filter(c => !({named})(c)).length"
+    assert viewer.root.evaluate(controls) == 0, "every control has a name"
+    assert_no_errors(page)
+    if shots := os.environ.get("ATTNET_SCREENSHOTS"):
+        viewer.root.screenshot(path=Path(shots) / "explorer.png")
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def theatre(house) -> str:
+    """The address of a theatre of three images and two epochs."""
+    network = attnet.load_pretrained(house / "runs" / "small")
+    file = make_theatre(network, attnet.load_dataset(None, "shapes"), 3).save(house / "runs" / "masks.html")
+    return file.as_uri()
+
+
+def test_the_theatre_opens_from_a_disk(browser, theatre):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    outside = []
+    page.on("request", lambda request: outside.append(request.url) if request.url.startswith("http") else None)
+    page.goto(theatre)
+    viewer = Viewer(page)
+    assert page.locator("#still").is_hidden()
+    first = viewer.said()
+    assert re.search(r"stage3\.0 \d\.\d\d", viewer.point(0.3, 0.3))
+    image = viewer.root.locator(".strip button").nth(1)
+    viewer.answered(image.click)
+    assert viewer.said() != first
+    viewer.answered(lambda: image.press("ArrowLeft"))
+    assert viewer.said() == first
+    for kind in ("0 everywhere", "its own"):
+        viewer.answered(lambda kind=kind: viewer.control("its mask is").select_option(label=kind))
+    viewer.answered(lambda: viewer.control("epoch").fill("0"))
+    assert "epoch 0" in viewer.root.locator(".time").inner_text()
+    viewer.control("its mask is").select_option(label="0 everywhere")
+    page.wait_for_selector("text=Replaced masks are kept of epoch")
+    viewer.control("its mask is").select_option(label="its own")
+    viewer.answered(lambda: viewer.button("▶ Play").click())
+    page.wait_for_function(
+        "() => document.querySelector('.time input').value == document.querySelector('.time input').max"
+    )
+    assert not outside
+    page.close()
+
+
+def test_the_theatre_without_a_script_is_a_still_sheet(browser, theatre):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(theatre)
+    assert page.locator("#still img").is_visible()
+    assert page.locator("#still img").evaluate("e => e.naturalWidth") > 300
+    context.close()

@@ -20,7 +20,7 @@ from attnet.data import folder as folders
 from attnet.data.folder import load, write_example
 from attnet.data.pictures import read_picture
 from attnet.data.shapes import KINDS, make_shapes
-from attnet.plots.explorer import Explorer
+from attnet.plots.viewer.explorer import Explorer
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 TINY = {

@@ -19,8 +19,8 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from attnet.base.errors import DataError
 from attnet.data import pictures
 from attnet.data.objects import read_pairs
-from attnet.data.pictures import picture_size, read_picture
-from attnet.data.pixels import EXACT
+from attnet.data.pictures import picture_size, read_picture, read_whole
+from attnet.data.pixels import EXACT, cut
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -402,3 +402,28 @@ def test_a_name_that_is_no_text_is_shown_escaped(tmp_path):
     with pytest.raises(DataError, match=r"/\\xb2\\xe2\\x1b\[1m\.png is no picture") as error:
         read_picture(path)
     str(error.value).encode()
+
+
+@pytest.mark.parametrize(("size", "shown"), [((301, 97), (301, 97)), ((5000, 1250), (1600, 400)), ((1, 3), (1, 3))])
+def test_a_whole_picture_keeps_its_sides_and_its_size_as_long_as_it_fits(tmp_path, size, shown):
+    Image.new("RGB", size, (200, 30, 40)).save(tmp_path / "wide.png")
+    whole = read_whole(tmp_path / "wide.png")
+    assert whole.size == shown and whole.getpixel((0, 0)) == (200, 30, 40)
+
+
+def test_a_whole_picture_is_upright_and_white_where_it_is_transparent(tmp_path):
+    image = Image.new("RGBA", (40, 20), (255, 0, 0, 0))
+    image.paste((0, 0, 255, 255), (0, 0, 40, 10))
+    exif = Image.Exif()
+    exif[274] = 6  # to be shown turned by 90 degrees, clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    whole = read_whole(tmp_path / "turned.png")
+    assert whole.size == (20, 40)
+    assert whole.getpixel((19, 0)) == (0, 0, 255) and whole.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_squares_cut_from_a_picture_are_its_pixels():
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 255, (40, 60, 3), np.uint8))
+    squares = cut(image, [(0, 0, 32), (20, 8, 32)], 32)
+    assert np.array_equal(squares[1].permute(1, 2, 0), np.asarray(image)[8:40, 20:52])
+    assert squares.shape == (2, 3, 32, 32) and cut(image, [(0, 0, 40)], 16).shape == (1, 3, 16, 16)

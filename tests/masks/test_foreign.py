@@ -24,10 +24,10 @@ from attnet.masks.reduce import attention_maps, reduce_channels, reduced_maps, u
 from attnet.masks.replace import Replacing, effects, intervene, intervening
 from attnet.masks.saliency import grad_cam
 from attnet.masks.verdict import judge
-from attnet.plots.explorer import Explorer
 from attnet.plots.masks import plot_overlays
 from attnet.plots.verdict import plot_verdict
 from attnet.plots.view import plot_view
+from attnet.plots.viewer.explorer import Explorer
 
 SIDE, CLASSES = 32, 3
 GATES = {"channel": "layer1.se.channel.gate", "spatial": "layer1.se.spatial.gate", "late": "layer2.se.gate"}
@@ -335,11 +335,11 @@ def test_a_look_says_that_there_are_no_places(network, images):
 def test_the_explorer(network, coloured, tmp_path):
     data = Dataset(coloured, coloured, ("red", "green", "blue"), "shapes", "made here")
     explorer = Explorer(network, data, folder=tmp_path, masks=GATES)
-    assert [value for _, value in explorer.part.options] == ["mask", GRAD_CAM]
-    explorer.module.value, explorer.intervention.value = "late", "shuffled"
-    assert "does not apply: the masks of late have no places" in explorer.message.value
-    explorer.everywhere.value = True
-    assert not explorer.message.value and explorer.channel.max == 15
+    assert [part for part, _ in explorer.film["parts"]] == ["mask", GRAD_CAM]
+    explorer.move(module="late", replaced="shuffled")
+    assert "does not apply: the masks of late have no places" in explorer.said["text"]
+    explorer.move(everywhere=True)
+    assert not explorer.said and explorer.answer["panels"]["late"]["c"] == 16
     assert "Foreign(..., {'channel': 'layer1.se.channel.gate'" in explorer.code()
     compile(explorer.code(), "view.py", "exec")
 

@@ -14,6 +14,7 @@ from attnet.masks.look import Looker, View, top_classes
 from attnet.masks.reduce import reduce_channels
 from attnet.masks.replace import intervene
 from attnet.masks.saliency import grad_cam
+from attnet.masks.scale import robust_scale
 from attnet.model.pretrained import Pretrained
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -36,7 +37,7 @@ def test_a_look_holds_what_capture_gives(network, image):
     trunk = taken.features["stage2.0"]["trunk"]
     corners = reduce_channels(trunk, "l2")[0, ::15, ::15]
     torch.testing.assert_close(look.map[::31, ::31], corners)
-    assert (look.low, look.high) == (look.map.min().item(), look.map.max().item())
+    assert (look.scale.smallest, look.scale.largest) == (look.map.min().item(), look.map.max().item())
     assert (look.channels, look.resolution) == (64, (16, 16))
     assert look.mean == pytest.approx(trunk.mean().item(), abs=1e-6)
     assert (look.smallest, look.largest) == (trunk.min().item(), trunk.max().item())
@@ -52,7 +53,7 @@ def test_interventions_are_on_one_mask_or_all(network, image, everywhere):
     expected = intervene(network.model, image, dict.fromkeys(modules, "zero"))[0].softmax(0)
     torch.testing.assert_close(look.probabilities, expected)
     torch.testing.assert_close(look.untouched, capture(network.model, image).logits[0].softmax(0))
-    assert look.low == look.high == look.mean == 0 and "the same everywhere" in look.sentence()
+    assert look.scale.smallest == look.scale.largest == look.mean == 0 and "the same everywhere" in look.sentence()
 
 
 def test_grad_cam_is_the_modules_and_of_the_predicted_class(network, image):
@@ -97,7 +98,7 @@ def test_a_sentence_says_what_the_picture_shows(network, image):
     assert f"(untouched: {before}, " in sentence and "labelled cat" in sentence and "8 by 8" in sentence
     lit = torch.zeros(32, 32)
     lit[30, 2] = 1
-    moved = look.__class__(**{**vars(look), "map": lit, "low": 0.0, "high": 1.0})
+    moved = look.__class__(**{**vars(look), "map": lit, "scale": robust_scale(lit)})
     assert "highest at the bottom left" in moved.sentence()
 
 

@@ -1,0 +1,159 @@
+"""What the viewer shows, as pictures that stand still or move by themselves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from attnet.base.errors import ConfigError
+from attnet.base.files import resolve_path
+from attnet.data.splits import Dataset
+from attnet.masks.choose import telling_images
+from attnet.masks.foreign import Foreign
+from attnet.masks.frames import BEST, Frame, make_frames
+from attnet.masks.look import Looker, View
+from attnet.masks.reduce import upsample
+from attnet.masks.scale import Scale
+from attnet.model.pretrained import Pretrained
+from attnet.plots import sheet
+from attnet.plots.view import colours_of
+from attnet.plots.viewer.film import best_module, facts
+from attnet.plots.viewer.states import States
+
+__all__ = ["animate_masks", "plot_masks"]
+
+
+def composed(image: Tensor, values: Tensor, scale: Scale, side: int, strength: float = 0.8) -> np.ndarray:
+    """A map over its image as the viewer lays it: uint8 [side, side, 3].
+
+    Colours are the stronger the farther a value is from the centre of its scale, so that what the mask does not favour
+    lets the image through.
+    """
+    large = Image.fromarray(np.uint8(255 * sheet.as_pixels(image))).resize((side, side), Image.Resampling.NEAREST)
+    smooth = upsample(values[None].float(), (side, side))[0].numpy()
+    t = ((smooth - scale.low) / (scale.high - scale.low)).clip(0, 1)
+    colours = mpl.colormaps[colours_of(scale)](t)[..., :3]
+    share = strength * (np.abs(2 * t - 1) if scale.centre is not None else np.ones_like(t))[..., None]
+    return np.uint8((1 - share) * np.asarray(large, float) + share * 255 * colours)
+
+
+def plot_masks(network: Pretrained | Foreign, dataset: Dataset, images: int | Sequence[int] = 12) -> Figure:
+    """Test images, each beside every module's mask over it: red places are strengthened, blue ones weakened.
+
+    Colours are centred at the value that favours nothing (one half) and span what 98 % of a map's values need, image by
+    image and module by module: they say where a mask is high in an image, not in which image it is higher.
+
+    Args:
+        images: how many, chosen by `telling_images`: predicted right, and their masks vary most; or positions.
+    """
+    split = dataset.test
+    chosen = telling_images(network.model, split, images).tolist() if isinstance(images, int) else list(images)
+    shown = split.images[torch.as_tensor(chosen)]
+    names = [dataset.classes[int(split.labels[n])] for n in chosen]
+    known = facts(network)
+    film = known | {
+        "title": network.describe() if isinstance(network, Pretrained) else "",
+        "images": [{"label": name if name in network.classes else ""} for name in names],
+        "start": {"reduction": BEST},
+    }
+    view = View(best_module([module["name"] for module in known["modules"]]), known["parts"][0][0])
+    return plot_still(shown, make_frames(Looker(network), shown, view, (BEST,)), film)
+
+
+def plot_still(images: Tensor, frames: Sequence[Frame], film: Mapping[str, Any]) -> Figure:
+    """A sheet of all images, each beside every module's map over it."""
+    modules = [module["name"] for module in film["modules"]]
+    reduction = film["start"]["reduction"]
+    width = 1 + len(modules)
+    blocks = max(1, 12 // width)
+    rows = -(-len(images) // blocks)
+    before = [3 * sheet.GAP, *[sheet.GAP] * (width - 1)] * min(blocks, len(images))
+    headline = f"{film['title']}; {dict(film['reductions'])[reduction]}"
+    figure, axes = sheet.make_sheet(images, [sheet.LINE + 0.12] * rows, before, 1.1, headline, bars=0)
+    for place, (image, frame) in enumerate(zip(images, frames, strict=True)):
+        row, first = place // blocks, width * (place % blocks)
+        top, truth = int(frame.probabilities.argmax()), film["images"][place]["label"]
+        colour = sheet.GREEN if film["classes"][top] == truth else sheet.RED
+        title = f"{film['classes'][top]} {100 * frame.probabilities[top]:.0f} %"
+        sheet.draw_image(axes[row, first], image, (title, colour))
+        for ax, name in zip(axes[row, first + 1 :], modules, strict=False):
+            panel = frame.panels.get(name)
+            if panel is not None:
+                ax.imshow(composed(image, panel.maps[reduction], panel.scales[reduction], 160), aspect="auto")
+                ax.set_title(name, fontsize=7, pad=2)
+    return figure
+
+
+def as_webp(figure: Figure) -> bytes:
+    buffer, out = io.BytesIO(), io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    Image.open(buffer).convert("RGB").save(out, "WEBP", quality=82)
+    return out.getvalue()
+
+
+def animate_masks(
+    network: Pretrained,
+    images: Tensor,
+    file: str | Path,
+    *,
+    module: str = "",
+    reduction: str = BEST,
+    side: int = 128,
+    seconds: float = 0.7,
+) -> Path:
+    """A moving picture of masks while they were learned, as animated WebP or GIF; a frame an epoch that the run kept.
+
+    Args:
+        network: from a run with `keep_epochs`.
+        images: [N, 3, H, W], side by side, above their masks.
+        file: FILE.webp or FILE.gif.
+        module: whose masks; "": the last one's.
+        side: pixels of an image.
+        seconds: a frame is shown; the last three times as long.
+
+    Raises:
+        ConfigError: weights without kept epochs, another kind of file, or one that cannot be written.
+    """
+    path = resolve_path(file)
+    if path.suffix not in (".webp", ".gif"):
+        raise ConfigError(f"file={path.name}: FILE.webp or FILE.gif is needed")
+    states = States(network)
+    if len(states.epochs) < 2:
+        raise ConfigError(
+            f"weights {network.weights}: their run kept no epochs, so nothing moves; train with keep_epochs=1"
+        )
+    pictures = []
+    for place, epoch in enumerate(states.epochs):
+        looker = states.looker(place)
+        view = View(module or best_module(list(network.model.attention_modules())))
+        frames = make_frames(looker, images, view, (reduction,))
+        panels = [frame.panels[view.module] for frame in frames]
+        tiles = [
+            composed(image, panel.maps[reduction], panel.scales[reduction], side)
+            for image, panel in zip(images, panels, strict=True)
+        ]
+        plain = [composed(image, torch.zeros(2, 2), Scale(-1, 1, 0, 0, 0.0), side) for image in images]
+        words = f"{view.module}, {epoch.name}" + ("" if epoch.top1 is None else f", Top-1 {epoch.top1:.1f} %")
+        pictures.append(_captioned(np.vstack([np.hstack(plain), np.hstack(tiles)]), words))
+    times = [round(1000 * seconds)] * (len(pictures) - 1) + [round(3000 * seconds)]
+    try:
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0, quality=80)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another file") from None
+    return path
+
+
+def _captioned(pixels: np.ndarray, words: str) -> Image.Image:
+    picture = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + 26), "white")
+    picture.paste(Image.fromarray(pixels), (0, 26))
+    ImageDraw.Draw(picture).text((6, 4), words, fill="#222222", font=ImageFont.load_default(16))
+    return picture
