@@ -185,7 +185,7 @@ def test_a_job_stopped_before_its_ranks_began_offers_no_resume(monkeypatch, tmp_
     assert stopped.value.signal_number == signal.SIGTERM
     said = capsys.readouterr().err
     assert "PET_NNODES: set here, by another job it seems, and not passed on" in said
-    assert "no rank has begun after 0 s; torchrun's own words are in " in said
+    assert "no rank has begun after 0.0 s; torchrun's own words are in " in said
 
 
 @pytest.mark.parametrize(
