@@ -30,7 +30,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
     # What to run
     mode: str = parameter(
         default="auto",
-        help="full, performance, rehearsal; auto: full with an accelerator and CIFAR-10, else rehearsal",
+        help="full, performance, quick, rehearsal; auto: full with an accelerator and CIFAR-10, else rehearsal",
         choices=("auto", *MODES),
     )
     is_train: bool = parameter(

@@ -144,7 +144,7 @@ def test_a_wrong_flag_names_the_right_one(arguments, words):
         ("is_train", None, "true or false"),
         ("model", 92, "text"),
         ("data_path", None, "text"),
-        ("mode", "fast", "full, performance, rehearsal"),
+        ("mode", "fast", "full, performance, quick, rehearsal"),
         ("device_type", "TPU", "NPU, GPU, MPS, CPU"),
         ("amp", "O4", "O0, O1, O2, O3"),
         ("amp", 2, "text"),
