@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
 from attnet.base import VERSION
@@ -66,6 +67,12 @@ __all__ = [
     "plan_evaluation",
     "variants",
 ]
+
+
+if "IPython" in sys.modules:
+    from attnet.papermill_engine import in_kernel
+
+    in_kernel()
 
 
 def __getattr__(name: str) -> object:

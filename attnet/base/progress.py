@@ -54,10 +54,15 @@ def unsaved_end() -> str:
     )
 
 
-def _kernel() -> object | None:
+def kernel_shell() -> object | None:
+    """The shell of the Jupyter kernel that this process is; None where it is none."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return getattr(shell, "kernel", None)
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def _kernel() -> object | None:
+    return getattr(kernel_shell(), "kernel", None)
 
 
 def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:

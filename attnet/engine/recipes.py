@@ -93,6 +93,14 @@ LENGTHS: dict[str, dict[str, object]] = {
 }
 # Pixels; below this nothing is left of an image at a network's coarsest level.
 SMALLEST = 8
+# What people set elsewhere and nobody has to here -> why, or what does it.
+NOT_HERE: dict[tuple[str, ...], str] = {
+    ("workers", "num_workers", "n_workers", "pin_memory"): "the images live on the device, so there are no workers "
+    "to make batches; leave it out",
+    ("optimizer", "optim", "opt"): "it is SGD with Nesterov momentum; lr, momentum and weight_decay set it",
+    ("gamma", "milestones", "step_size", "lr_decay"): "schedule says how lr falls: step, cosine or onecycle",
+    ("print_freq", "log_interval", "log_every"): "progress=lines prints a line an epoch; leave it out",
+}
 # What a recipe counts in epochs keeps its share when another mode, or somebody, makes the run shorter.
 COUNTED_IN_EPOCHS = ("warmup_epochs", "mixup_off_epochs")
 
