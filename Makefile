@@ -25,9 +25,9 @@ test-all: ## run all tests, those with many processes too (ARGS: pytest options)
 	@sh -c "$$SETUP" setup test
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-lab: ## open JupyterLab on notebooks/ (ARGS: jupyter lab options)
+lab: ## open JupyterLab on notebooks/start.ipynb (ARGS: jupyter lab options)
 	@sh -c "$$SETUP" setup
-	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/start.ipynb $(ARGS)
 
 lint: ## check style with ruff
 	@sh -c "$$SETUP" setup test
