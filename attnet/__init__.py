@@ -69,10 +69,8 @@ __all__ = [
 ]
 
 
-if "IPython" in sys.modules:
-    from attnet.papermill_engine import in_kernel
-
-    in_kernel()
+if "IPython" in sys.modules:  # a notebook, perhaps
+    importlib.import_module("attnet.papermill_engine").in_kernel()
 
 
 def __getattr__(name: str) -> object:
