@@ -15,7 +15,7 @@ help: ## list the targets (also: make alone)
 
 run: ## train from notebooks/train_1p.ipynb, then print the result (ARGS: papermill options)
 	@sh -c "$$SETUP" setup
-	@sh -c "$$RUN" run
+	@exec sh -c "$$RUN" run  # a shell between would end at Ctrl-C, and make with it, before the run has saved itself
 
 test: ## run the tests that take minutes (ARGS: pytest options)
 	@sh -c "$$SETUP" setup test
@@ -25,9 +25,9 @@ test-all: ## run all tests, those with many processes too (ARGS: pytest options)
 	@sh -c "$$SETUP" setup test
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-lab: ## open JupyterLab on notebooks/ (ARGS: jupyter lab options)
+lab: ## open JupyterLab on notebooks/start.ipynb (ARGS: jupyter lab options)
 	@sh -c "$$SETUP" setup
-	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/start.ipynb $(ARGS)
 
 lint: ## check style with ruff
 	@sh -c "$$SETUP" setup test
@@ -144,8 +144,11 @@ if $(PY) -m papermill --engine attnet $(NOTEBOOK) "$$out" -k python3 --no-progre
     $(ARGS) 2>"$$log"
 then say "Executed notebook: $$out"
 else
-    say "The run stopped: $$(grep . "$$log" | tail -n 1)"
     [ ! -e "$$out" ] || say "The notebook as far as it went: $$out (papermill's messages: $$log)"
+    why=$$(grep . "$$log" | tail -n 1)
+    say "The run stopped: $$why"
+    saved=$$(printf '%s\n' "$$why" | sed -n 's/.*Go on.* with resume="\([^"]*\)".*/\1/p')
+    [ -z "$$saved" ] || say "To go on: make run ARGS=\"-p resume '$$saved'\""
     exit 1
 fi
 exec $(PY) -m attnet report --newest runs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
 from attnet.base import VERSION
@@ -69,6 +70,10 @@ __all__ = [
     "plan_evaluation",
     "variants",
 ]
+
+
+if "IPython" in sys.modules:  # a notebook, perhaps
+    importlib.import_module("attnet.papermill_engine").in_kernel()
 
 
 def __getattr__(name: str) -> object:

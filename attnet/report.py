@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files import output_file, relative_to_root, write_record
+from attnet.base.words import duration
 from attnet.study.records import RESULTS, others_table, record, records
 from attnet.study.report import NAMES, ORDERS, RUNS, Report, collect, scaling
 from attnet.study.rows import Row, published_rows
@@ -88,10 +89,10 @@ def _write_record(options: argparse.Namespace) -> int:
     content = record(options.folders[0], options.reach)
     write_record(file, content, content["command"])
     line = f"{relative_to_root(file)}: Top-1 {content['top1']:.2f} %, {content['epochs']} epochs, "
-    line += f"{content['seconds']:.0f} s"
+    line += f"{duration(content['seconds'])}"
     if options.reach is not None:
         found = content["reached"]
-        line += f"; {options.reach:g} % " + (f"after {found['seconds']:.0f} s" if found else "not reached")
+        line += f"; {options.reach:g} % " + (f"after {duration(found['seconds'])}" if found else "not reached")
     print(line)
     return 0
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from papermill.engines import NotebookExecutionManager
 
 POLL = 0.1  # seconds between looks at the signals
+STOPPING = "stopping: a training saves itself after the step that it is in; a second Ctrl-C would not wait for that"
 
 
 class StoppableEngine(NBClientEngine):
@@ -52,13 +53,16 @@ class StoppableEngine(NBClientEngine):
             stdout_file=stdout_file,
             stderr_file=stderr_file,
         )
-        os.environ[ENGINE] = "1"  # for the kernel
+        os.environ[ENGINE], told = "1", False  # for the kernel
         with StopSignal() as stop:
             execution = _Execution(_Client(nb_man, **words))
             execution.start()
             while execution.is_alive():
                 execution.join(POLL)
                 if stop.number is not None:
+                    if not told:
+                        say(STOPPING, sys.stderr if stdout_file is None else stdout_file)
+                    told = True
                     execution.stop()
         if stop.number is not None:
             nb_man.save()

@@ -20,8 +20,13 @@ def parameter_names(cells: Sequence[Mapping[str, object]]) -> list[str] | None:
     tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", ())]
     if len(tagged) != 1:
         return None
+    return names_set(source_of(tagged[0]))
+
+
+def names_set(source: str) -> list[str]:
+    """The names that some code gives a value to at its top, in order."""
     names = []
-    for statement in ast.parse(source_of(tagged[0])).body:
+    for statement in ast.parse(source).body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         names += [target.id for target in targets if isinstance(target, ast.Name)]
     return names

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from attnet.base.errors import say
+from attnet.base.words import duration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +54,15 @@ def unsaved_end() -> str:
     )
 
 
-def _kernel() -> object | None:
+def kernel_shell() -> object | None:
+    """The shell of the Jupyter kernel that this process is; None where it is none."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return getattr(shell, "kernel", None)
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def _kernel() -> object | None:
+    return getattr(kernel_shell(), "kernel", None)
 
 
 def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
@@ -81,7 +87,7 @@ def epoch_line(row: dict, epochs: int) -> str:
     return (
         f"epoch {row['epoch']}/{epochs}{size}  lr {row['lr']:g}  train_loss {row['train_loss']:.4f}  "
         f"test_loss {row['test_loss']:.4f}  top1 {row['top1']:.2f} %{flipped}  {row['fps']:,.0f} images/s  "
-        f"{row['seconds']:.1f} s"
+        f"{duration(row['seconds'])}"
     )
 
 
@@ -130,7 +136,7 @@ class Progress:
         if now - self.shown >= HEARTBEAT and done < self.steps:
             self.shown = now
             left = (now - self.begun) / (done - self.first_step) * (self.steps - done)
-            self.emit(f"  epoch {self.epoch}: step {done} of {self.steps}, loss {loss:.4f}, {left:.0f} s left")
+            self.emit(f"  epoch {self.epoch}: step {done} of {self.steps}, loss {loss:.4f}, {duration(left)} left")
 
     def end_epoch(self, rows: list[dict]) -> None:
         """An epoch is tested; `rows` are all epochs so far."""

@@ -17,9 +17,9 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import Self, dataclass_transform
 
@@ -66,6 +66,9 @@ class Parameters:
         ConfigError: naming the parameter, its value, the rule, and for an unknown name the one that was meant.
     """
 
+    # Names that people know from elsewhere and that nothing here goes by -> why, and what to do instead.
+    NOT_HERE: ClassVar[Mapping[tuple[str, ...], str]] = {}
+
     def __init__(self, **given: object) -> None: ...
 
     def check(self) -> None:
@@ -91,11 +94,15 @@ class Parameters:
         return tuple(n for n, f in cls.fields().items() if all(getattr(facts(f), k) == v for k, v in wanted.items()))
 
     @classmethod
-    def meant(cls, name: str) -> str:
-        """What an unknown name probably means, as part of a sentence."""
-        folded = name.lower().replace("-", "_")
-        known = {other: field for field, spec in cls.fields().items() for other in facts(spec).also}
-        return f"did you mean {known[folded]!r}?" if folded in known else nearest(name, cls.fields())
+    def meant(cls, name: str, among: Collection[str] | None = None) -> str:
+        """What an unknown name probably means, as part of a sentence; `among`: of these names alone."""
+        known = cls.fields() if among is None else among
+        also = {_folded(other): field for field, spec in cls.fields().items() for other in facts(spec).also}
+        field = also.get(_folded(name))
+        if field in known:
+            return f"did you mean {field!r}?"
+        without = {_folded(other): why for others, why in cls.NOT_HERE.items() for other in others}
+        return without.get(_folded(name)) or nearest(name, known)
 
     @classmethod
     def default_text(cls, name: str) -> str:
@@ -111,11 +118,11 @@ class Parameters:
         `papermill -p`. A simple variable whose name is nearly a parameter's is taken for a slip of the pen.
         """
         known = cls.fields()
-        aliases = {other for spec in known.values() for other in facts(spec).also}
+        aliases = {_folded(other) for spec in known.values() for other in facts(spec).also}
         for name, value in namespace.items():
             simple = value is None or isinstance(value, bool | int | float | str)
             if simple and not name.startswith("_") and name not in known:
-                hint = cls.meant(name) if name in aliases else nearest(name, known, cutoff=0.85, otherwise="")
+                hint = cls.meant(name) if _folded(name) in aliases else nearest(name, known, cutoff=0.85, otherwise="")
                 if hint:
                     raise ConfigError(f"unknown parameter {name!r}: {hint}")
         return cls(**{name: namespace[name] for name in known if name in namespace})
@@ -184,6 +191,11 @@ class Parameters:
                 raise ConfigError(f"unknown parameter {flag!r}: {cls.meant(flag)}")
             raise ConfigError(f"unexpected argument {unknown[0]!r}; every parameter is --name value, see --help")
         return vars(known)
+
+
+def _folded(name: str) -> str:
+    """A name without what people write in different ways: batch_size, batch-size, batchSize."""
+    return name.lower().replace("-", "").replace("_", "")
 
 
 class WholeWords(argparse.HelpFormatter):

@@ -1,4 +1,4 @@
-"""Words for people: Markdown tables, and lists as text."""
+"""Words for people: Markdown tables, lists as text, how long something takes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,28 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], words: Sequen
 
     rule = "|" + "|".join("-" * (width + 1) + ("-" if i in words else ":") for i, width in enumerate(widths)) + "|"
     return "\n".join([padded(lines[0]), rule, *map(padded, lines[1:])])
+
+
+def duration(seconds: float) -> str:
+    """How long something takes, in two units at most: "0.8 s", "12 s", "4 min 10 s", "3 h 28 min", "8 days 2 h".
+
+    Every duration that a person reads is written by this; a measurement that is compared keeps its digits and its unit.
+    """
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    if round(seconds) < 3600:
+        return _in_two(round(seconds), 60, "min", "s")
+    if round(seconds / 60) < 24 * 60:
+        return _in_two(round(seconds / 60), 60, "h", "min")
+    days = round(seconds / 3600)
+    return _in_two(days, 24, "day" if days < 48 else "days", "h")
+
+
+def _in_two(count: int, many: int, large: str, small: str) -> str:
+    high, low = divmod(count, many)
+    return f"{high} {large}" + (f" {low} {small}" if low else "")
 
 
 def listed(text: str) -> list[str]:

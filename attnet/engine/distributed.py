@@ -24,6 +24,7 @@ from attnet.base import device as devices
 from attnet.base.device import Device
 from attnet.base.errors import AttnetError, ConfigError, say
 from attnet.base.processes import is_alive, variable_of
+from attnet.base.words import duration
 from attnet.engine.parameters import TrainConfig
 
 # Variable by which `attnet.launch` names its own process to the ranks, so that they end when it is gone.
@@ -106,7 +107,7 @@ class World:
         stale = (
             "" if "TORCHELASTIC_RUN_ID" in os.environ else f"; if this is to be one process: `unset {' '.join(_ALONE)}`"
         )
-        with spoken_of(lambda waited: f"rank {self.rank} has waited {waited:.0f} s for {others}{stale}"):
+        with spoken_of(lambda waited: f"rank {self.rank} has waited {duration(waited)} for {others}{stale}"):
             try:
                 self._meet(device, datetime.timedelta(minutes=timeout_minutes))
             except (RuntimeError, ValueError, OSError, KeyError) as error:

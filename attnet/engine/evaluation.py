@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from attnet.base.errors import AttnetError, WeightsError
 from attnet.data.batches import TestBatches
-from attnet.engine.memory import testing_memory
 from attnet.engine.plan import Plan
 from attnet.engine.precision import autocast, input_type
+from attnet.engine.trouble import testing_memory
 from attnet.model.folding import folded
 from attnet.model.network import evaluating, memory_format
 from attnet.model.variants import build_model, study_options

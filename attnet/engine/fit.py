@@ -9,11 +9,22 @@ from collections.abc import Iterator, Sequence
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.progress import Draw, make_progress, unsaved_end
 from attnet.engine.distributed import World, is_watched, redirect_output
+from attnet.engine.estimate import estimate
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan
+from attnet.engine.recipes import preset_of
 from attnet.engine.result import Result
-from attnet.engine.run_folder import CONFIG, RunFolder, check_same_run, new_run, resumable, resuming
+from attnet.engine.run_folder import (
+    CONFIG,
+    RunFolder,
+    check_same_run,
+    checkpoint,
+    new_run,
+    resumable,
+    resume_lines,
+    resuming,
+)
 
 
 def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
@@ -32,7 +43,7 @@ def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
         TrainingInterrupted: after Ctrl-C or SIGTERM; saved, and the message says how to continue.
     """
     world, shown = World.from_environment(), isinstance(config, Plan)
-    plan = config if shown else plan_run(world.fit_to(config))
+    plan = config if shown else plan_run(world.fit_to(config), timed=world.is_main)
     world.fit_to(plan.config)
     with plan.device.working(), world.joined(plan.device):
         trainer = Trainer(plan, world)  # before the folder: what cannot start leaves nothing behind
@@ -48,18 +59,27 @@ def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
             trainer.train_step.let_go()
 
 
-def plan_run(config: TrainConfig) -> Plan:
+def plan_run(config: TrainConfig, timed: bool = True) -> Plan:
     """The plan of what `fit` will do: with `resume` what is left of the interrupted run, as it was begun.
+
+    Args:
+        config: the parameters.
+        timed: find out how long it will take, unless that is short: some seconds.
 
     Raises:
         AttnetError: as `make_plan` and `resuming`, and where a resumed run was begun with other parameters.
     """
-    config, resumed = resuming(config)
+    asked, (config, resumed) = config, resuming(config)
     plan = make_plan(config)
-    if resumed is None:
-        return plan
-    check_same_run(TrainConfig.load(resumed / CONFIG), plan.config)
-    return dataclasses.replace(plan, resumed=resumed)
+    if resumed is not None:
+        begun = TrainConfig.load(resumed / CONFIG)
+        check_same_run(begun, plan.config)
+        state, _ = checkpoint(resumed, plan.config.device_num * plan.config.accumulate)
+        position = (0, 0) if state is None else (state["epoch"], state["step"])
+        usual = preset_of(begun, begun.mode, plan.device)
+        lines = resume_lines(resumed, begun, asked, position, usual)
+        plan = dataclasses.replace(plan, resumed=resumed, position=position, choices=(*lines, *plan.choices))
+    return dataclasses.replace(plan, time=estimate(plan)) if timed else plan
 
 
 @contextlib.contextmanager

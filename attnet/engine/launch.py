@@ -27,6 +27,7 @@ from attnet.base.errors import AttnetError, ConfigError, say
 from attnet.base.files import relative_to_root, resolve_path, write_text, writing
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.base.progress import Draw, LiveProgress, make_progress
+from attnet.base.words import duration
 from attnet.engine.distributed import LAUNCHER, LOG_DIR, of_another_job, spoken_of
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
@@ -229,10 +230,10 @@ class _Job:
         """What to say while no rank has begun."""
         config, log = self.config, self.logs / "torchrun.log"
         if config.nnodes == 1:
-            return f"no rank has begun after {waited:.0f} s; torchrun's own words are in {log}"
+            return f"no rank has begun after {duration(waited)}; torchrun's own words are in {log}"
         return (
-            f"no rank has begun after {waited:.0f} s: {config.nnodes} machines are to meet at {config.dist_url}, each "
-            f"with its own node_rank, this one is {config.node_rank}; torchrun's own words are in {log}"
+            f"no rank has begun after {duration(waited)}: {config.nnodes} machines are to meet at {config.dist_url}, "
+            f"each with its own node_rank, this one is {config.node_rank}; torchrun's own words are in {log}"
         )
 
     def _last_word(self) -> str:

@@ -16,9 +16,9 @@ from attnet.engine.distributed import Requests, World
 from attnet.engine.evaluation import Evaluation, check_finite, where_not_finite
 from attnet.engine.plan import Plan, task
 from attnet.engine.result import Result, code_link, configuration_link, seal, weights_links
-from attnet.engine.run_folder import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP, RunFolder, load_newest
-from attnet.engine.signs import dead_masks, signs
+from attnet.engine.run_folder import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP, RunFolder, checkpoint
 from attnet.engine.training import Training
+from attnet.engine.trouble import dead_masks, signs
 from attnet.model.network import ResidualAttentionNetwork
 
 # The document counts images per second from here on: the first steps also pay for start-up.
@@ -246,17 +246,13 @@ class Trainer(Training):
     def restore(self) -> None:
         """Go back to the newest checkpoint of the run folder; to the beginning when there is none.
 
-        A position within an epoch means nothing to another number of micro-batches a step; then the end of the
-        epoch before it is taken.
+        Raises:
+            ConfigError: the checkpoint's data were others.
         """
         folder = self.folder.path
-        state = load_newest(folder)
-        if state is not None and state["step"] and state["shards"] != self.shards:
-            self.progress.emit(
-                f"resume: step {state['step']} of epoch {state['epoch'] + 1} was reached with {state['shards']} "
-                f"micro-batches a step, now there are {self.shards}; going on from the end of epoch {state['epoch']}"
-            )
-            state = load_newest(folder, names=(LAST, PREVIOUS))
+        state, remark = checkpoint(folder, self.shards)
+        if remark:
+            self.progress.emit(remark)
         if state is None:
             self.progress.emit(f"resume: no usable checkpoint in {folder}; from the beginning")
             return

@@ -8,13 +8,15 @@ parameters beside them, in `attnet.data.augment`, `attnet.model.options` and `at
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from attnet.base.device import KINDS
 from attnet.base.errors import ConfigError
 from attnet.base.values import facts, parameter, parameters
 from attnet.data.augment import Augmentation
 from attnet.data.registry import READERS
 from attnet.engine.precision import LEVELS
-from attnet.engine.recipes import LENGTHS, MODES, RECIPES
+from attnet.engine.recipes import LENGTHS, MODES, NOT_HERE, RECIPES
 from attnet.engine.schedule import Rate
 from attnet.model.options import NetworkOptions
 
@@ -30,11 +32,13 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
     # What to run
     mode: str = parameter(
         default="auto",
-        help="full, performance, rehearsal; auto: full with an accelerator and CIFAR-10, else rehearsal",
+        help="full, performance, quick, rehearsal; auto: full with an accelerator and CIFAR-10, else rehearsal",
         choices=("auto", *MODES),
     )
     is_train: bool = parameter(
-        default=True, help="train; False: only evaluate the weights at pretrained on the test images"
+        default=True,
+        help="train; False: only evaluate the weights at pretrained on the test images",
+        also=("evaluate", "eval_only", "test_only"),
     )
     is_pretrain: bool = parameter(
         default=False,
@@ -49,7 +53,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         path=True,
         decides="start",
         only_with_weights=True,
-        also=("weights", "checkpoint", "ckpt"),
+        also=("weights", "checkpoint", "ckpt", "weights_path", "load_from"),
     )
     new_head: bool | None = parameter(
         default=None,
@@ -77,7 +81,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         choices=("auto", *KINDS),
         decides="never",
         here=True,
-        also=("device",),
+        also=("device", "accelerator"),
     )
     device_id: int = parameter(
         default=0,
@@ -86,7 +90,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         high=1000,
         decides="never",
         here=True,
-        also=("gpu", "gpu_id", "local_rank"),
+        also=("gpu", "gpu_id", "cuda", "local_rank"),
     )
     device_num: int = parameter(
         default=1,
@@ -95,7 +99,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         high=100_000,
         decides="start",
         here=True,
-        also=("gpus", "num_gpus", "world_size", "nproc_per_node", "n_gpu"),
+        also=("gpus", "num_gpus", "n_gpus", "n_gpu", "devices", "world_size", "nproc_per_node", "nproc"),
     )
     nnodes: int = parameter(
         default=1, help="how many machines share the cards", low=1, high=10_000, decides="never", also=("num_nodes",)
@@ -117,7 +121,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         help="CIFAR folder, parent or .tar.gz; image folder; from the repository root",
         path=True,
         decides="start",
-        also=("data", "data_dir", "root"),
+        also=("data", "data_dir", "data_root", "root", "dataset_path", "dataset_dir"),
     )
     dataset: str = parameter(
         default="auto",
@@ -147,7 +151,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
     noise_seed: int = parameter(default=0, help="seed of the label noise", low=0, high=2**32 - 1, weights="evaluation")
     # Network
     model: str | None = parameter(
-        default=None, help="a name of attnet.variants()", weights="always", also=("arch", "network", "net")
+        default=None, help="a name of attnet.variants()", weights="always", also=("arch", "network", "net", "backbone")
     )
     num_classes: int | None = parameter(
         default=None,
@@ -162,7 +166,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         help="epochs",
         low=1,
         high=100_000,
-        also=("epochs", "num_epochs", "max_epochs", "n_epochs", "nb_epochs"),
+        also=("epochs", "epoch", "num_epochs", "max_epochs", "n_epochs", "nb_epochs"),
     )
     train_batch_size: int | None = parameter(
         default=None,
@@ -184,7 +188,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         low=1,
         high=100_000,
         decides="start",
-        also=("accumulate_grad_batches", "grad_accumulation", "gradient_accumulation_steps"),
+        also=("accumulate_grad_batches", "grad_accumulation", "gradient_accumulation_steps", "accum_iter"),
     )
     # How to train
     recipe: str = parameter(
@@ -197,7 +201,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         default=None, help="Nesterov momentum of SGD; 1 would never forget", low=0, high=0.9999, recipe=0.9
     )
     weight_decay: float | None = parameter(
-        default=None, help="L2 penalty on every parameter", low=0, high=10, recipe=1e-4, also=("wd",)
+        default=None, help="L2 penalty on every parameter", low=0, high=10, recipe=1e-4, also=("wd", "l2")
     )
     no_bias_decay: bool | None = parameter(
         default=None,
@@ -234,7 +238,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         + "; auto: O2 where that is quick, else O0",
         choices=("auto", *LEVELS),
         weights="evaluation",
-        also=("opt_level", "precision"),
+        also=("opt_level", "precision", "fp16", "bf16", "use_amp", "mixed_precision"),
     )
     amp_backend: str = parameter(
         default="native",
@@ -263,7 +267,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         low=0,
         high=2**32 - 1,
         sweep="seeds",
-        also=("random_seed",),
+        also=("random_seed", "manual_seed"),
     )
     output_dir: str = parameter(
         default="",
@@ -290,6 +294,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         decides="never",
         here=True,
         sweep="",
+        also=("resume_from", "resume_from_checkpoint"),
     )
     progress: str = parameter(
         default="auto",
@@ -299,6 +304,8 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         here=True,
         sweep="",
     )
+
+    NOT_HERE: ClassVar = NOT_HERE
 
     def check(self) -> None:
         if (self.is_pretrain or not self.is_train) and not self.pretrained:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from attnet.base import device as devices
 from attnet.base.device import Device
 from attnet.base.errors import ConfigError, DataError
-from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.files import resolve_path
 from attnet.base.words import names_of, names_text
 from attnet.data.batches import Colour, TestBatches, TrainBatches
 from attnet.data.registry import FOLDER, SHAPES, load_dataset, require_dataset
@@ -23,6 +23,7 @@ from attnet.model.network import Variant
 from attnet.model.variants import choose_variant, study_options
 
 if TYPE_CHECKING:
+    from attnet.engine.estimate import Estimate
     from attnet.model.weights import Weights
 
 
@@ -49,6 +50,8 @@ class Plan:
     asked: TrainConfig
     weights: Weights | None = None
     resumed: Path | None = None
+    position: tuple[int, int] = (0, 0)  # epochs, and steps of the next one, that `resumed` has done
+    time: Estimate | None = None  # how long it will take, where somebody has found out
     whole: tuple[int, int] = (0, 0)  # images that the data set has to train and to test on, whatever is taken of them
 
     @property
@@ -86,7 +89,6 @@ class Plan:
         counted = network.count_parameters(config.num_classes)
         return "\n".join(
             [
-                *([f"resume: {relative_to_root(self.resumed)} goes on"] if self.resumed else []),
                 *self.choices,
                 f"device: {self.device.name} ({self.device.kind}){cards}",
                 f"precision: {self._precision()}{compiled}",
@@ -95,6 +97,7 @@ class Plan:
                 f"network: {network.label}, {counted:,} parameters with {config.num_classes} classes",
                 *(self._training() if config.is_train else []),
                 *([f"weights: {config.pretrained}{self._choice()}"] if self.weights is not None else []),
+                *([self.time.describe(config)] if self.time is not None else []),
             ]
         )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from attnet.base.errors import ConfigError, SaveError, say
-from attnet.base.files import resolve_path, write_text
+from attnet.base.files import relative_to_root, resolve_path, write_text
 from attnet.base.json_files import misfit, to_json
 from attnet.base.processes import is_alive
 from attnet.engine.distributed import LAUNCHER
@@ -134,6 +134,20 @@ def load_newest(folder: Path, names: Sequence[str] = (STEP, LAST, PREVIOUS)) -> 
     return max(readable, key=lambda state: (state["epoch"], state["step"]), default=None)
 
 
+def checkpoint(folder: Path, shards: int) -> tuple[dict | None, str]:
+    """The checkpoint that a run goes on from with `shards` micro-batches a step, and what is to be said of that.
+
+    A position within an epoch means nothing to another number of them; then the end of the epoch before it is taken.
+    """
+    state = load_newest(folder)
+    if state is None or not state["step"] or state["shards"] == shards:
+        return state, ""
+    return load_newest(folder, names=(LAST, PREVIOUS)), (
+        f"resume: step {state['step']} of epoch {state['epoch'] + 1} was reached with {state['shards']} "
+        f"micro-batches a step, now there are {shards}; going on from the end of epoch {state['epoch']}"
+    )
+
+
 def epoch_files(folder: str | Path) -> list[Path]:
     """The weights a run kept along its way (`keep_epochs`), by epoch; a relative path starts at the root."""
     return sorted(resolve_path(folder).glob("epoch_*.pt"))
@@ -245,6 +259,33 @@ def resuming(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
             f"because {CONFIG} names it; if you trust it, give unit={begun.unit!r} yourself"
         )
     return begun.continued(config), resumed
+
+
+def resume_lines(
+    folder: Path, begun: TrainConfig, asked: TrainConfig, position: tuple[int, int], usual: Mapping[str, object]
+) -> list[str]:
+    """What goes on, from where; what is as it was begun, and what is taken from `asked`: lines of a plan.
+
+    Args:
+        folder, begun: the run, and the parameters it was begun with.
+        asked: those given now.
+        position: epochs that are done, and steps of the next one.
+        usual: what mode, recipe and device set, which is not worth a word.
+    """
+    (epoch, step), of = position, begun.total_epochs
+    where = f"after epoch {epoch} of {of}" + (f" and {step} steps of the next" if step else "")
+    left = "one epoch is" if of - epoch == 1 else f"{of - epoch} epochs are"
+    own = [n for n in begun.fields() if n not in begun.named(here=True) and n != "output_dir"]  # which is `folder`
+    changed = [n for n, value in asked.given().items() if n in own and value != getattr(begun, n)]
+    kept = [n for n, v in begun.given().items() if n in own and n not in changed and v and v != usual.get(n)]
+    fixed = begun.named(decides="always")
+    parts = {
+        "as it was begun, and fixed until its end": [f"{n}={getattr(begun, n)}" for n in kept if n in fixed],
+        "as it was begun, but free to change": [f"{n}={getattr(begun, n)}" for n in kept if n not in fixed],
+        "given anew": [f"{n}={getattr(asked, n)} (was {getattr(begun, n)})" for n in changed],
+    }
+    lines = [f"resume: {relative_to_root(folder)} goes on {where}; {left} left"]
+    return lines + [f"{words}: {', '.join(values)}" for words, values in parts.items() if values]
 
 
 def check_same_run(stored: TrainConfig, config: TrainConfig) -> None:

@@ -15,9 +15,9 @@ from attnet.base.device import Device
 from attnet.base.files import resolve_path
 from attnet.data.batches import Batch
 from attnet.engine.distributed import World
-from attnet.engine.memory import training_memory
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.precision import Precision
+from attnet.engine.trouble import training_memory
 from attnet.model.folding import folded
 from attnet.model.network import ResidualAttentionNetwork
 from attnet.model.units import set_inplace

@@ -25,8 +25,9 @@ def open_pretrained(
     Args:
         weights: as `load_pretrained`; "" for the shipped ones that were trained on CIFAR-10 when that is at
             `data_path`, else for those trained on shapes; "train" trains on shapes first, in about a minute.
-        data_path: as in TrainConfig; a relative path starts at the repository root. Weights trained on an image
-            folder look for it where it was then, unless this is one.
+        data_path: as in TrainConfig, and as there by default where `attnet download` puts CIFAR-10; a relative path
+            starts at the repository root. Weights trained on an image folder look for it where it was then, unless
+            this is one.
         device_type, device_id: as `load_pretrained`.
 
     Returns:
@@ -36,7 +37,7 @@ def open_pretrained(
     Raises:
         WeightsError: as `load_pretrained`. DataError: a damaged data set, or an image folder that is gone.
     """
-    place = None if data_path is None else resolve_path(data_path)
+    place = resolve_path(data_path or TrainConfig.fields()["data_path"].default)
     here = "cifar10" if find_dataset(place, "cifar10") else "shapes"
     if weights == TRAIN:
         config = TrainConfig(mode="rehearsal", dataset="shapes", keep_epochs=1, output_dir="runs/open_pretrained")
@@ -46,9 +47,7 @@ def open_pretrained(
     if name == FOLDER and not find_dataset(place, FOLDER):
         place = resolve_path(recorded_folder(network.config, network.weights))
     if name != "shapes" and not find_dataset(place, name):
-        warnings.warn(
-            f"{network.weights} was trained on {name}, which is not at {data_path}: {here} instead", stacklevel=2
-        )
+        warnings.warn(f"{network.weights} was trained on {name}, which is not at {place}: {here} instead", stacklevel=2)
         name = here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a preprocessed copy is as good to look at

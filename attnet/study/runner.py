@@ -20,6 +20,7 @@ from attnet.base.host import usable_cores
 from attnet.base.json_files import read_object
 from attnet.base.notebooks import GATHERS, parameter_names, trains
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
+from attnet.base.words import duration
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
 from attnet.engine.run_folder import CONFIG, InUse, RunFolder, is_finished
@@ -216,7 +217,7 @@ class Runner:
         run = job.run
         if is_finished(run.folder):
             self.seconds.append(time.monotonic() - job.begun)
-            self._show(run, f"{self.seconds[-1] / 60:.1f} min")
+            self._show(run, duration(self.seconds[-1]))
         elif self.attempts[run] < ATTEMPTS:
             self.waiting.insert(0, run)
         else:
@@ -231,6 +232,6 @@ class Runner:
             outcome = f"Top-1 {Result.load(run.folder).last_top1:.2f} %, {how}"
         left = len(self.waiting) + len(self.jobs)
         if left and self.seconds:
-            minutes = statistics.mean(self.seconds) * left / min(left, self.parallel) / 60
-            outcome += f", about {minutes:.1f} min left"
+            seconds = statistics.mean(self.seconds) * left / min(left, self.parallel)
+            outcome += f", about {duration(seconds)} left"
         print(f"[{self.shown}/{self.total}] {run}: {outcome}", flush=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError
 from attnet.base.files import output_file, resolve_path, write_text
-from attnet.base.words import NONE, table
+from attnet.base.words import NONE, duration, table
 from attnet.engine.result import Result
 from attnet.model.variants import variants
 from attnet.study.published import DOCUMENT, Published
@@ -209,7 +209,7 @@ def write_readme() -> None:
 
 def sweep_table(rows: Sequence[Mapping[str, object]]) -> str:
     """A Markdown table of the rows of `Sweep.run`, means with 95 % confidence intervals; below it what failed."""
-    header = ["configuration", "changed", "Top-1 of the last epoch (%)", "by seed", "data", "images/s", "minutes"]
+    header = ["configuration", "changed", "Top-1 of the last epoch (%)", "by seed", "data", "images/s", "time"]
     cells = [
         [
             row["name"],
@@ -218,7 +218,7 @@ def sweep_table(rows: Sequence[Mapping[str, object]]) -> str:
             ", ".join(NONE if value is None else f"{value:.2f}" for value in row["top1"]),
             row["dataset"],
             None if row["fps"] is None else f"{row['fps']:,.0f}",
-            f"{row['seconds'] / 60:.1f}",
+            duration(row["seconds"]),
             len(row["failures"]),
         ]
         for row in rows

@@ -73,7 +73,7 @@ def test_a_long_epoch_gives_a_sign_of_life(clock):
     clock[0] = HEARTBEAT
     shown.step(30, LOSS)  # 10 steps in 120 s
     shown.step(31, LOSS)
-    assert lines == ["  epoch 3: step 30 of 100, loss 1.2500, 840 s left"]
+    assert lines == ["  epoch 3: step 30 of 100, loss 1.2500, 14 min left"]
     clock[0] = 3 * HEARTBEAT
     shown.step(100, LOSS)  # the epoch's own line follows at once
     assert len(lines) == 1

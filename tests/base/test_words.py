@@ -3,7 +3,7 @@
 import pytest
 
 from attnet.base.errors import ConfigError, nearest
-from attnet.base.words import NONE, listed, listed_seeds, table
+from attnet.base.words import NONE, duration, listed, listed_seeds, table
 
 
 def test_a_table_lines_up_and_sets_figures_to_the_right():
@@ -23,6 +23,25 @@ def test_lists_as_text():
     for text in ("a", "-1", "1.5"):
         with pytest.raises(ConfigError, match=f"seeds='{text}'"):
             listed_seeds(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.83, "0.8 s"),
+        (9.96, "10 s"),
+        (12.3, "12 s"),
+        (59.6, "1 min"),  # nothing is sixty of its unit
+        (250, "4 min 10 s"),
+        (3599.7, "1 h"),
+        (12_480, "3 h 28 min"),
+        (86_399, "1 day"),
+        (90_000, "1 day 1 h"),
+        (8 * 86_400 + 7_200, "8 days 2 h"),
+    ],
+)
+def test_how_long_something_takes(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_what_was_probably_meant():

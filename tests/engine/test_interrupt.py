@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnet import TrainConfig, fit
+from attnet import TrainConfig, fit, make_plan
+from attnet.base.errors import ConfigError
 from attnet.base.processes import StopSignal, TrainingInterrupted
 from attnet.base.progress import Progress
 from attnet.engine import run_folder as checkpoint
@@ -94,6 +95,16 @@ def test_stopped_at_a_step_and_continued(short_run, tmp_path, monkeypatch, epoch
     state = checkpoint.load_newest(folder)
     assert (state["epoch"], state["step"]) == saved
     assert not checkpoint.is_finished(folder)
+
+    said = make_plan(TrainConfig(resume=folder, checkpoint_seconds=7, output_dir=tmp_path)).describe().splitlines()
+    left = {0: "2 epochs are left", 1: "one epoch is left"}[saved[0]]
+    within = f" and {saved[1]} steps of the next" if saved[1] else ""
+    assert said[0] == f"resume: {folder} goes on after epoch {saved[0]} of 2{within}; {left}"
+    fixed = said[1].removeprefix("as it was begun, and fixed until its end: ").split(", ")
+    assert {"total_epochs=2", "mixup=0.2", "train_images=64"} <= set(fixed) and "lr=0.1" not in fixed
+    assert "given anew: checkpoint_seconds=7.0 (was 600.0)" in said
+    with pytest.raises(ConfigError, match=r"begun with other parameters: lr=0.3 \(was 0.1\)"):
+        make_plan(TrainConfig(resume=folder, lr=0.3))
 
     result = fit(TrainConfig(resume=folder))  # every other parameter is as it was
     assert (result.output_dir, result.epochs) == (folder, 2)

@@ -12,8 +12,8 @@ from attnet.base.device import KINDS
 from attnet.base.errors import ConfigError
 from attnet.base.host import Memory, is_out_of_memory
 from attnet.engine import evaluation
-from attnet.engine.memory import activation_bytes, fitting_batch
 from attnet.engine.step import TrainStep
+from attnet.engine.trouble import activation_bytes, fitting_batch
 
 TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"},

@@ -99,6 +99,13 @@ def test_help_explains_every_flag(capsys):
     [
         (["--total_epoch", "1"], ["'total_epoch'", "did you mean 'total_epochs'"]),
         (["--total-epochs=1"], ["did you mean 'total_epochs'"]),
+        (["--learning-rate", "1"], ["did you mean 'lr'"]),
+        (["--batchSize", "1"], ["did you mean 'train_batch_size'"]),
+        (["--gpu", "1"], ["did you mean 'device_id'"]),
+        (["--weights", "x"], ["did you mean 'pretrained'"]),
+        (["--fp16", "1"], ["did you mean 'amp'"]),
+        (["--num_workers", "4"], ["unknown parameter 'num_workers': the images live on the device", "leave it out"]),
+        (["--optimizer", "adam"], ["SGD with Nesterov momentum"]),
         (["--see", "1"], ["did you mean 'seed'"]),  # no abbreviations: they would break when a parameter is added
         (["seed=1"], ["'seed=1'", "--name value"]),
         (["runs"], ["'runs'", "--name value"]),
@@ -144,7 +151,7 @@ def test_a_wrong_flag_names_the_right_one(arguments, words):
         ("is_train", None, "true or false"),
         ("model", 92, "text"),
         ("data_path", None, "text"),
-        ("mode", "fast", "full, performance, rehearsal"),
+        ("mode", "fast", "full, performance, quick, rehearsal"),
         ("device_type", "TPU", "NPU, GPU, MPS, CPU"),
         ("amp", "O4", "O0, O1, O2, O3"),
         ("amp", 2, "text"),

@@ -107,6 +107,19 @@ def test_weights_are_evaluated_at_their_own_opt_level_where_it_pays(tmp_path, mo
     assert make_plan(asked.replace(amp="O3")).config.amp == "O3"
 
 
+def test_a_quick_training_sees_all_images_three_times(cifar):
+    """What a processor of two cores takes about ten minutes for, at some 250 to 400 images a second."""
+    plan = make_plan(TrainConfig(device_type="CPU", mode="quick", data_path=cifar))
+    assert chosen(plan, "model", "schedule", "dataset") == ("attention56_tiny", "onecycle", "cifar10")
+    assert len(plan.dataset.train) * plan.config.total_epochs == 150_000 and len(plan.dataset.test) == 10_000
+    strong = make_plan(TrainConfig(device_type="CPU", mode="quick", data_path=cifar, recipe="best"))
+    assert chosen(strong, "schedule", "total_epochs", "mixup_off_epochs") == ("cosine", 3, 0)
+    with pytest.raises(DataError):
+        make_plan(TrainConfig(device_type="CPU", mode="quick", data_path=cifar.parent / "nothing"))
+    auto = make_plan(TrainConfig(device_type="CPU", data_path=cifar))
+    assert "mode=quick trains a small one on it in about ten minutes" in auto.choices[0]
+
+
 def test_a_rehearsal_takes_a_subset_of_cifar_that_is_there(cifar):
     plan = make_plan(TrainConfig(device_type="CPU", data_path=cifar.parent))
     assert chosen(plan, "mode", "dataset", "train_images", "test_images") == ("rehearsal", "cifar10", 2000, 500)

@@ -6,7 +6,7 @@ from networks import settled, tiny
 
 import attnet
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.signs import STUCK, dead_masks, signs
+from attnet.engine.trouble import STUCK, dead_masks, signs
 
 
 def rows(losses: list[float], top1: list[float]) -> list[dict]:

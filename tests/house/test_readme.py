@@ -9,7 +9,7 @@ import pytest
 
 import attnet
 from attnet.__main__ import COMMANDS
-from attnet.engine.recipes import RECIPES
+from attnet.engine.recipes import MODES, RECIPES
 from attnet.masks.questions import QUESTIONS
 from attnet.model.weights import shipped_weights
 from attnet.study.tables import MARKERS, readme_table, study_table
@@ -114,6 +114,15 @@ def test_what_was_reached_is_on_record():
         assert ", ".join(f"{word} {share:.1f}" for word, share in record["per_class"].items()) in cards
     fastest = max(row["images_per_second"] for row in RECORDS["gpu_fps"]["rows"])
     assert f"{fastest:,.0f} images/s" in README and f"{fastest:,.0f} images/s" in PAGES["attnet/benchmark/README.md"]
+
+
+def test_what_is_said_of_mode_quick_is_counted_from_records():
+    """As many images of the same network, and how many of them two cores make a second at its batch."""
+    page, quick, trained = PAGES["attnet/engine/README.md"], MODES["quick"], RECORDS["train_1p_tiny_cifar10"]
+    assert (trained["model"], trained["epochs"]) == (quick["model"], quick["total_epochs"])
+    assert f"brought {trained['top1']:.2f} %" in page
+    rows = [row for row in RECORDS["cpu_sweep"]["rows"] if row["batch_size"] == quick["train_batch_size"]]
+    assert f"make {max(row['images_per_second'] for row in rows):.0f} of them a second" in page
 
 
 def test_what_is_said_of_shapes_is_on_record():

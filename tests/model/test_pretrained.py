@@ -6,6 +6,7 @@ from conftest import REFERENCE, draw_weights
 
 import attnet
 from attnet.base.errors import WeightsError
+from attnet.base.files import resolve_path
 from attnet.masks import open as opening
 from attnet.masks.capture import capture
 from attnet.masks.open import open_pretrained
@@ -106,10 +107,10 @@ def test_the_images_are_those_the_network_knows(run, tmp_path):
 
 def test_weights_without_class_names_take_those_of_the_images(tmp_path):
     torch.save(attnet.build_model("attention56_tiny").state_dict(), tmp_path / "bare.pt")
-    network, dataset = open_pretrained(tmp_path / "bare.pt")
+    network, dataset = open_pretrained(tmp_path / "bare.pt", tmp_path)
     assert network.classes == dataset.classes and network.classes[0] == "disc"
     torch.save(attnet.build_model("attention56_tiny", 11).state_dict(), tmp_path / "eleven.pt")
-    assert open_pretrained(tmp_path / "eleven.pt")[0].classes[-1] == "class 10"
+    assert open_pretrained(tmp_path / "eleven.pt", tmp_path)[0].classes[-1] == "class 10"
 
 
 def test_cifar_is_taken_when_it_is_there(tmp_path, monkeypatch):
@@ -117,7 +118,8 @@ def test_cifar_is_taken_when_it_is_there(tmp_path, monkeypatch):
     monkeypatch.setattr(opening, "find_dataset", lambda path, name: path if name == "cifar10" else None)
     monkeypatch.setattr(opening, "load_dataset", lambda path, name, size: asked.append((path, name)) or real)
     assert open_pretrained("", tmp_path)[0].weights == "attention56_cifar"
-    assert asked == [(tmp_path, "cifar10")]
+    assert open_pretrained()[0].weights == "attention56_cifar"
+    assert asked == [(tmp_path, "cifar10"), (resolve_path("data/cifar-10-batches-py"), "cifar10")]
 
 
 def test_a_network_is_trained_when_asked(tmp_path, monkeypatch):

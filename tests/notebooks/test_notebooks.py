@@ -1,8 +1,11 @@
 """Every notebook runs headless from top to bottom, from the root and from notebooks/, and is committed clean."""
 
 import ast
+import base64
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +124,30 @@ def test_parameters_are_those_of_the_package(path):
         assert ast.literal_eval(statement.value) == spec.default, name
         assert statement.annotation.id in {kind.__name__ for kind in TrainConfig.kinds(name)}, name
         assert line.split("  # ", 1)[1] == facts(spec).help, name
+
+
+def test_the_first_page_leads_to_every_other_notebook():
+    """A line and a small picture each, which the page brings along."""
+    book = nbformat.read(ROOT / "notebooks" / "start.ipynb", as_version=4)
+    prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    pictures = {name: data for cell in book.cells for name, data in cell.get("attachments", {}).items()}
+    others = {path.stem for path in NOTEBOOKS} - {"start"}
+    assert set(re.findall(r"\]\((\w+)\.ipynb\)", prose)) == others
+    assert set(re.findall(r"\(attachment:(\w+)\.png\)", prose)) == others == {Path(name).stem for name in pictures}
+    for data in pictures.values():
+        picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+        assert picture.width <= 320 and len(picture.getcolors()) > 4, "a picture, and small"
+    assert (ROOT / "notebooks" / "start.ipynb").stat().st_size < 300_000
+
+
+@pytest.mark.slow
+def test_start(tmp_path):
+    done = papermill("start.ipynb", tmp_path / "out.ipynb", {"data_path": tmp_path})
+    assert done.returncode != 0 and "DataError" in done.stderr.splitlines()[-1], "a path that was given is meant"
+    done = papermill("start.ipynb", tmp_path / "out.ipynb", {}, ROOT / "notebooks")
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = outputs_of(tmp_path / "out.ipynb")
+    assert text_of(outputs, "stderr") == "" and "training: recipe seed" in text_of(outputs, "stdout")
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,8 @@ def test_the_notebooks_that_train_can_be_used():
         ("train_1p", "momentum", ""),
         ("attention_masks", "imagess", "unknown parameter 'imagess': did you mean 'images'?"),
         ("attention_masks", "images", ""),
+        ("attention_masks", "weights", "unknown parameter 'weights': did you mean 'pretrained'?"),
+        ("performance", "bs", "unknown parameter 'bs': did you mean 'batch_sizes'?"),
     ],
 )
 def test_a_parameter_that_no_cell_reads_is_refused(notebook, name, message):

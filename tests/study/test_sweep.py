@@ -277,7 +277,7 @@ def test_what_fails_is_tried_again_and_does_not_stop_the_others(tmp_path, monkey
     assert head == f"sweep of 4 configurations x 1 seed in {tmp_path}: 4 to do"
     assert [line.split(":")[0] for line in lines] == [f"[{i}/4] {name}, seed 0" for i, name in enumerate("abcd", 1)]
     assert f"failed {ATTEMPTS} times: {b}" in lines[1] and "Top-1 50.00 %" in lines[2]
-    assert all(re.search(r"about \d+\.\d min left$", line) for line in lines[:3]) and "left" not in lines[3]
+    assert all(re.search(r"about \d+\.\d s left$", line) for line in lines[:3]) and "left" not in lines[3]
 
 
 def test_a_run_without_a_result_is_no_success(tmp_path, monkeypatch):
