@@ -205,7 +205,7 @@ def colour_bar(figure: Figure, axes: np.ndarray, scale: Scale, label: str, slot:
     bar = _bar(figure, axes, ScalarMappable(Normalize(scale.low, scale.high), colours(scale)), label, slot, 3.6 * LINE)
     bar.locator = MaxNLocator(5 if bar.ax.get_position().height * figure.get_figheight() > 1 else 2)
     ends = span(scale.smallest, scale.largest).replace(" to ", "\nto ")
-    bar.ax.text(0, -0.03, f"all values:\n{ends}", fontsize=8, va="top", transform=bar.ax.transAxes)
+    bar.ax.annotate(f"all values:\n{ends}", (0, 0), (0, -8), "axes fraction", "offset points", fontsize=8, va="top")
     return bar
 
 
