@@ -89,7 +89,8 @@ class Trainer(Training):
         if not config.is_train:
             return self.finish(check_finite(self.test(), self.model.state_dict(), config.pretrained))
         evaluation = None
-        progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches))
+        look = self.train_step.for_testing if self.world.size == 1 else None  # of several cards, all would have to
+        progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches), self.step, look)
         self.save_at = self._next_save()
         try:
             with StopSignal() as stop:

@@ -1,8 +1,7 @@
-"""Figures of data, training and evaluation: batches, curves, per-class accuracy, confusion, predictions, ranks."""
+"""Figures of data, training and evaluation: batches, accuracy by class, confusion, predictions, ranks."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, bare, epoch_axis, nothing
+from attnet.plots.figure import BLUE, Picture, bare, epoch_axis, nothing
 from attnet.plots.sheet import draw_images, make_titles
 
-__all__ = ["plot_batch", "plot_confusion", "plot_curves", "plot_per_class", "plot_predictions", "plot_ranks"]
+__all__ = ["plot_batch", "plot_confusion", "plot_per_class", "plot_predictions", "plot_ranks"]
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
@@ -30,39 +29,6 @@ def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 
         images = (images - low) / (high - low)
     titles = [(classes[label], "black") for label in labels[:n].tolist()]
     return draw_images(images, titles, columns=10, largest=0.95)
-
-
-def plot_curves(rows: Sequence[dict]) -> Figure:
-    """Losses and test Top-1 over the epochs; `rows` are the objects of metrics.jsonl."""
-    if not rows:
-        return nothing("no epoch was trained")
-    figure = Picture(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in rows]
-    marker = "o" if len(rows) <= 30 else None
-    for name, colour in (("train_loss", BLUE), ("test_loss", ORANGE)):
-        losses = [row[name] for row in rows]
-        left.plot(epochs, losses, color=colour, marker=marker, ms=4, label=name.replace("_", " "))
-    left.update_datalim([(epochs[0], 0)])  # room above the points in proportion to what is shown
-    left.set(ylabel="cross-entropy (nats)", ylim=(0, None))
-    left.legend(frameon=False)
-    top1 = [row["top1"] for row in rows]
-    best = max(range(len(rows)), key=lambda i: top1[i])
-    right.plot(epochs, top1, color=GREEN, marker=marker, ms=4)
-    right.plot(epochs[best], top1[best], "o", ms=9, mfc="none", color=GREEN)
-    right.set_title(f"best {top1[best]:.2f} % in epoch {epochs[best]}", fontsize=10, color=GREEN)
-    right.set(ylabel="test Top-1 (%)", ylim=(0, 100))
-    for ax in (left, right):
-        bare(ax, "both", size=10)
-        epoch_axis(ax, len(rows))
-    # A schedule that glides changes the rate at every epoch: only steps are worth a line.
-    drops = [row["epoch"] for before, row in itertools.pairwise(rows) if math.isclose(10 * row["lr"], before["lr"])]
-    for epoch in drops:
-        left.axvline(epoch - 0.5, color=GREY, lw=0.8, ls=":")
-    if drops:
-        left.annotate("lr ÷ 10", (drops[0] - 0.5, 0.97), (3, -8), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
-    return figure
 
 
 def plot_per_class(per_class: dict[str, float | None]) -> Figure:

@@ -1,6 +1,7 @@
 """Figures: that they show what was given, and that every word of them can be read."""
 
 import io
+import itertools
 import math
 from collections.abc import Callable
 
@@ -13,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from attnet import plots
+from attnet.base.watching import Sight
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
+from attnet.engine.training import traced_steps
 from attnet.plots.figure import GREEN, RED
 
 # CIFAR-100's longest name is 13 letters.
@@ -104,15 +107,16 @@ def test_standardised_images_are_stretched_all_alike():
     np.testing.assert_allclose(np.corrcoef(pictures.ravel(), expected.ravel())[0, 1], 1, rtol=1e-6)
 
 
-def test_curves_show_the_losses_and_the_best_epoch():
+def test_curves_show_the_losses_the_best_epoch_and_chance():
     rows = make_rows(12)
     rows[6]["top1"] = 93.456
-    left, right = plots.plot_curves(rows).axes
+    left, right = plots.plot_curves(rows, chance=10).axes
+    assert "chance, 10 %" in [text.get_text() for text in right.texts]
     assert {line.get_label(): list(line.get_ydata()) for line in left.get_lines()} == {
         "train loss": [row["train_loss"] for row in rows],
         "test loss": [row["test_loss"] for row in rows],
     }
-    assert list(right.get_lines()[0].get_ydata()) == [row["top1"] for row in rows]
+    assert list(right.get_lines()[1].get_ydata()) == [row["top1"] for row in rows]
     assert right.get_title() == "best 93.46 % in epoch 7"
 
 
@@ -126,7 +130,7 @@ def test_losses_are_drawn_from_zero_and_no_point_is_cut(epochs):
 @pytest.mark.parametrize(
     ("rate", "expected"),
     [
-        (lambda e: 0.1 / 10 ** sum(e > k for k in (6, 12, 18)), [6.5, 12.5, 18.5]),
+        (lambda e: 0.1 / 10 ** sum(e > k for k in (6, 12, 18)), [6, 12, 18]),
         (lambda e: 0.05 * (1 + math.cos(math.pi * e / 20)), []),
         (lambda e: 0.1, []),
     ],
@@ -137,6 +141,31 @@ def test_only_steps_of_the_learning_rate_are_marked(rate, expected):
     marks = [line.get_xdata()[0] for line in left.get_lines() if line.get_linestyle() == ":"]
     assert marks == expected
     assert [text.get_text() for text in left.texts] == (["lr ÷ 10"] if expected else [])
+
+
+def test_what_is_on_record_of_the_steps_is_drawn_at_its_place():
+    """Sums of losses after the steps of `traced_steps`: a mean a part, in its middle."""
+    row = make_rows(1)[0] | {"train_loss": 1.5, "trace": [4.0, 7.0, 9.0, 12.0]}
+    line = plots.plot_curves([row]).axes[0].get_lines()[0]
+    ends = [0, *traced_steps(8)[:4]]
+    np.testing.assert_allclose(line.get_xdata(), [(a + b) / 16 for a, b in itertools.pairwise(ends)])
+    np.testing.assert_allclose(line.get_ydata(), np.diff([0, 4, 7, 9, 12]) / np.diff(ends))
+
+
+def test_a_running_training_shows_its_steps_and_a_mask_as_it_is_learned():
+    losses = [2 - i / 200 for i in range(200)]
+    glimpses = plots.Glimpses(torch.zeros(3, 32, 32, dtype=torch.uint8), "stage3.0", 0.5)
+    for epoch in (0.0, 0.5, 1.0):
+        glimpses.epochs.append(epoch)
+        glimpses.maps.append(torch.full((8, 8), 0.5 + epoch / 4))
+    figure = plots.plot_learning(Sight([], losses, 0, 200), glimpses, 10, "rehearsal")
+    left = figure.axes[0]
+    [faint, smooth] = left.get_lines()
+    assert list(faint.get_ydata()) == losses and faint.get_xdata()[-1] == 1
+    np.testing.assert_allclose(smooth.get_ydata()[0], np.mean(losses[:5]))
+    assert smooth.get_label() == "train loss, mean of 5 steps"
+    assert titles(figure)[-3:] == ["untrained", "epoch 0.5", "epoch 1"]
+    assert "REHEARSAL" in [text.get_text() for text in words(figure)]
 
 
 def test_a_diverged_test_loss_does_not_stop_the_curves():
