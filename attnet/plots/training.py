@@ -1,8 +1,7 @@
-"""Figures of data, training and evaluation: batches, accuracy by class, confusion, predictions, ranks."""
+"""Figures of data, training and evaluation: batches, confusion, predictions, ranks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,10 +11,12 @@ from torch import Tensor
 
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
-from attnet.plots.figure import BLUE, Picture, bare, epoch_axis, nothing
+from attnet.plots.figure import BLUE, GREEN, GREY, Picture, bare, epoch_axis, nothing, stamped
 from attnet.plots.sheet import draw_images, make_titles
 
-__all__ = ["plot_batch", "plot_confusion", "plot_per_class", "plot_predictions", "plot_ranks"]
+__all__ = ["plot_batch", "plot_confusion", "plot_predictions", "plot_ranks"]
+
+MOST = 20  # classes in a confusion matrix
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
@@ -31,41 +32,49 @@ def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 
     return draw_images(images, titles, columns=10, largest=0.95)
 
 
-def plot_per_class(per_class: dict[str, float | None]) -> Figure:
-    """Top-1 of each class, per cent, best first; at most the 40 worst of many classes. None: a class without images."""
-    items = sorted(per_class.items(), key=lambda item: math.inf if item[1] is None else item[1])[:40]
-    figure = Picture(figsize=(6, 0.6 + 0.27 * len(items)), layout="constrained")
-    ax = figure.subplots()
-    bars = ax.barh([name for name, _ in items], [rate or 0.0 for _, rate in items], color=BLUE, height=0.7)
-    labels = ["no images" if rate is None else f"{rate:.1f}" for _, rate in items]
-    ax.bar_label(bars, labels, padding=3, fontsize=8)
-    ax.set(xlabel="Top-1 (%)", xlim=(0, 108), ylim=(-0.6, len(items) - 0.4))
-    if len(items) < len(per_class):
-        ax.set_title(f"the {len(items)} worst of {len(per_class)} classes", fontsize=10)
-    bare(ax, left=False, size=10)
-    return figure
+def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequence[str], kind: str = "") -> Figure:
+    """What is taken for what: the share of each true class (row) that is taken for each other class (column), per cent.
 
+    Right answers would outshine every mistake, so the diagonal is left out; they are the bars beside, Top-1 of each
+    class. Of more than 20 classes those that are mixed up most are shown, each with all its images counted.
 
-def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Share of each true class (row) taken for each predicted class (column), per cent; the diagonal is right."""
+    Args:
+        confusion: how many images of class i were taken for class j, [K, K] at [i, j].
+        kind: as `Result.kind`; "rehearsal" is written across.
+    """
     counts = np.asarray(confusion, dtype=float)[: len(classes)]
-    shares = (100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[:, : len(classes)]
-    few = len(classes) <= 20
-    side = 1.6 + (0.42 if few else 0.1) * len(classes)
-    figure = Picture(figsize=(side + 0.8, side), layout="constrained")
-    ax = figure.subplots()
-    image = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100)
-    font, lean = {"fontsize": 8 if few else 6}, {"rotation": 45, "ha": "right"} if few else {"rotation": 90}
-    ax.set_xticks(range(len(classes)), classes, **font, **lean)
-    ax.set_yticks(range(len(classes)), classes, **font)
-    if few:
-        for (i, j), share in np.ndenumerate(shares):
-            if share >= 0.5:
-                ax.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=7.5,
-                        color="black" if share > 50 else "white")  # fmt: skip
-    ax.set(xlabel="predicted", ylabel="true class")
-    figure.colorbar(image, ax=ax, shrink=0.8, label="% of the true class")
-    return figure
+    images = counts.sum(axis=1)
+    shares = (100 * counts / np.maximum(images, 1)[:, None])[:, : len(classes)]
+    right, wrong = shares.diagonal().copy(), shares.copy()
+    np.fill_diagonal(wrong, 0)
+    mixed = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[:MOST]
+    shown = np.sort(mixed)
+    wrong, names = wrong[np.ix_(shown, shown)], [classes[k] for k in shown]
+    figure = Picture(figsize=(10, 1.5 + 0.42 * max(len(names), 4)), layout="constrained")
+    left, ax = figure.subplots(1, 2, sharey=True, width_ratios=(3.1, 1))
+    most = max(wrong.max(initial=0), 5.0)
+    blank = np.ma.masked_array(wrong, np.eye(len(names), dtype=bool))
+    left.imshow(blank, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+    left.set_facecolor("#E4E4E4")
+    for (i, j), share in np.ndenumerate(wrong):
+        if share > 0.5:
+            left.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=9,
+                      color="white" if share > 0.6 * most else "black")  # fmt: skip
+    left.set_xticks(range(len(names)), names, fontsize=9, rotation=40, ha="right", rotation_mode="anchor")
+    left.set_yticks(range(len(names)), names, fontsize=9)
+    left.set(xlabel="taken for", ylabel="true class")
+    left.set_title("wrong answers, % of the true class", fontsize=10, loc="left")
+    ax.barh(range(len(names)), right[shown], color=GREEN, height=0.7, alpha=0.8)
+    for y, k in enumerate(shown):
+        words = f"{right[k]:.0f} %" if images[k] else "no images"
+        ax.annotate(words, (right[k], y), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    ax.axvline(100 / len(classes), color=GREY, lw=1, ls="--")
+    ax.set(xlim=(0, 125), xticks=(0, 50, 100), xlabel="Top-1 (%)\ndashed: chance")
+    ax.set_title("right answers", fontsize=10, loc="left")
+    bare(ax, left=False, size=9)
+    if len(shown) < len(classes):
+        figure.suptitle(f"the {len(shown)} of {len(classes)} classes that are mixed up most", fontsize=10)
+    return stamped(figure, kind)
 
 
 def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int] | Tensor, columns: int = 8) -> Figure:

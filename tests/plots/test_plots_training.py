@@ -46,7 +46,6 @@ def figures(items: int, classes: int) -> dict[str, Figure]:
     return {
         "batch": plots.plot_batch(split.images[:items] / 255, split.labels, NAMES),
         "curves": plots.plot_curves(make_rows(items)),
-        "per_class": plots.plot_per_class(evaluation.per_class),
         "confusion": plots.plot_confusion(evaluation.confusion, evaluation.classes),
         "predictions": plots.plot_predictions(split, evaluation, range(items)),
     }
@@ -87,7 +86,7 @@ def test_figures_save_at_their_size_with_every_word_inside_and_apart(items, clas
 
 
 def test_a_notebook_gets_a_picture_without_pyplot():
-    image, size = plots.plot_per_class({"cat": 50.0})._repr_png_()
+    image, size = plots.plot_confusion([[1]], ["cat"])._repr_png_()
     assert Image.open(io.BytesIO(image)).size == pytest.approx((2 * size["width"], 2 * size["height"]), abs=1)
 
 
@@ -175,28 +174,30 @@ def test_a_diverged_test_loss_does_not_stop_the_curves():
     assert words(plots.plot_curves(rows))
 
 
-def test_per_class_is_in_order_and_says_where_there_are_no_images():
-    figure = plots.plot_per_class({"cat": 60.0, "frog": None, "dog": 20.0, "ship": 80.0})
-    (ax,) = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "cat", "ship", "frog"]  # from below
-    assert [text.get_text() for text in ax.texts] == ["20.0", "60.0", "80.0", "no images"]
-    assert "no images" in [text.get_text() for text in words(figure)]
-    assert ax.get_title() == ""
-
-
-def test_of_many_classes_the_worst_are_shown_and_counted():
-    (ax,) = plots.plot_per_class({name: float(i) for i, name in enumerate(NAMES)}).axes
-    assert [bar.get_width() for bar in ax.patches] == list(range(40))
-    assert ax.get_title() == "the 40 worst of 100 classes"
-
-
 @pytest.mark.parametrize("form", [torch.tensor, list], ids=["tensor", "list"])
-def test_confusion_gives_shares_of_the_true_class(form):
-    counts = [[6, 2, 0, 2], [0, 0, 0, 0], [1, 0, 999, 0], [0, 0, 0, 0]]  # an output more than classes
-    ax = plots.plot_confusion(form(counts), ("cat", "dog", "frog")).axes[0]
-    np.testing.assert_allclose(ax.images[0].get_array(), [[60, 20, 0], [0, 0, 0], [0.1, 0, 99.9]])
-    assert {text.get_position(): text.get_text() for text in ax.texts} == {(0, 0): "60", (1, 0): "20", (2, 2): "100"}
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true class")
+def test_confusion_gives_shares_of_the_true_class_and_right_answers_beside(form):
+    counts = [[60, 12, 0, 28], [0, 0, 0, 0], [1, 0, 199, 0], [0, 0, 0, 0]]  # an output more than classes
+    figure = plots.plot_confusion(form(counts), ("cat", "dog", "frog"))
+    left, right = figure.axes
+    np.testing.assert_allclose(left.images[0].get_array().filled(-1), [[-1, 12, 0], [0, -1, 0], [0.5, 0, -1]])
+    assert left.images[0].get_clim() == (0, 12), "right answers must not fade the mistakes"
+    [text] = left.texts
+    assert (text.get_position(), text.get_text(), text.get_color()) == ((1, 0), "12", "white")
+    assert [bar.get_width() for bar in right.patches] == [60, 0, 99.5]
+    assert [text.get_text() for text in right.texts] == ["60 %", "no images", "100 %"]
+    assert (left.get_xlabel(), left.get_ylabel()) == ("taken for", "true class")
+
+
+def test_of_many_classes_those_that_are_mixed_up_most_are_shown():
+    counts = 100 * np.eye(100, dtype=int)
+    counts[70, 3] = counts[3, 90] = 40
+    figure = plots.plot_confusion(counts, NAMES)
+    left, right = figure.axes
+    shown = [label.get_text() for label in left.get_yticklabels()]
+    assert len(shown) == 20 and {NAMES[k] for k in (3, 70, 90)} <= set(shown)
+    assert figure.get_suptitle() == "the 20 of 100 classes that are mixed up most"
+    widths = dict(zip(shown, (bar.get_width() for bar in right.patches), strict=True))
+    assert widths[NAMES[70]] == pytest.approx(100 * 100 / 140)
 
 
 def chosen(indices: object) -> Figure:
