@@ -39,7 +39,8 @@ class Learning:
     """
 
     def __init__(self, config: TrainConfig, plan: Plan | None = None) -> None:
-        self.kind, self.chance = standing(config.to_dict(), {}, {})[0], 100 / config.num_classes
+        self.kind = standing(config.to_dict(), {}, {})[0]
+        self.chance = config.num_classes and 100 / config.num_classes  # None until the data are read
         self.plan, self.glimpses = plan, None
 
     def note(self, sight: Sight) -> None:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
-from attnet.plots.figure import BLUE, GREEN, GREY, Picture, bare, epoch_axis, nothing, stamped
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, bare, epoch_axis, nothing, stamped
 from attnet.plots.sheet import draw_images, make_titles
+from attnet.plots.steps import digits
 
 __all__ = ["plot_batch", "plot_confusion", "plot_predictions", "plot_ranks"]
 
 MOST = 20  # classes in a confusion matrix
+SLOW = 1.15  # of the median: a card that others wait for
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
@@ -89,25 +91,38 @@ def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int
     return draw_images(split.images[indices], titles, columns, largest=1.25)
 
 
-def plot_ranks(rows: Sequence[dict]) -> Figure:
-    """Images/s of each card over the epochs (`rank_fps` of metrics.jsonl): the mean as a line, the spread as a band."""
+def plot_ranks(rows: Sequence[dict], kind: str = "") -> Figure:
+    """Each card's own pace beside the throughput of all. To see: a bar that is longer than the others is a card for
+    which all others wait; throughput alone would hide it, since cards exchange gradients at every step.
+
+    Args:
+        rows: objects of metrics.jsonl; left `rank_fps` by epoch, right the medians of `rank_forward`, where there are
+            some: a forward pass waits for no other card.
+    """
     measured = [row for row in rows if "rank_fps" in row]
     if not measured:
         return nothing("one card only")
     epochs = [row["epoch"] for row in measured]
     fps = np.array([row["rank_fps"] for row in measured])
-    figure = Picture(figsize=(9, 2.8), layout="constrained")
+    figure = Picture(figsize=(10, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    low, high, marker = fps.min(axis=1), fps.max(axis=1), "o" if len(epochs) <= 30 else None
-    left.fill_between(epochs, low, high, color=BLUE, alpha=0.25, lw=0, label="slowest to fastest card")
-    left.plot(epochs, fps.mean(axis=1), color=BLUE, marker=marker, ms=4, label="mean of the cards")
-    left.set(ylabel="images/s a card", ylim=(0, 1.15 * fps.max()))
+    left.plot(epochs, fps.sum(axis=1), color=BLUE, marker="o" if len(epochs) <= 30 else None, ms=4)
+    left.set(ylabel="images/s of all cards", ylim=(0, 1.15 * fps.sum(axis=1).max()))
+    left.set_title(f"throughput; each card {digits(np.median(fps))} images/s", fontsize=10, loc="left")
     epoch_axis(left, 2)
-    left.legend(frameon=False, loc="lower right")
-    medians = np.median(fps, axis=0)
-    bars = right.bar(range(len(medians)), medians, color=BLUE, width=0.7)
-    right.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
-    right.set(xlabel="rank", ylabel="median images/s", ylim=(0, 1.15 * medians.max()), xticks=range(len(medians)))
+    forwards = [row["rank_forward"] for row in measured if "rank_forward" in row]
+    if forwards:
+        own = 1e3 * np.median(np.array(forwards), axis=0)
+        colours = [ORANGE if ms > SLOW * np.median(own) else BLUE for ms in own]
+        bars = right.bar(range(len(own)), own, color=colours, width=0.7)
+        right.bar_label(bars, [digits(ms) for ms in own], padding=2, fontsize=9)
+        right.set(xlabel="card (rank)", ylabel="forward pass (ms)", ylim=(0, 1.18 * own.max()), xticks=range(len(own)))
+        right.set_title(
+            f"own pace: the slowest takes {own.max() / own.mean():.2f} of the mean", fontsize=10, loc="left"
+        )
+    else:
+        right.set_axis_off()
+        right.text(0.5, 0.5, "each card's own pace was not measured", ha="center", color=GREY, fontsize=10)
     for ax in (left, right):
-        bare(ax, size=10)
-    return figure
+        bare(ax, size=9)
+    return stamped(figure, kind)

@@ -219,3 +219,15 @@ def test_predictions_name_guess_and_truth_and_colour_mistakes(indices: list[int]
 def test_nothing_to_show_is_said(figure):
     (text,) = words(figure())
     assert text.get_text().startswith("nothing to show: ")
+
+
+def test_a_straggler_shows_though_all_cards_have_one_throughput():
+    rows = [{"epoch": e, "rank_fps": [500.0] * 4, "rank_forward": [0.1, 0.1, 0.1 + e / 10, 0.1]} for e in (1, 2, 3)]
+    left, right = plots.plot_ranks(rows).axes
+    assert list(left.get_lines()[0].get_ydata()) == [2000] * 3
+    assert [bar.get_height() for bar in right.patches] == pytest.approx([100, 100, 300, 100])
+    slow = [bar.get_facecolor() for bar in right.patches]
+    assert slow[2] != slow[0] == slow[1] == slow[3]
+    assert right.get_title(loc="left") == "own pace: the slowest takes 2.00 of the mean"
+    without = plots.plot_ranks([{"epoch": 1, "rank_fps": [500.0] * 4}])
+    assert "each card's own pace was not measured" in [text.get_text() for text in words(without)]
