@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files import output_file, relative_to_root, write_record
+from attnet.base.words import folded
 from attnet.study.records import RESULTS, others_table, record, records
 from attnet.study.report import NAMES, ORDERS, RUNS, Report, collect, scaling
 from attnet.study.rows import Row, published_rows
@@ -17,6 +18,7 @@ __all__ = [
     "Report",
     "Row",
     "collect",
+    "folded",
     "frame",
     "markdown",
     "others_table",

@@ -29,6 +29,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], words: Sequen
     return "\n".join([padded(lines[0]), rule, *map(padded, lines[1:])])
 
 
+def folded(summary: str, text: str) -> str:
+    """Markdown in whose place a line stands until somebody unfolds it: a table below its figure."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
 def listed(text: str) -> list[str]:
     """ "a, b" as ["a", "b"]; nothing in, nothing out."""
     return [word.strip() for word in text.split(",") if word.strip()]

@@ -164,7 +164,7 @@ def test_a_running_training_shows_its_steps_and_a_mask_as_it_is_learned():
     np.testing.assert_allclose(smooth.get_ydata()[0], np.mean(losses[:5]))
     assert smooth.get_label() == "train loss, mean of 5 steps"
     assert titles(figure)[-3:] == ["untrained", "epoch 0.5", "epoch 1"]
-    assert "REHEARSAL" in [text.get_text() for text in words(figure)]
+    assert "REHEARSAL" in [text.get_text() for text in figure.texts]
 
 
 def test_a_diverged_test_loss_does_not_stop_the_curves():

@@ -1,0 +1,68 @@
+"""Tables as a notebook shows them: every cell in three lines at most, sorted by a click on a head, folded where asked.
+
+Without JavaScript they are plain tables. Where HTML is no use (a terminal, a file) there is `attnet.base.words.table`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from html import escape
+
+LINES = 3  # of a cell
+# Figures are sorted by their first number (thousands have commas), words by themselves; a second click turns it round.
+_SORT = """window.attnetSort = window.attnetSort || function (head) {
+  const at = head.cellIndex, body = head.closest("table").tBodies[0], down = head.dataset.down !== "1";
+  const key = row => row.cells[at].textContent.trim();
+  const number = text => parseFloat(text.replace(/,/g, "").replace("\\u2212", "-"));
+  const rows = Array.from(body.rows).sort((one, other) => {
+    const a = key(one), b = key(other), x = number(a), y = number(b);
+    if (isNaN(x) !== isNaN(y)) return isNaN(x) ? 1 : -1;
+    return (isNaN(x) ? a.localeCompare(b) : x - y) * (down ? -1 : 1);
+  });
+  for (const other of head.parentNode.cells) delete other.dataset.down;
+  head.dataset.down = down ? "1" : "0";
+  rows.forEach(row => body.appendChild(row));
+};"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """HTML that a notebook shows where it stands last in a cell; with `folded`, a line in whose place it unfolds."""
+
+    html: str
+    folded: str = ""
+
+    def _repr_html_(self) -> str:
+        if not self.folded:
+            return self.html
+        return f"<details><summary>{escape(self.folded)}</summary>\n{self.html}\n</details>"
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[object]], words: Collection[int] = (0,)) -> str:
+    """A table; columns numbered in `words` stand to the left, all others, figures, to the right."""
+
+    def line(cells: Sequence[object], tag: str, more: str = "") -> str:
+        sides = ("left" if i in words else "right" for i in range(len(header)))
+        parts = (
+            f'<{tag}{more} style="text-align:{side};min-width:{width}ch">{escape(str(cell))}</{tag}>'
+            for cell, side, width in zip(cells, sides, widths, strict=True)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    widths = [_width([header[i], *(str(row[i]) for row in rows)]) for i in range(len(header))]
+    head = line(header, "th", ' onclick="attnetSort(this)" title="sort" tabindex="0"')
+    body = "\n".join(line(row, "td") for row in rows)
+    return (
+        f'<script>{_SORT}</script>\n<div style="overflow-x:auto"><table class="attnet">\n<thead>{head}</thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _width(cells: Sequence[str]) -> int:
+    """The fewest letters a line at which no cell takes more lines than it may."""
+    width = max(max((len(word) for word in cell.split()), default=1) for cell in cells)
+    while any(len(textwrap.wrap(cell, width, break_on_hyphens=False)) > LINES for cell in cells):
+        width += 1
+    return width
