@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files import output_file, relative_to_root, write_record
-from attnet.base.words import folded
+from attnet.base.pages import Fold
 from attnet.study.records import RESULTS, others_table, record, records
 from attnet.study.report import NAMES, ORDERS, RUNS, Report, collect, scaling
 from attnet.study.rows import Row, published_rows
@@ -18,7 +18,7 @@ __all__ = [
     "Report",
     "Row",
     "collect",
-    "folded",
+    "folded_table",
     "frame",
     "markdown",
     "others_table",
@@ -31,6 +31,11 @@ __all__ = [
     "study_table",
     "write_report",
 ]
+
+
+def folded_table(summary: str, table: str) -> Fold:
+    """A Markdown table as a notebook shows it below its figure: a line in whose place it unfolds."""
+    return Fold(summary, table)
 
 
 @in_sentences

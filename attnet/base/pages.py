@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from attnet.base.words import folded
+
 LINES = 3  # of a cell
 # Figures are sorted by their first number (thousands have commas), words by themselves; a second click turns it round.
 _SORT = """window.attnetSort = window.attnetSort || function (head) {
@@ -38,6 +40,17 @@ class Page:
         if not self.folded:
             return self.html
         return f"<details><summary>{escape(self.folded)}</summary>\n{self.html}\n</details>"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Markdown behind a line in whose place it unfolds."""
+
+    summary: str
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return folded(self.summary, self.text)
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[object]], words: Collection[int] = (0,)) -> str:

@@ -74,6 +74,25 @@ def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
             say(f"{what}: {done:,} of {total:,}", sys.stderr)
 
 
+def told(what: str) -> Callable[..., None]:
+    """For the `progress` of a long calculation, called with a line, or with how much is done of how much: a bar for
+    somebody who looks, nothing for nobody."""
+    if not somebody_looks():
+        return lambda *_now: None
+    from tqdm.auto import tqdm
+
+    bar = tqdm(desc=what, unit="", dynamic_ncols=True, leave=False)
+
+    def tell(*now: str | int) -> None:
+        if len(now) == 2:
+            bar.n, bar.total = now
+        else:
+            bar.set_description(f"{what}: {now[0]}", refresh=False)
+        bar.refresh()
+
+    return tell
+
+
 def epoch_line(row: dict, epochs: int) -> str:
     """One epoch's row of metrics.jsonl as a line."""
     flipped = f" ({row['top1_flip']:.2f} % with mirror images)" if "top1_flip" in row else ""

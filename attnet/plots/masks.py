@@ -151,8 +151,12 @@ def plot_module(
     classes: Sequence[str] | None = None,
     labels: Sequence[int] | Tensor | None = None,
     columns: int = 8,
+    strength: float = 1.0,
 ) -> Figure:
-    """One module over many images: each image above its map, `columns` of them a row."""
+    """One module over many images: each image above its map, `columns` of them a row.
+
+    With a `strength` below 1 the map is laid over the image, as by `overlay`; 1 shows it alone, cell by cell.
+    """
     sheet.at_least_one("columns", columns)
     images = sheet.as_batch(images)
     logits, features = sheet.see(model, images, part, [module])
@@ -165,6 +169,9 @@ def plot_module(
     words = f"{module}, {sheet.size_words(maps)}: {sheet.describe(part, reduction)}"
     figure, axes = sheet.make_sheet(images, above, [GAP] * columns, 1.5, words)
     sheet.draw_pairs(axes, images, titles, maps, scale)
+    for ax, image, map_ in zip(axes[1::2].flat, images, maps, strict=False) if strength != 1 else ():
+        laid = overlay(image, map_, strength, scale.low, scale.high, sheet.colours(scale))
+        ax.imshow(laid, interpolation="nearest", aspect="auto")
     sheet.colour_bar(figure, axes, scale, sheet.describe(part))
     return figure
 

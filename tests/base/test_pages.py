@@ -5,8 +5,7 @@ import textwrap
 
 import pytest
 
-from attnet.base.pages import LINES, Page, html_table
-from attnet.base.words import folded
+from attnet.base.pages import LINES, Fold, Page, html_table
 
 LONG = (
     "measured: a run of twenty-four epochs on one card, from the weights attention56_cifar, record attention92_losses"
@@ -38,4 +37,6 @@ def test_a_table_is_plain_html_with_heads_to_click_on():
 def test_what_is_folded_stands_behind_its_line(fold):
     html = Page(html_table(["a"], [["1"]]), fold)._repr_html_()
     assert ("<details><summary>12 records &amp; more</summary>" in html) == bool(fold)
-    assert folded("the table", "| a |") == "<details><summary>the table</summary>\n\n| a |\n\n</details>"
+    assert (
+        Fold("the table", "| a |")._repr_markdown_() == "<details><summary>the table</summary>\n\n| a |\n\n</details>"
+    )

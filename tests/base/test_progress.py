@@ -13,7 +13,16 @@ import pytest
 import torch
 
 from attnet.base import progress as showing
-from attnet.base.progress import HEARTBEAT, LiveProgress, Progress, epoch_line, make_progress, somebody_looks, tracked
+from attnet.base.progress import (
+    HEARTBEAT,
+    LiveProgress,
+    Progress,
+    epoch_line,
+    make_progress,
+    somebody_looks,
+    told,
+    tracked,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
@@ -211,6 +220,17 @@ def test_reading_files_is_silent_unless_it_takes_long_or_somebody_looks(clock, c
     monkeypatch.setattr(showing, "somebody_looks", lambda: True)
     assert len(list(tracked(files(), 40, "pictures read"))) == 40
     assert "/40 [" in capfd.readouterr().err
+
+
+def test_a_long_calculation_shows_how_far_it_is_to_somebody_who_looks(monkeypatch):
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    for looks, seen in ((False, False), (True, True)):
+        monkeypatch.setattr(showing, "somebody_looks", lambda looks=looks: looks)
+        tell = told("six questions")
+        tell("the object")
+        tell(3, 7)
+        assert ("six questions: the object" in err.getvalue() and "3/7" in err.getvalue()) is seen
 
 
 @pytest.mark.parametrize(
