@@ -12,7 +12,7 @@ from html import escape
 
 from attnet.base.words import folded
 
-LINES = 3  # of a cell
+LINES, WIDEST = 3, 52  # lines of a cell, letters of a line; what is longer is cut, and whole where the mouse rests
 # Figures are sorted by their first number (thousands have commas), words by themselves; a second click turns it round.
 _SORT = """window.attnetSort = window.attnetSort || function (head) {
   const at = head.cellIndex, body = head.closest("table").tBodies[0], down = head.dataset.down !== "1";
@@ -57,20 +57,26 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[object]], words: C
     """A table; columns numbered in `words` stand to the left, all others, figures, to the right."""
 
     def line(cells: Sequence[object], tag: str, more: str = "") -> str:
-        sides = ("left" if i in words else "right" for i in range(len(header)))
-        parts = (
-            f'<{tag}{more} style="text-align:{side};min-width:{width}ch">{escape(str(cell))}</{tag}>'
-            for cell, side, width in zip(cells, sides, widths, strict=True)
-        )
+        parts = []
+        for i, cell in enumerate(map(str, cells)):
+            style = f"text-align:{'left' if i in words else 'right'};min-width:{widths[i]}ch"
+            whole = f' title="{escape(cell)}"' if _cut(cell) != cell else ""
+            parts.append(f'<{tag}{more}{whole} style="{style}">{escape(_cut(cell))}</{tag}>')
         return f"<tr>{''.join(parts)}</tr>"
 
-    widths = [_width([header[i], *(str(row[i]) for row in rows)]) for i in range(len(header))]
+    widths = [_width([header[i], *(_cut(str(row[i])) for row in rows)]) for i in range(len(header))]
     head = line(header, "th", ' onclick="attnetSort(this)" title="sort" tabindex="0"')
     body = "\n".join(line(row, "td") for row in rows)
     return (
         f'<script>{_SORT}</script>\n<div style="overflow-x:auto"><table class="attnet">\n<thead>{head}</thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _cut(cell: str) -> str:
+    """What of a cell fits into its lines at the widest."""
+    lines = textwrap.wrap(cell, WIDEST, break_on_hyphens=False)
+    return cell if len(lines) <= LINES else " ".join(lines[:LINES])[: LINES * WIDEST - 12].rsplit(" ", 1)[0] + " …"
 
 
 def _width(cells: Sequence[str]) -> int:

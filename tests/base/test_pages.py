@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from attnet.base.pages import LINES, Fold, Page, html_table
+from attnet.base.pages import LINES, WIDEST, Fold, Page, html_table
 
 LONG = (
     "measured: a run of twenty-four epochs on one card, from the weights attention56_cifar, record attention92_losses"
@@ -40,3 +40,11 @@ def test_what_is_folded_stands_behind_its_line(fold):
     assert (
         Fold("the table", "| a |")._repr_markdown_() == "<details><summary>the table</summary>\n\n| a |\n\n</details>"
     )
+
+
+def test_what_is_too_long_for_three_lines_is_cut_and_whole_where_the_mouse_rests():
+    story = " ".join(f"word{i}" for i in range(80))
+    html = html_table(["a"], [[story]])
+    [(whole, cut)] = re.findall(r'<td title="([^"]*)"[^>]*>([^<]*)</td>', html)
+    assert whole == story and cut.endswith(" …") and story.startswith(cut.removesuffix(" …"))
+    assert len(textwrap.wrap(cut, WIDEST)) <= LINES and widths(html)[0] <= WIDEST
