@@ -69,7 +69,7 @@ def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
     shown = time.perf_counter()
     for done, item in enumerate(items, 1):
         yield item
-        if (now := time.perf_counter()) - shown >= READING:
+        if (now := time.perf_counter()) - shown >= READING and done < total:
             shown = now
             say(f"{what}: {done:,} of {total:,}", sys.stderr)
 

@@ -96,7 +96,7 @@ def plot_top1(rows: Sequence[Row]) -> Figure:
     for row in known:
         y = bands.index((row.model, row.task)) + (0.18 if row.kind == "published" else -0.18)
         if row.low is not None:
-            ax.plot([row.low, row.high], [y, y], color=MARKS[row.kind]["color"], lw=0.8, alpha=0.5)
+            ax.plot(_possible(row.low, row.high), [y, y], color=MARKS[row.kind]["color"], lw=0.8, alpha=0.5)
         ax.plot(row.top1, y, ls="none", **MARKS[row.kind])
     stripes(ax, len(bands))
     ax.set_yticks(range(len(bands)), [f"{model}\n{task}" for model, task in bands], linespacing=1.15)
