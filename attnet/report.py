@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files import output_file, relative_to_root, write_record
+from attnet.base.pages import Fold
 from attnet.base.words import duration
 from attnet.study.records import RESULTS, others_table, record, records
 from attnet.study.report import NAMES, ORDERS, RUNS, Report, collect, scaling
@@ -18,6 +19,7 @@ __all__ = [
     "Report",
     "Row",
     "collect",
+    "folded_table",
     "frame",
     "markdown",
     "others_table",
@@ -30,6 +32,11 @@ __all__ = [
     "study_table",
     "write_report",
 ]
+
+
+def folded_table(summary: str, table: str) -> Fold:
+    """A Markdown table as a notebook shows it below its figure: a line in whose place it unfolds."""
+    return Fold(summary, table)
 
 
 @in_sentences

@@ -85,11 +85,11 @@ def draw_images(size: int) -> torch.Tensor:
 
 
 def words(figure: Figure) -> list[Text]:
-    """What is really written when the figure is drawn: not the ticks of hidden axes."""
+    """What is really written when the figure is drawn: not the ticks of hidden axes, nor what is stamped across."""
     written = []
 
     def draw(text: Text, *arguments: object) -> None:
-        if text.get_visible() and text.get_text().strip() and text not in written:
+        if text.get_visible() and text.get_text().strip() and text.get_gid() != "stamp" and text not in written:
             written.append(text)
         original(text, *arguments)
 

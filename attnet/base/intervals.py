@@ -67,14 +67,17 @@ def confidence_interval(values: Tensor, level: float = 0.95, resamples: int = 10
     return Interval(values.mean().item(), *map(float, found.confidence_interval))
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
+def over_seeds(values: Sequence[float], within: tuple[float, float] = (-math.inf, math.inf)) -> dict[str, float | None]:
     """`mean` of a value a seed, and `low` to `high`, its 95 % confidence interval; None for what too few values give.
 
     By Student's t distribution (Student, "The probable error of a mean", 1908), which holds for few and roughly
     normal values; the bootstrap of `confidence_interval` is too narrow for so few.
+
+    Args:
+        within: what the mean can be at all, as 0 to 100 for a share in per cent; the interval ends there.
     """
     mean = statistics.mean(values) if values else None
     if len(values) < 2:
         return {"mean": mean, "low": None, "high": None}
     reach = scipy.stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": mean, "low": float(mean - reach), "high": float(mean + reach)}
+    return {"mean": mean, "low": float(max(mean - reach, within[0])), "high": float(min(mean + reach, within[1]))}

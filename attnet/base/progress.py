@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from attnet.base.errors import say
+from attnet.base.watching import Draw, Watch
 from attnet.base.words import duration
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 # Seconds between signs of life within one epoch, and between refreshes of the bar's loss (each waits for the device).
 HEARTBEAT, REFRESH = 120.0, 1.0
 READING = 15.0  # seconds between lines while files are read
 ENGINE = "ATTNET_ENGINE"  # variable by which papermill's engine `attnet` makes itself known to its kernel
 _T = TypeVar("_T")
-Draw = Callable[[list[dict]], object]
 
 
 def in_notebook() -> bool:
@@ -75,9 +75,28 @@ def tracked(items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
     shown = time.perf_counter()
     for done, item in enumerate(items, 1):
         yield item
-        if (now := time.perf_counter()) - shown >= READING:
+        if (now := time.perf_counter()) - shown >= READING and done < total:
             shown = now
             say(f"{what}: {done:,} of {total:,}", sys.stderr)
+
+
+def told(what: str) -> Callable[..., None]:
+    """For the `progress` of a long calculation, called with a line, or with how much is done of how much: a bar for
+    somebody who looks, nothing for nobody."""
+    if not somebody_looks():
+        return lambda *_now: None
+    from tqdm.auto import tqdm
+
+    bar = tqdm(desc=what, unit="", dynamic_ncols=True, leave=False)
+
+    def tell(*now: str | int) -> None:
+        if len(now) == 2:
+            bar.n, bar.total = now
+        else:
+            bar.set_description(f"{what}: {now[0]}", refresh=False)
+        bar.refresh()
+
+    return tell
 
 
 def epoch_line(row: dict, epochs: int) -> str:
@@ -116,14 +135,20 @@ class Stopwatch:
 
 
 class Progress:
-    """A line an epoch through `emit`, and a sign of life every two minutes within a long one."""
+    """A line an epoch through `emit`, and a sign of life every two minutes within a long one; with a `watch`, a picture
+    under a notebook's cell."""
 
-    def __init__(self, emit: Callable[[str], None]) -> None:
-        self.emit = emit
+    def __init__(self, emit: Callable[[str], None], watch: Watch | None = None) -> None:
+        self.emit, self.watch = emit, watch
 
-    def start(self, first_epoch: int, epochs: int, steps: int) -> None:
-        """Called once, before the first step; `first_epoch` is 1 unless the run was resumed."""
+    def start(
+        self, first_epoch: int, epochs: int, steps: int, done: int = 0, look: Callable[[], nn.Module] | None = None
+    ) -> None:
+        """Called once, before the first step; `first_epoch` is 1 unless the run was resumed, when `done` of its steps
+        may be done. `look` as in `Sight`."""
         self.epochs, self.steps = epochs, steps
+        if self.watch is not None:
+            self.watch.start((first_epoch - 1) * steps + done, epochs * steps, steps, look)
 
     def begin_epoch(self, epoch: int, step: int) -> None:
         """`step` steps of the epoch are done already (more than 0 only after a resume)."""
@@ -132,6 +157,8 @@ class Progress:
 
     def step(self, done: int, loss: Tensor) -> None:
         """`done` steps of the epoch are done; `loss` is the last one's, on the device."""
+        if self.watch is not None:
+            self.watch.step(loss)
         now = time.perf_counter()
         if now - self.shown >= HEARTBEAT and done < self.steps:
             self.shown = now
@@ -141,28 +168,23 @@ class Progress:
     def end_epoch(self, rows: list[dict]) -> None:
         """An epoch is tested; `rows` are all epochs so far."""
         self.emit(epoch_line(rows[-1], self.epochs))
+        if self.watch is not None:
+            self.watch.end_epoch(rows)
 
     def close(self) -> None:
         """Nothing more comes."""
 
 
 class LiveProgress(Progress):
-    """A tqdm bar over the steps and, in a notebook, what `draw` makes of the epochs so far after each of them."""
+    """A tqdm bar over the steps besides."""
 
-    def __init__(self, emit: Callable[[str], None], draw: Draw | None = None) -> None:
-        super().__init__(emit)
-        self.draw = draw
-
-    def start(self, first_epoch: int, epochs: int, steps: int) -> None:
+    def start(
+        self, first_epoch: int, epochs: int, steps: int, done: int = 0, look: Callable[[], nn.Module] | None = None
+    ) -> None:
         from tqdm.auto import tqdm
 
-        super().start(first_epoch, epochs, steps)
+        super().start(first_epoch, epochs, steps, done, look)
         self.bar = tqdm(total=epochs * steps, initial=(first_epoch - 1) * steps, unit="step", dynamic_ncols=True)
-        self.handle = None
-        if self.draw is not None and in_notebook():
-            from IPython.display import display
-
-            self.handle = display(display_id=True)
 
     def begin_epoch(self, epoch: int, step: int) -> None:
         super().begin_epoch(epoch, step)
@@ -170,16 +192,13 @@ class LiveProgress(Progress):
         self.bar.set_description(f"epoch {epoch}/{self.epochs}")
 
     def step(self, done: int, loss: Tensor) -> None:
+        if self.watch is not None:
+            self.watch.step(loss)
         now = time.perf_counter()
         if now - self.shown >= REFRESH:
             self.shown = now
             self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update()
-
-    def end_epoch(self, rows: list[dict]) -> None:
-        super().end_epoch(rows)
-        if self.handle is not None:
-            self.handle.update(self.draw(rows))
 
     def close(self) -> None:
         self.bar.close()
@@ -188,8 +207,9 @@ class LiveProgress(Progress):
 def make_progress(kind: str, log: Callable[[str], None], draw: Draw | None = None) -> Progress:
     """The progress display named by the parameter `progress`; every line also goes to `log`.
 
-    `draw` makes a picture of the rows of metrics.jsonl, to be shown in a notebook while they grow.
+    `draw` makes a picture of it in a notebook: with "auto", growing where somebody looks, else one at the end.
     """
+    drawn = draw is not None and in_notebook() and kind in ("auto", "live")
     if kind == "auto":
         kind = "live" if somebody_looks() else "lines"
 
@@ -203,4 +223,5 @@ def make_progress(kind: str, log: Callable[[str], None], draw: Draw | None = Non
         elif kind == "lines":
             say(line)
 
-    return LiveProgress(emit, draw) if kind == "live" else Progress(emit)
+    watch = Watch(draw, emit, live=kind == "live") if drawn else None
+    return LiveProgress(emit, watch) if kind == "live" else Progress(emit, watch)

@@ -51,6 +51,11 @@ def _in_two(count: int, many: int, large: str, small: str) -> str:
     return f"{high} {large}" + (f" {low} {small}" if low else "")
 
 
+def folded(summary: str, text: str) -> str:
+    """Markdown in whose place a line stands until somebody unfolds it: a table below its figure."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
 def listed(text: str) -> list[str]:
     """ "a, b" as ["a", "b"]; nothing in, nothing out."""
     return [word.strip() for word in text.split(",") if word.strip()]

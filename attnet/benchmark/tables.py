@@ -14,12 +14,30 @@ from attnet.base.words import NONE, table
 from attnet.benchmark.loops import PARTS, Setting
 
 Result = Mapping[str, Any]
+QUIET = 3.0  # the slowest step over the fastest; more is other people's work
 
 
 def result_table(result: Result) -> str:
     """The figures of a result for people: tables, and what was measured on which device."""
     head = f"{result['what']}\n{result['environment']['device']}, torch {result['environment']['torch']}"
     return f"{head}\n\n{_TABLES[result['kind']](result)}"
+
+
+def busy(result: Result) -> str:
+    """A warning where the machine did other work meanwhile: the slowest step of a configuration took more than three
+    times as long as the fastest; "" where it was quiet."""
+    found = {
+        str(Setting.of(row)): row["step_seconds"]["high"] / row["step_seconds"]["low"]
+        for row in result.get("rows", ())
+        if "step_seconds" in row and row["step_seconds"]["low"] > 0
+    }
+    name = max(found, key=found.__getitem__, default="")
+    if not name or found[name] <= QUIET:
+        return ""
+    return (
+        f"WARNING: this machine was busy with other work: of {name}, the slowest step took {found[name]:.1f} times as "
+        "long as the fastest. Compare nothing with these figures; measure again when it is idle, with more rounds"
+    )
 
 
 def number(value: float | None) -> str:

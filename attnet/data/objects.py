@@ -61,6 +61,35 @@ def read_pair(picture: str | Path, region: Region | None = None, size: int = 32)
     return Split(image[None], torch.zeros(1, dtype=torch.int64), pixels[None])
 
 
+def read_own(picture: str | Path, region: str = "", size: int = 32) -> Split:
+    """A picture with its object where one is told, else without `masks`: for a notebook's parameters, which are text.
+
+    Args:
+        picture, size: as `read_pair`.
+        region: a mask's file; "left,top,right,bottom" of a rectangle; "x,y x,y x,y ..." of a polygon; "": the mask
+            beside the picture, if there is one.
+
+    Raises:
+        DataError, ConfigError: as `read_pair`.
+    """
+    if region:
+        return read_pair(picture, region_of(region), size)
+    if mask_beside(resolve_path(picture)).exists():
+        return read_pair(picture, None, size)
+    with refusing_bombs():
+        image, _ = _read(picture, None, size, printable)
+    return Split(image[None], torch.zeros(1, dtype=torch.int64))
+
+
+def region_of(text: str) -> Region:
+    """Numbers as a rectangle or a polygon, anything else as the name of a file."""
+    try:
+        corners = [[float(number) for number in corner.split(",")] for corner in text.split()]
+    except ValueError:
+        return text
+    return corners[0] if len(corners) == 1 and len(corners[0]) != 2 else corners
+
+
 def read_pairs(
     files: Sequence[Path], masks: Sequence[Path | None], size: int, name: Callable[[Path], str] = printable
 ) -> tuple[Tensor, Tensor, list[DataError]]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.base.errors import AttnetError, WeightsError
+from attnet.base.progress import tracked
 from attnet.data.batches import TestBatches
 from attnet.engine.plan import Plan
 from attnet.engine.precision import autocast, input_type
@@ -95,15 +96,17 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager] = nullcontext,
     input_dtype: torch.dtype = torch.float32,
     mirror: bool = False,
+    shown: bool = False,
 ) -> Evaluation:
     """Run `model` in evaluation mode over `batches`; the mode of its every part is put back afterwards.
 
-    `mirror`: over the mirror images as well. Results stay on the device until the end: one transfer for the whole
-    set.
+    `mirror`: over the mirror images as well; `shown`: with a bar, or lines where it takes long. Results stay on the
+    device until the end: one transfer for the whole set.
     """
     logits, mirrored, layout = [], [], memory_format(model)
     with evaluating(model), autocast(), testing_memory(batches.batch_size):
-        for batch in batches:
+        total = -(-len(batches.labels) // batches.batch_size)
+        for batch in tracked(batches, total, "batches tested") if shown else batches:
             images = batch.images.to(input_dtype, memory_format=layout)
             logits.append(model(images))
             if mirror:
@@ -135,7 +138,7 @@ def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Te
         from attnet.model.graphs import OnnxNetwork
 
         plain = dataclasses.replace(plan, colour=None)  # the graph standardises them itself
-        found = evaluate(OnnxNetwork(opened.path), plain.test_batches(), classes, mirror=mirror)
+        found = evaluate(OnnxNetwork(opened.path), plain.test_batches(), classes, mirror=mirror, shown=True)
         return check_finite(found, {}, opened.path)
     model = build_model(config.model, config.num_classes, **study_options(config.to_dict()))
     load_weights(model, opened)
@@ -149,6 +152,7 @@ def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Te
         autocast=lambda: autocast(config.amp, plan.device),
         input_dtype=dtype,
         mirror=mirror,
+        shown=True,
     )
     return check_finite(found, model.state_dict(), opened.path if isinstance(opened, Weights) else "state dict")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attnet.base.errors import ConfigError, in_sentences
-from attnet.base.progress import Draw, make_progress, unsaved_end
+from attnet.base.progress import make_progress, unsaved_end
+from attnet.base.watching import Draw
 from attnet.engine.distributed import World, is_watched, redirect_output
 from attnet.engine.estimate import estimate
 from attnet.engine.loop import Trainer
@@ -27,12 +28,12 @@ from attnet.engine.run_folder import (
 )
 
 
-def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
+def fit(config: TrainConfig | Plan, draw: Callable[[TrainConfig, Plan], Draw] | None = None) -> Result:
     """Train (or, with is_train=False, only evaluate) as `config` says.
 
     Args:
         config: the parameters, or the plan that `attnet.make_plan` made of them: then nothing is read or said twice.
-        draw: makes a picture of the epochs so far, which a notebook shows while they grow.
+        draw: gives who makes a picture of it, which a notebook shows while it grows.
 
     Returns:
         The result; the run folder `Result.output_dir` holds config.json, metrics.jsonl, last.pt, best.pt,
@@ -49,7 +50,8 @@ def fit(config: TrainConfig | Plan, draw: Draw | None = None) -> Result:
         trainer = Trainer(plan, world)  # before the folder: what cannot start leaves nothing behind
         try:
             with _folder_of_all(plan, world) as folder:
-                progress = make_progress(plan.config.progress if world.is_main else "none", folder.log, draw)
+                kind, drawer = (plan.config.progress, draw) if world.is_main else ("none", None)
+                progress = make_progress(kind, folder.log, drawer and drawer(plan.config, plan))
                 for line in plan.describe().splitlines():
                     (folder.log if shown else progress.emit)(line)
                 if note := unsaved_end():

@@ -26,7 +26,8 @@ from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError, say
 from attnet.base.files import relative_to_root, resolve_path, write_text, writing
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
-from attnet.base.progress import Draw, LiveProgress, make_progress
+from attnet.base.progress import LiveProgress, make_progress
+from attnet.base.watching import Draw
 from attnet.base.words import duration
 from attnet.engine.distributed import LAUNCHER, LOG_DIR, of_another_job, spoken_of
 from attnet.engine.parameters import TrainConfig
@@ -121,7 +122,11 @@ class Torchrun:
 LAUNCHERS: dict[str, Callable[[TrainConfig], Torchrun]] = {"torchrun": Torchrun}
 
 
-def launch(config: TrainConfig | Plan, draw: Draw | None = None, launcher: str = "torchrun") -> Result:
+def launch(
+    config: TrainConfig | Plan,
+    draw: Callable[[TrainConfig], Draw] | None = None,
+    launcher: str = "torchrun",
+) -> Result:
     """Train with `device_num` processes, one a card; rank 0's lines appear here as they come.
 
     Each rank's output is kept in `logs/rank<k>.log` of the run folder. A rank that dies is brought back from the
@@ -129,7 +134,7 @@ def launch(config: TrainConfig | Plan, draw: Draw | None = None, launcher: str =
 
     Args:
         config: the parameters, or the plan that `attnet.make_plan` made of them: then data are not read again here.
-        draw: as of `attnet.fit`.
+        draw: as of `fit`.
         launcher: a name of LAUNCHERS.
 
     Returns:
@@ -164,7 +169,7 @@ def launch(config: TrainConfig | Plan, draw: Draw | None = None, launcher: str =
             f"attnet: {', '.join(others)}: set here, by another job it seems, and not passed on to this one", sys.stderr
         )
     say(shown)
-    with StopSignal() as stop, _Job(by, folder, chosen, draw) as job:
+    with StopSignal() as stop, _Job(by, folder, chosen, draw and draw(chosen)) as job:
         return job.follow(stop)
 
 
@@ -201,6 +206,8 @@ class _Job:
         live = isinstance(display, LiveProgress)
         if live:
             display.start(1, self.config.total_epochs, 1)
+        elif display.watch is not None:
+            display.watch.start(0, self.config.total_epochs, 1)
         try:
             with spoken_of(self._waiting) as met:
                 while self.process.poll() is None and stop.number is None:
@@ -214,7 +221,10 @@ class _Job:
         finally:
             display.close()
         if self.process.returncode == 0:
-            return Result.load(self.folder)
+            result = Result.load(self.folder)
+            if not live and display.watch is not None and result.history:
+                display.watch.end_epoch(result.history)
+            return result
         last = self._last_word()
         if stop.number is not None:
             raise TrainingInterrupted(self._left_behind(bool(last)), stop.number)

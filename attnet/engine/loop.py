@@ -24,6 +24,7 @@ from attnet.model.network import ResidualAttentionNetwork
 # The document counts images per second from here on: the first steps also pay for start-up.
 WARM_UP_STEPS = 5
 LOOKED_AT = 32  # test images, for masks that are dead
+CLOCKED = 8  # steps an epoch, at most, whose forward pass is timed where there are several cards
 
 
 class Trainer(Training):
@@ -46,7 +47,13 @@ class Trainer(Training):
         self.clock.start()
         counted_from, counted_step = time.perf_counter(), self.step
         warm = min(self.step + WARM_UP_STEPS, len(self.train_batches) - 1)
+        # A recorded step cannot be timed in part.
+        several, every = (
+            self.world.size > 1 and self.config.compile not in ("graphs", "both"),
+            max(1, len(self.train_batches) // CLOCKED),
+        )
         for micro_batches in self.train_batches.epoch(self.epoch, self.step):
+            self.train_step.clocked = several and self.step >= warm and self.step % every == 0
             loss = self.advance(micro_batches)
             self.progress.step(self.step, loss)
             if self.step == warm:
@@ -89,7 +96,8 @@ class Trainer(Training):
         if not config.is_train:
             return self.finish(check_finite(self.test(), self.model.state_dict(), config.pretrained))
         evaluation = None
-        progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches))
+        look = self.train_step.for_testing if self.world.size == 1 else None  # of several cards, all would have to
+        progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches), self.step, look)
         self.save_at = self._next_save()
         try:
             with StopSignal() as stop:
@@ -131,6 +139,9 @@ class Trainer(Training):
             row["top1_flip"] = evaluation.top1_flip
         if len(rank_fps) > 1:
             row["rank_fps"] = rank_fps
+            forwards, self.train_step.forwards = self.world.gather(self.train_step.forwards), []
+            if all(forwards):
+                row["rank_forward"] = [statistics.median(seconds) for seconds in forwards]
         if self.world.size == 1:
             row["trace"] = [value.item() for value in self.trace]
         self.rows.append(row)

@@ -1,10 +1,11 @@
-"""One training step: loss, gradients, optimiser, averaged weights. Nothing in it waits for the device."""
+"""One training step: loss, gradients, optimiser, averaged weights. Nothing waits for the device unless clocked."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -78,6 +79,9 @@ class TrainStep:
         self.followed = {name: value for name, value in followed.items() if value.is_floating_point()}
         self.average = {name: value.float().clone() for name, value in self.followed.items()}
         self.updates = 0  # of the average
+        # Seconds of forward passes, of the steps in which `clocked` is on: the only part of a step in which a card of
+        # many waits for no other.
+        self.clocked, self.forwards = False, []
         self.take: Callable[[Sequence[Batch], float | Tensor], Tensor] = self._step
         if config.compile in ("graphs", "both") and config.is_train:
             self.take = Replayed(self._step, device)
@@ -104,7 +108,10 @@ class TrainStep:
             self._update_statistics(index == 0)
             last = index == len(micro_batches) - 1
             with self._exchange(last):
+                begun = self._clock()
                 loss = self.loss(batch) / len(micro_batches)
+                if begun is not None:
+                    self.forwards.append(self._clock() - begun)
                 self.backward(loss, last)
             total += loss.detach()
         self.precision.step(lr)
@@ -116,6 +123,13 @@ class TrainStep:
         with self.precision.autocast():
             logits = self.network(images)
         return batch_loss(logits, batch, self.config.label_smoothing)
+
+    def _clock(self) -> float | None:
+        """The time when the device has done all it was given; None in a step that is not clocked."""
+        if not self.clocked:
+            return None
+        self.precision.device.synchronize()
+        return time.perf_counter()
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
         """Add the gradients of `loss`, the `last` of the step or not."""

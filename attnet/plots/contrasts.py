@@ -20,10 +20,11 @@ from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
 from attnet.masks.changes import check_comparable, mask_changes
 from attnet.masks.reduce import attention_maps
+from attnet.masks.scale import robust_scale
 from attnet.model.network import attention_network
 from attnet.model.weights import load_weights
 from attnet.plots.figure import BLUE, ORANGE, Picture, bare, nothing
-from attnet.plots.sheet import BOTH_SIGNS, GAP, LINE, NO_MASKS
+from attnet.plots.sheet import GAP, LINE, NO_MASKS
 
 __all__ = ["plot_mask_changes", "plot_masks_before_after", "plot_masks_through_training", "plot_right_and_wrong"]
 
@@ -39,8 +40,8 @@ def plot_masks_before_after(
 ) -> Figure:
     """Masks of two networks with the same modules, a row a module: before, after, and the difference.
 
-    To see: white differences are masks that stayed; red ones grew, blue ones fell. All masks share one scale, and all
-    differences another.
+    To see: white differences are masks that stayed; red ones grew, blue ones fell. Before and after share the scale
+    of their module, which is written beside the row.
 
     Args:
         before, after: for instance pretrained weights, and a network that was fine-tuned from them.
@@ -54,21 +55,21 @@ def plot_masks_before_after(
     old, new = (attention_maps(of, images, "mask", reduction, modules, full_size=False) for of in (before, after))
     if not old:
         return nothing(NO_MASKS)
-    changes = {name: new[name] - old[name] for name in old}
-    limit = max(change.abs().max().item() for change in changes.values()) or 1.0
-    scale, both = sheet.shared_scale([*old.values(), *new.values()]), (-limit, limit, BOTH_SIGNS)
-    rows = {
-        f"{name}, {sheet.size_words(change)}": {
-            "before": (old[name], scale),
-            "after": (new[name], scale),
-            "after − before": (change, both),
+    rows, scales, differences = {}, [], []
+    for name in old:
+        change = new[name] - old[name]
+        scales.append(sheet.scale_of(after, name, torch.cat([old[name], new[name]]), "mask", reduction))
+        differences.append(robust_scale(change, 0.0))
+        words = f"{name}, {sheet.size_words(change)}\nM {sheet.colours_and_all(scales[-1])}"
+        rows[f"{words}\nchange ±{differences[-1].high:.2g}"] = {
+            "before": (old[name], scales[-1]),
+            "after": (new[name], scales[-1]),
+            "after − before": (change, differences[-1]),
         }
-        for name, change in changes.items()
-    }
     titles = sheet.make_titles(sheet.see(after, images, "mask", modules)[0], classes, labels)
     figure, axes = sheet.draw_modules(images, titles, rows, sheet.describe("mask", reduction))
-    sheet.colour_bar(figure, axes, scale, sheet.describe("mask"))
-    sheet.colour_bar(figure, axes, both, "after − before", slot=1)
+    sheet.own_bar(figure, axes, scales, sheet.describe("mask"))
+    sheet.own_bar(figure, axes, differences, "change", slot=1)
     return figure
 
 
@@ -114,7 +115,7 @@ def plot_masks_through_training(
     above = [2 * LINE + 0.1, *[GAP] * (len(images) - 1)]
     words = f"{module}, {sheet.size_words(strips[0])}: {sheet.describe('mask', reduction)}"
     figure, axes = sheet.make_sheet(images, above, [GAP] * (len(strips) + 1), 1.3, words)
-    scale = sheet.shared_scale(strips)
+    scale = sheet.scale_of(network, module, torch.stack(strips), "mask", reduction)
     if any("%" in head for head in heads):
         axes[0, 0].set_title("\nTop-1", fontsize=8, pad=3, loc="right")
     for ax, image in zip(axes[:, 0], images, strict=True):
@@ -158,7 +159,7 @@ def plot_right_and_wrong(
     }
     above = [room for heads in titles.values() for room in (sheet.title_room(heads) + LINE + 0.1, GAP)]
     words = f"{module}, {sheet.size_words(maps)}: {sheet.describe('mask', reduction)}"
-    scale = sheet.shared_scale([maps[rows] for rows in chosen.values()])
+    scale = sheet.scale_of(model, module, maps[torch.cat([*chosen.values()])], "mask", reduction)
     figure, axes = sheet.make_sheet(images, above, [GAP] * max(map(len, chosen.values())), 1.5, words, least=6.6)
     for here, (word, rows) in zip((axes[:2], axes[2:]), chosen.items(), strict=False):
         sheet.draw_pairs(here, images[rows], titles[word], maps[rows], scale)

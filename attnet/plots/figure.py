@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from attnet.base.errors import ConfigError
 from attnet.plots.fonts import make_readable
 
-__all__ = ["Picture"]
+__all__ = ["Picture", "stamped"]
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
@@ -62,6 +62,16 @@ def nothing(why: str) -> Figure:
     """A figure that says why there is none."""
     figure = Picture(figsize=(4, 0.6))
     figure.text(0.5, 0.5, f"nothing to show: {why}", ha="center", va="center", color=GREY)
+    return figure
+
+
+def stamped(figure: Figure, kind: str) -> Figure:
+    """The figure with REHEARSAL (or SIMULATED) across it, where `kind` says that it is no measurement."""
+    if kind in ("rehearsal", "simulated"):
+        width, height = figure.get_size_inches()
+        size = min(60.0, 72 * min(0.11 * width, 0.5 * height))
+        figure.text(0.5, 0.5, kind.upper(), fontsize=size, rotation=12, ha="center", va="center", color=ORANGE,
+                    alpha=0.16, weight="bold", zorder=0, gid="stamp")  # fmt: skip
     return figure
 
 

@@ -5,15 +5,15 @@ Everywhere `model` is a network of `attnet.build_model`, wrapped or not; `images
 confidence; with the true `labels` they are green when right, and red with "is cat" when wrong. `part` and `reduction`
 are those of `attnet.masks.reduce.attention_maps`; a wrong one, or an unknown module, raises its ConfigError.
 
-Pictures that are compared share one scale and one colour bar: viridis for values of one sign, blue through white
-(zero) to red for both. Maps are drawn cell by cell as the module computes them; only overlays are smooth.
+Each module has its own scale (`attnet.masks.scale`): masks go from blue through white, the value that favours nothing
+(0.5), to red, as far as 98 % of the values go, and the whole range is written beside; features and what has no such
+value are viridis where of one sign. Maps are drawn cell by cell as the module computes them; only overlays are smooth.
 
 Source: Wang et al., "Residual Attention Network for Image Classification", CVPR 2017, figure 1.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -26,11 +26,11 @@ from torch import Tensor, nn
 import attnet.plots.sheet as sheet
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import capture
-from attnet.masks.foreign import Foreign
 from attnet.masks.reduce import reduce_channels, upsample
+from attnet.masks.scale import robust_scale
 from attnet.model.network import attention_network, choose_modules
 from attnet.plots.figure import nothing
-from attnet.plots.sheet import BOTH_SIGNS, GAP, LINE, NO_MASKS, ONE_SIGN
+from attnet.plots.sheet import GAP, LINE, NO_MASKS, ONE_SIGN
 
 __all__ = ["overlay", "plot_channels", "plot_figure1", "plot_module", "plot_overlays"]
 
@@ -70,9 +70,9 @@ def plot_figure1(
 ) -> Figure:
     """The paper's figure 1: a feature before the soft mask, the mask, the feature after it; a row a module.
 
-    To see: where the mask is near 0 the feature stays as it was, where it is near 1 the feature is doubled. Both
-    pictures of a feature share the limit written beside their row (99.5 % of the values of all images lie within);
-    masks are drawn from 0 to 1 throughout, or from -1 to 1 where the attention type is "channel".
+    To see: where the mask is blue the feature is held back, where it is red it is let through (at 0 it stays as it
+    was, at 1 it is doubled). Both pictures of a feature share the limit written beside their row, and so does the
+    mask of all images: 98 % of the values lie within.
 
     Args:
         channels: module -> the channel to show; where not given, that whose mask has the largest standard
@@ -85,7 +85,7 @@ def plot_figure1(
     choose_modules(network, list(channels))
     seen = capture(network, images, ("trunk", "mask", "masked"), modules)
     after = "(1 + M)·T" if network.variant.combine == "residual" else "M·T"
-    rows = {}
+    rows, scales = {}, []
     for name, parts in seen.features.items():
         if "mask" not in parts:
             continue
@@ -94,17 +94,16 @@ def plot_figure1(
         if not 0 <= channel < len(spread):
             raise ConfigError(f"channels[{name!r}]={channel}: there are channels 0 to {len(spread) - 1}")
         trunk, mask, masked = (parts[part][:, channel] for part in ("trunk", "mask", "masked"))
-        limit = float(np.quantile(np.abs([sheet.as_numbers(trunk), sheet.as_numbers(masked)]), 0.995)) or 1.0
-        words = f"{name}, {sheet.size_words(mask)}\nchannel {channel}\nfeature ±{limit:.2g}"
-        feature = (-limit, limit, BOTH_SIGNS)
-        columns = {"before: T": (trunk, feature), "soft mask M": (mask, sheet.mask_scale(network))}
-        rows[words] = columns | {f"after: {after}": (masked, feature)}
+        feature, scale = robust_scale(torch.stack([trunk, masked]), 0.0), sheet.scale_of(network, name, mask)
+        words = f"{name}, {sheet.size_words(mask)}\nchannel {channel}\nM {sheet.colours_and_all(scale)}"
+        columns = {"before: T": (trunk, feature), "soft mask M": (mask, scale), f"after: {after}": (masked, feature)}
+        rows[f"{words}\nfeature ±{feature.high:.2g}"] = columns
+        scales.append(scale)
     if not rows:
         return nothing(NO_MASKS)
     figure, axes = sheet.draw_modules(images, sheet.make_titles(seen.logits, classes, labels), rows)
-    sheet.colour_bar(figure, axes, sheet.mask_scale(network), "soft mask M")
-    bar = sheet.colour_bar(figure, axes, (-1, 1, BOTH_SIGNS), "feature", slot=1)
-    bar.set_ticks([-1, 0, 1], labels=["− limit", "0", "+ limit"])
+    sheet.own_bar(figure, axes, scales, "soft mask M")
+    sheet.own_bar(figure, axes, [robust_scale(torch.zeros(1), 0.0)], "feature", slot=1)
     return figure
 
 
@@ -118,26 +117,28 @@ def plot_overlays(
     classes: Sequence[str] | None = None,
     label: int | None = None,
 ) -> Figure:
-    """One image [3, H, W] beside every module's map laid over it; titles give each map's own range."""
+    """One image [3, H, W] beside every module's map laid over it.
+
+    Titles give what the colours of each span, and the map's own range.
+    """
     images = sheet.as_batch(image)[:1]
     logits, features = sheet.see(model, images, part, modules)
     maps = {name: reduce_channels(values, reduction).float() for name, values in features.items()}
     if not maps:
         return nothing(NO_MASKS)
     columns = min(len(maps) + 1, 7)
-    above = [2 * LINE + 0.1] * -(-(len(maps) + 1) // columns)
+    above = [3 * LINE + 0.1] * -(-(len(maps) + 1) // columns)
     figure, axes = sheet.make_sheet(images, above, [GAP] * columns, 2.0, sheet.describe(part, reduction))
-    scale = sheet.shared_scale(list(maps.values()))
-    digits = max(0, 2 - math.floor(math.log10(scale[1] - scale[0])))
+    scales = {name: sheet.scale_of(model, name, map_, part, reduction) for name, map_ in maps.items()}
     sheet.draw_image(axes[0, 0], images[0], sheet.make_titles(logits, classes, None if label is None else [label])[0])
     factor = max(1, round(192 / max(images.shape[-2:])))  # enlarged: the map smooth over pixels that stay sharp
     large = images[0].repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     for ax, (name, map_) in zip(axes.flat[1:], maps.items(), strict=False):
         fine = F.interpolate(upsample(map_, images.shape[-2:])[None], scale_factor=factor, mode="bilinear")[0, 0]
-        ax.imshow(overlay(large, fine, strength, *scale), interpolation="nearest")
-        words = f"{name}\n{map_.min():.{digits}f} to {map_.max():.{digits}f}"
-        ax.set_title(words.replace("-", "−"), fontsize=8, pad=3)
-    sheet.colour_bar(figure, axes, scale, sheet.describe(part))
+        scale = scales[name]
+        ax.imshow(overlay(large, fine, strength, scale.low, scale.high, sheet.colours(scale)), interpolation="nearest")
+        ax.set_title(f"{name}\n{sheet.colours_and_all(scale)}", fontsize=8, pad=3)
+    sheet.own_bar(figure, axes, list(scales.values()), sheet.describe(part))
     return figure
 
 
@@ -150,20 +151,27 @@ def plot_module(
     classes: Sequence[str] | None = None,
     labels: Sequence[int] | Tensor | None = None,
     columns: int = 8,
+    strength: float = 1.0,
 ) -> Figure:
-    """One module over many images: each image above its map, `columns` of them a row."""
+    """One module over many images: each image above its map, `columns` of them a row.
+
+    With a `strength` below 1 the map is laid over the image, as by `overlay`; 1 shows it alone, cell by cell.
+    """
     sheet.at_least_one("columns", columns)
     images = sheet.as_batch(images)
     logits, features = sheet.see(model, images, part, [module])
     if not features:
         return nothing(NO_MASKS)
     maps = reduce_channels(features[module], reduction).float()
-    titles, scale = sheet.make_titles(logits, classes, labels), sheet.shared_scale([maps])
+    titles, scale = sheet.make_titles(logits, classes, labels), sheet.scale_of(model, module, maps, part, reduction)
     columns = min(columns, len(images))
     above = [sheet.title_room(titles), GAP] * -(-len(images) // columns)
     words = f"{module}, {sheet.size_words(maps)}: {sheet.describe(part, reduction)}"
     figure, axes = sheet.make_sheet(images, above, [GAP] * columns, 1.5, words)
     sheet.draw_pairs(axes, images, titles, maps, scale)
+    for ax, image, map_ in zip(axes[1::2].flat, images, maps, strict=False) if strength != 1 else ():
+        laid = overlay(image, map_, strength, scale.low, scale.high, sheet.colours(scale))
+        ax.imshow(laid, interpolation="nearest", aspect="auto")
     sheet.colour_bar(figure, axes, scale, sheet.describe(part))
     return figure
 
@@ -205,9 +213,7 @@ def plot_channels(
     columns = min(len(numbers) + 1, 11)
     above = [sheet.title_room(titles), *[LINE + GAP] * (-(-(len(numbers) + 1) // columns) - 1)]
     figure, axes = sheet.make_sheet(images, above, [GAP] * columns, 1.2, words)
-    network, scale = attention_network(model), sheet.shared_scale([maps[numbers]])
-    if part == "mask" and not isinstance(network, Foreign):
-        scale = sheet.mask_scale(network)
+    scale = sheet.scale_of(model, module, maps[numbers], part)
     sheet.draw_image(axes[0, 0], images[0], titles[0])
     for ax, number in zip(axes.flat[1:], numbers, strict=False):
         sheet.draw_map(ax, maps[number], scale)

@@ -168,7 +168,8 @@ def plot_localisation(rows: Sequence[Finding]) -> Figure:
     figure = Picture(figsize=(10.5, 0.95 + 0.3 * len(rows)), layout="constrained")
     for ax, (key, words) in zip(figure.subplots(1, len(_SCORES), sharey=True), _SCORES.items(), strict=True):
         scored = [(y, row) for y, row in enumerate(rows) if key in row.scores]
-        best = max((y for y, row in scored if not row.baseline), key=lambda y: rows[y].scores[key].mean, default=None)
+        found = [y for y, row in scored if not row.baseline and row.scores[key].mean > 0]
+        best = max(found, key=lambda y: rows[y].scores[key].mean, default=None)
         for y, row in scored:
             colour = GREY if row.baseline else ORANGE if y == best else BLUE
             _dots(ax, [row.scores[key]], [y], colour, "D" if y == best else "o", ms=7 if y == best else 5)
@@ -183,7 +184,7 @@ def plot_localisation(rows: Sequence[Finding]) -> Figure:
         _measured(ax)
         top_end = max((row.scores[key].high for _, row in scored), default=1.0)
         ax.set_xlim(-0.03 * max(top_end, 0.1), 1.3 * max(top_end, 0.1))  # from zero: scores are shares
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, top_end) if 0 <= tick <= 1])  # scores are shares
     ax.set_yticks(range(len(rows)), [row.method for row in rows], fontsize=9)
     ax.set_ylim(len(rows) - 0.5, -0.7)
     for label, row in zip(figure.axes[0].get_yticklabels(), rows, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ from attnet.plots.figure import (
     legend_below,
     nothing,
     plain_numbers,
+    stamped,
     stripes,
 )
 from attnet.study.rows import KINDS, Row
@@ -79,7 +80,8 @@ def plot_runs(rows: Sequence[Row]) -> Figure:
     legend_below(figure, lines, 2, handlelength=3.5)
     if len(drawn) > MOST:
         figure.suptitle(f"the first {MOST} of {len(drawn)} runs", fontsize=10)
-    return figure
+    kinds = {row.kind for row in shown}
+    return stamped(figure, kinds.pop() if len(kinds) == 1 else "")
 
 
 def plot_top1(rows: Sequence[Row]) -> Figure:
@@ -94,7 +96,7 @@ def plot_top1(rows: Sequence[Row]) -> Figure:
     for row in known:
         y = bands.index((row.model, row.task)) + (0.18 if row.kind == "published" else -0.18)
         if row.low is not None:
-            ax.plot([row.low, row.high], [y, y], color=MARKS[row.kind]["color"], lw=0.8, alpha=0.5)
+            ax.plot(_possible(row.low, row.high), [y, y], color=MARKS[row.kind]["color"], lw=0.8, alpha=0.5)
         ax.plot(row.top1, y, ls="none", **MARKS[row.kind])
     stripes(ax, len(bands))
     ax.set_yticks(range(len(bands)), [f"{model}\n{task}" for model, task in bands], linespacing=1.15)
@@ -125,18 +127,18 @@ def plot_ablation(record: Result) -> Figure:
     rows = [record["baseline"], *record["rows"]]
     if not any(_seeds(row) for row in rows):
         return nothing("no configuration was run to its end")
-    figure = _lines(record, rows) if record["axis"] else _rows(rows)
+    figure = _lines(record, rows) if record["axis"] else _rows(record, rows)
     title = "\n".join([*textwrap.wrap(record["question"], 110), f"measured: {budget_text(record)}"])
     figure.suptitle(title, fontsize=10)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.05)
-    return figure
+    return stamped(figure, "rehearsal" if record.get("size") == "rehearsal" else "")
 
 
 def _seeds(row: Result) -> list[float]:
     return [value for value in row["top1"] if value is not None]
 
 
-def _rows(rows: Sequence[Result]) -> Figure:
+def _rows(record: Result, rows: Sequence[Result]) -> Figure:
     """A row a configuration: the mean with its interval, each seed, and at the right the difference in points."""
     figure = Picture(figsize=(10.5, 1.6 + 0.33 * len(rows)), layout="constrained")
     published = {y: row["published"]["top1"] for y, row in enumerate(rows) if "published" in row}
@@ -151,7 +153,8 @@ def _rows(rows: Sequence[Result]) -> Figure:
         if group and _seeds(row):
             ax.vlines(row["mean"], min(y, *group) - 0.4, max(y, *group) + 0.4, color="black", lw=0.8)
     ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    ax.set(xlabel="measured Top-1 (%)", ylim=(len(rows) - 0.5, -0.5), xlim=_possible(*ax.get_xlim()))
+    ax.set_xlabel("measured Top-1 (%)" + _chance(ax.axvline, record, rows))
+    ax.set(ylim=(len(rows) - 0.5, -0.5), xlim=_possible(*ax.get_xlim()))
     bare(ax, "x")
     for panel in apart:
         panel.plot(list(published.values()), list(published), "D", color=ORANGE, ms=6)
@@ -163,6 +166,16 @@ def _rows(rows: Sequence[Result]) -> Figure:
     key = [Line2D([], [], color=ORANGE, marker="D", ls="", ms=6, label="published")] if published else []
     _legend(figure, key, "stroke: what a row is held against; beside a row its difference in points")
     return figure
+
+
+def _chance(draw: Callable[..., object], record: Result, rows: Sequence[Result]) -> str:
+    """Guessing, dashed where some row is near it; in words otherwise, since a far line would take all the room."""
+    if record.get("chance") is None:
+        return ""
+    near = min(value for row in rows for value in _seeds(row)) < 4 * record["chance"]
+    if near:
+        draw(record["chance"], color=GREY, lw=1, ls="--")
+    return f"; {'dashed: ' * near}chance, {record['chance']:.3g} %"
 
 
 def _interval(ax: Axes, row: Result, y: float, colour: str) -> None:
@@ -212,6 +225,8 @@ def _lines(record: Result, rows: Sequence[Result]) -> Figure:
         words = [f"{step:g}" + (f"\n{sizes[step] / 1e6:.2f} M" if sizes and not own else "") for step in steps]
         ax.set_xticks(range(len(steps)), words)
         ax.set(xlabel=record["axis"], ylabel=ylabel, xlim=(-0.5, len(steps) - 0.5))
+        if ylabel == "measured Top-1 (%)":
+            ax.set_ylabel(ylabel + _chance(ax.axhline, record, rows).replace("; ", "\n"))
         bare(ax, "y")
         ax.legend(loc="best", fontsize=8, frameon=False)
     axes[0].set_ylim(_possible(*axes[0].get_ylim()))
@@ -222,8 +237,9 @@ def _lines(record: Result, rows: Sequence[Result]) -> Figure:
 
 
 def _means(ax: Axes, x: Sequence[float], values: Sequence[Sequence[float]], colour: str, label: str) -> None:
-    """Means as a line of dots, a ring a seed."""
-    ax.plot(x, [statistics.mean(each) for each in values], "o-", color=colour, lw=1.5, ms=6, label=label)
+    """Means as dots, a ring a seed; a line where there are several seeds: through single ones it would show chance."""
+    line = "o-" if all(len(each) > 1 for each in values) else "o"
+    ax.plot(x, [statistics.mean(each) for each in values], line, color=colour, lw=1.5, ms=6, label=label)
     for here, each in zip(x, values, strict=True):
         ax.plot([here] * len(each), each, "o", color=colour, mfc="none", ms=4, alpha=0.6)
 

@@ -1,7 +1,8 @@
-"""Sheets of pictures: tiles placed to the inch, titles with class and confidence, one scale and one colour bar."""
+"""Sheets of pictures: tiles placed to the inch, titles with class and confidence, scales and their colour bars."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import capture
+from attnet.masks.scale import Scale, neutral, robust_scale
+from attnet.model.network import choose_modules
 from attnet.plots.figure import GREEN, RED, Picture
 
 NO_MASKS = "attention='none' has no masks"
@@ -25,7 +28,6 @@ _WORDS = {"mask": "mask M", "trunk": "trunk T", "masked": "after mask", "input":
 _WORDS |= {"mean": "mean over channels", "max": "maximum over channels", "l2": "norm over channels"}
 _WORDS |= {"std": "standard deviation over channels"}
 
-Scale = tuple[float, float, str]  # low, high, name of the colour map
 Title = tuple[str, str]  # words and their colour
 
 
@@ -60,18 +62,25 @@ def as_pixels(image: Tensor) -> np.ndarray:
     return (pixels if image.is_floating_point() else pixels / 255).numpy().clip(0, 1)
 
 
-def shared_scale(maps: Sequence[Tensor]) -> Scale:
-    """One scale for all of them; zero is in the middle when they have both signs."""
-    low, high = min(map_.min().item() for map_ in maps), max(map_.max().item() for map_ in maps)
-    if low < 0 < high:
-        return -max(-low, high), max(-low, high), BOTH_SIGNS
-    margin = 0.0 if low < high else 0.01  # constant maps need a scale as well
-    return low - margin, high + margin, ONE_SIGN
+def scale_of(model: nn.Module, module: str, maps: Tensor, part: str = "mask", reduction: str = "mean") -> Scale:
+    """The one scale of these maps of a module: around the value that favours nothing, where there is one."""
+    return robust_scale(maps, neutral(choose_modules(model, [module])[module], part, reduction))
 
 
-def mask_scale(network: nn.Module) -> Scale:
-    """All that a mask can be."""
-    return (-1.0, 1.0, BOTH_SIGNS) if network.variant.attention == "channel" else (0.0, 1.0, ONE_SIGN)
+def colours(scale: Scale) -> str:
+    """The name of a scale's colour map: diverging where it has a middle."""
+    return ONE_SIGN if scale.centre is None else BOTH_SIGNS
+
+
+def span(low: float, high: float) -> str:
+    """Two ends with as many digits as tell them apart: 0.44 to 0.56."""
+    digits = max(0, 1 - math.floor(math.log10(high - low))) if high > low else 2
+    return f"{low:.{digits}f} to {high:.{digits}f}".replace("-", "−")
+
+
+def colours_and_all(scale: Scale) -> str:
+    """What the colours span, and in a second line the values' own range: what is stretched is said."""
+    return f"{span(scale.low, scale.high)}\n(all {span(scale.smallest, scale.largest)})"
 
 
 def describe(part: str, reduction: str = "") -> str:
@@ -135,8 +144,8 @@ def title_room(titles: Sequence[Title]) -> float:
 
 
 def draw_map(ax: Axes, values: Tensor, scale: Scale) -> None:
-    low, high, colours = scale
-    ax.imshow(as_numbers(values), cmap=colours, vmin=low, vmax=high, interpolation="nearest", aspect="auto")
+    ends = {"vmin": scale.low, "vmax": scale.high}
+    ax.imshow(as_numbers(values), cmap=colours(scale), **ends, interpolation="nearest", aspect="auto")
 
 
 def draw_image(ax: Axes, image: Tensor, title: Title = ("", "black")) -> None:
@@ -176,7 +185,7 @@ def draw_modules(
     rows, blocks = len(modules), min(len(images), 2)
     top = title_room(titles) if rows < 3 else LINE + 0.15  # of three rows and more, the image stands in the middle
     above = [top, *[GAP] * (rows - 1)] * -(-len(images) // 2)
-    before = [1.2, 3 * GAP, GAP, GAP, 5 * GAP, 3 * GAP, GAP, GAP][: 4 * blocks]
+    before = [1.25, 3 * GAP, GAP, GAP, 5 * GAP, 3 * GAP, GAP, GAP][: 4 * blocks]
     figure, axes = make_sheet(images, above, before, 1.4, headline, bars=2)
     for i, image in enumerate(images):
         first, left = rows * (i // 2), 4 * (i % 2)
@@ -186,21 +195,43 @@ def draw_modules(
                 draw_map(ax, maps[i], scale)
                 ax.set_title(head if row == first else "", fontsize=8, pad=3)
             if left == 0:
-                style = {"xycoords": "axes fraction", "fontsize": 8, "linespacing": 1.4}
+                style = {"xycoords": "axes fraction", "fontsize": 8, "linespacing": 1.2}
                 axes[row, 0].annotate(words, (-0.06, 0.5), ha="right", va="center", **style)
     return figure, axes
 
 
 def colour_bar(figure: Figure, axes: np.ndarray, scale: Scale, label: str, slot: int = 0) -> Colorbar:
-    """The colour bar to the right of the sheet, as high as the pictures but no higher than 2.8 inches."""
+    """The colour bar of one scale, with the values' own range below it."""
+    bar = _bar(figure, axes, ScalarMappable(Normalize(scale.low, scale.high), colours(scale)), label, slot, 3.6 * LINE)
+    bar.locator = MaxNLocator(5 if bar.ax.get_position().height * figure.get_figheight() > 1 else 2)
+    ends = span(scale.smallest, scale.largest).replace(" to ", "\nto ")
+    bar.ax.annotate(f"all values:\n{ends}", (0, 0), (0, -8), "axes fraction", "offset points", fontsize=8, va="top")
+    return bar
+
+
+def own_bar(figure: Figure, axes: np.ndarray, scales: Sequence[Scale], label: str, slot: int = 0) -> Colorbar:
+    """The colour bar of several scales, whose ends are written beside the pictures."""
+    centres = {scale.centre for scale in scales}
+    ticks = {0.0: "low", 1.0: "high"}
+    if None not in centres:
+        ticks[0.5] = f"{centres.pop():g}" if len(centres) == 1 else "middle"
+    bar = _bar(figure, axes, ScalarMappable(Normalize(0, 1), colours(scales[0])), label, slot)
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    return bar
+
+
+def _bar(
+    figure: Figure, axes: np.ndarray, colours: ScalarMappable, label: str, slot: int, below: float = 0.0
+) -> Colorbar:
+    """To the right of the sheet, as high as the pictures but no higher than 2.8 inches, so many inches free below."""
     width, height = figure.get_size_inches()
     top, bottom = axes[0, 0].get_position().y1, axes[-1, 0].get_position().y0
     tall = min(top - bottom, 2.8 / height)
+    low = (top + bottom - tall) / 2
+    room = max(0.0, below / height - (low - bottom))
     x = axes[0, -1].get_position().x1 + (0.12 + slot * BAR) / width
-    ax = figure.add_axes((x, (top + bottom - tall) / 2, 0.11 / width, tall))
-    low, high, colours = scale
-    bar = figure.colorbar(ScalarMappable(Normalize(low, high), colours), cax=ax)
-    bar.locator = MaxNLocator(5)
+    ax = figure.add_axes((x, low + room, 0.11 / width, tall - room))
+    bar = figure.colorbar(colours, cax=ax)
     ax.tick_params(labelsize=8, length=2)
     ax.set_title(label, fontsize=8, loc="left", pad=7)  # beside the bar, long numbers would push it off the sheet
     return bar

@@ -1,9 +1,7 @@
-"""Figures of data, training and evaluation: batches, curves, per-class accuracy, confusion, predictions, ranks."""
+"""Figures of data, training and evaluation: batches, confusion, predictions, ranks."""
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,10 +11,14 @@ from torch import Tensor
 
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, bare, epoch_axis, nothing
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, bare, epoch_axis, nothing, stamped
 from attnet.plots.sheet import draw_images, make_titles
+from attnet.plots.steps import digits
 
-__all__ = ["plot_batch", "plot_confusion", "plot_curves", "plot_per_class", "plot_predictions", "plot_ranks"]
+__all__ = ["plot_batch", "plot_confusion", "plot_predictions", "plot_ranks"]
+
+MOST = 20  # classes in a confusion matrix
+SLOW = 1.15  # of the median: a card that others wait for
 
 
 def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 20) -> Figure:
@@ -32,74 +34,49 @@ def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str], n: int = 
     return draw_images(images, titles, columns=10, largest=0.95)
 
 
-def plot_curves(rows: Sequence[dict]) -> Figure:
-    """Losses and test Top-1 over the epochs; `rows` are the objects of metrics.jsonl."""
-    if not rows:
-        return nothing("no epoch was trained")
-    figure = Picture(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in rows]
-    marker = "o" if len(rows) <= 30 else None
-    for name, colour in (("train_loss", BLUE), ("test_loss", ORANGE)):
-        losses = [row[name] for row in rows]
-        left.plot(epochs, losses, color=colour, marker=marker, ms=4, label=name.replace("_", " "))
-    left.update_datalim([(epochs[0], 0)])  # room above the points in proportion to what is shown
-    left.set(ylabel="cross-entropy (nats)", ylim=(0, None))
-    left.legend(frameon=False)
-    top1 = [row["top1"] for row in rows]
-    best = max(range(len(rows)), key=lambda i: top1[i])
-    right.plot(epochs, top1, color=GREEN, marker=marker, ms=4)
-    right.plot(epochs[best], top1[best], "o", ms=9, mfc="none", color=GREEN)
-    right.set_title(f"best {top1[best]:.2f} % in epoch {epochs[best]}", fontsize=10, color=GREEN)
-    right.set(ylabel="test Top-1 (%)", ylim=(0, 100))
-    for ax in (left, right):
-        bare(ax, "both", size=10)
-        epoch_axis(ax, len(rows))
-    # A schedule that glides changes the rate at every epoch: only steps are worth a line.
-    drops = [row["epoch"] for before, row in itertools.pairwise(rows) if math.isclose(10 * row["lr"], before["lr"])]
-    for epoch in drops:
-        left.axvline(epoch - 0.5, color=GREY, lw=0.8, ls=":")
-    if drops:
-        left.annotate("lr ÷ 10", (drops[0] - 0.5, 0.97), (3, -8), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
-    return figure
+def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequence[str], kind: str = "") -> Figure:
+    """What is taken for what: the share of each true class (row) that is taken for each other class (column), per cent.
 
+    Right answers would outshine every mistake, so the diagonal is left out; they are the bars beside, Top-1 of each
+    class. Of more than 20 classes those that are mixed up most are shown, each with all its images counted.
 
-def plot_per_class(per_class: dict[str, float | None]) -> Figure:
-    """Top-1 of each class, per cent, best first; at most the 40 worst of many classes. None: a class without images."""
-    items = sorted(per_class.items(), key=lambda item: math.inf if item[1] is None else item[1])[:40]
-    figure = Picture(figsize=(6, 0.6 + 0.27 * len(items)), layout="constrained")
-    ax = figure.subplots()
-    bars = ax.barh([name for name, _ in items], [rate or 0.0 for _, rate in items], color=BLUE, height=0.7)
-    labels = ["no images" if rate is None else f"{rate:.1f}" for _, rate in items]
-    ax.bar_label(bars, labels, padding=3, fontsize=8)
-    ax.set(xlabel="Top-1 (%)", xlim=(0, 108), ylim=(-0.6, len(items) - 0.4))
-    if len(items) < len(per_class):
-        ax.set_title(f"the {len(items)} worst of {len(per_class)} classes", fontsize=10)
-    bare(ax, left=False, size=10)
-    return figure
-
-
-def plot_confusion(confusion: Tensor | Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Share of each true class (row) taken for each predicted class (column), per cent; the diagonal is right."""
+    Args:
+        confusion: how many images of class i were taken for class j, [K, K] at [i, j].
+        kind: as `Result.kind`; "rehearsal" is written across.
+    """
     counts = np.asarray(confusion, dtype=float)[: len(classes)]
-    shares = (100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[:, : len(classes)]
-    few = len(classes) <= 20
-    side = 1.6 + (0.42 if few else 0.1) * len(classes)
-    figure = Picture(figsize=(side + 0.8, side), layout="constrained")
-    ax = figure.subplots()
-    image = ax.imshow(shares, cmap="cividis", vmin=0, vmax=100)
-    font, lean = {"fontsize": 8 if few else 6}, {"rotation": 45, "ha": "right"} if few else {"rotation": 90}
-    ax.set_xticks(range(len(classes)), classes, **font, **lean)
-    ax.set_yticks(range(len(classes)), classes, **font)
-    if few:
-        for (i, j), share in np.ndenumerate(shares):
-            if share >= 0.5:
-                ax.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=7.5,
-                        color="black" if share > 50 else "white")  # fmt: skip
-    ax.set(xlabel="predicted", ylabel="true class")
-    figure.colorbar(image, ax=ax, shrink=0.8, label="% of the true class")
-    return figure
+    images = counts.sum(axis=1)
+    shares = (100 * counts / np.maximum(images, 1)[:, None])[:, : len(classes)]
+    right, wrong = shares.diagonal().copy(), shares.copy()
+    np.fill_diagonal(wrong, 0)
+    mixed = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[:MOST]
+    shown = np.sort(mixed)
+    wrong, names = wrong[np.ix_(shown, shown)], [classes[k] for k in shown]
+    figure = Picture(figsize=(10, 1.5 + 0.42 * max(len(names), 4)), layout="constrained")
+    left, ax = figure.subplots(1, 2, sharey=True, width_ratios=(3.1, 1))
+    most = max(wrong.max(initial=0), 5.0)
+    blank = np.ma.masked_array(wrong, np.eye(len(names), dtype=bool))
+    left.imshow(blank, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+    left.set_facecolor("#E4E4E4")
+    for (i, j), share in np.ndenumerate(wrong):
+        if share > 0.5:
+            left.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=9,
+                      color="white" if share > 0.6 * most else "black")  # fmt: skip
+    left.set_xticks(range(len(names)), names, fontsize=9, rotation=40, ha="right", rotation_mode="anchor")
+    left.set_yticks(range(len(names)), names, fontsize=9)
+    left.set(xlabel="taken for", ylabel="true class")
+    left.set_title("wrong answers, % of the true class", fontsize=10, loc="left")
+    ax.barh(range(len(names)), right[shown], color=GREEN, height=0.7, alpha=0.8)
+    for y, k in enumerate(shown):
+        words = f"{right[k]:.0f} %" if images[k] else "no images"
+        ax.annotate(words, (right[k], y), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    ax.axvline(100 / len(classes), color=GREY, lw=1, ls="--")
+    ax.set(xlim=(0, 125), xticks=(0, 50, 100), xlabel="Top-1 (%)\ndashed: chance")
+    ax.set_title("right answers", fontsize=10, loc="left")
+    bare(ax, left=False, size=9)
+    if len(shown) < len(classes):
+        figure.suptitle(f"the {len(shown)} of {len(classes)} classes that are mixed up most", fontsize=10)
+    return stamped(figure, kind)
 
 
 def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int] | Tensor, columns: int = 8) -> Figure:
@@ -114,25 +91,38 @@ def plot_predictions(split: Split, evaluation: Evaluation, indices: Sequence[int
     return draw_images(split.images[indices], titles, columns, largest=1.25)
 
 
-def plot_ranks(rows: Sequence[dict]) -> Figure:
-    """Images/s of each card over the epochs (`rank_fps` of metrics.jsonl): the mean as a line, the spread as a band."""
+def plot_ranks(rows: Sequence[dict], kind: str = "") -> Figure:
+    """Each card's own pace beside the throughput of all. To see: a bar that is longer than the others is a card for
+    which all others wait; throughput alone would hide it, since cards exchange gradients at every step.
+
+    Args:
+        rows: objects of metrics.jsonl; left `rank_fps` by epoch, right the medians of `rank_forward`, where there are
+            some: a forward pass waits for no other card.
+    """
     measured = [row for row in rows if "rank_fps" in row]
     if not measured:
         return nothing("one card only")
     epochs = [row["epoch"] for row in measured]
     fps = np.array([row["rank_fps"] for row in measured])
-    figure = Picture(figsize=(9, 2.8), layout="constrained")
+    figure = Picture(figsize=(10, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    low, high, marker = fps.min(axis=1), fps.max(axis=1), "o" if len(epochs) <= 30 else None
-    left.fill_between(epochs, low, high, color=BLUE, alpha=0.25, lw=0, label="slowest to fastest card")
-    left.plot(epochs, fps.mean(axis=1), color=BLUE, marker=marker, ms=4, label="mean of the cards")
-    left.set(ylabel="images/s a card", ylim=(0, 1.15 * fps.max()))
+    left.plot(epochs, fps.sum(axis=1), color=BLUE, marker="o" if len(epochs) <= 30 else None, ms=4)
+    left.set(ylabel="images/s of all cards", ylim=(0, 1.15 * fps.sum(axis=1).max()))
+    left.set_title(f"throughput; each card {digits(np.median(fps))} images/s", fontsize=10, loc="left")
     epoch_axis(left, 2)
-    left.legend(frameon=False, loc="lower right")
-    medians = np.median(fps, axis=0)
-    bars = right.bar(range(len(medians)), medians, color=BLUE, width=0.7)
-    right.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
-    right.set(xlabel="rank", ylabel="median images/s", ylim=(0, 1.15 * medians.max()), xticks=range(len(medians)))
+    forwards = [row["rank_forward"] for row in measured if "rank_forward" in row]
+    if forwards:
+        own = 1e3 * np.median(np.array(forwards), axis=0)
+        colours = [ORANGE if ms > SLOW * np.median(own) else BLUE for ms in own]
+        bars = right.bar(range(len(own)), own, color=colours, width=0.7)
+        right.bar_label(bars, [digits(ms) for ms in own], padding=2, fontsize=9)
+        right.set(xlabel="card (rank)", ylabel="forward pass (ms)", ylim=(0, 1.18 * own.max()), xticks=range(len(own)))
+        right.set_title(
+            f"own pace: the slowest takes {own.max() / own.mean():.2f} of the mean", fontsize=10, loc="left"
+        )
+    else:
+        right.set_axis_off()
+        right.text(0.5, 0.5, "each card's own pace was not measured", ha="center", color=GREY, fontsize=10)
     for ax in (left, right):
-        bare(ax, size=10)
-    return figure
+        bare(ax, size=9)
+    return stamped(figure, kind)

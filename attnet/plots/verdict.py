@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attnet.masks.controls import image_controls, untrained
 from attnet.masks.questions import CANNOT_TELL, DOES_NOT_APPLY, NO, QUESTIONS, YES
 from attnet.masks.reduce import attention_maps
+from attnet.masks.scale import robust_scale
 from attnet.plots import sheet
 from attnet.plots.figure import BLUE, GREEN, GREY, INK, ORANGE, RED, Picture, nothing
 
@@ -38,8 +39,8 @@ def plot_doubts(
 ) -> Figure:
     """A module's map of each image, that of the same module untrained, and what the image alone gives.
 
-    To see: how much of what looks like attention is there without anything learned. Every map has its own scale, from
-    its smallest value to its largest, since only their patterns are compared.
+    To see: how much of what looks like attention is there without anything learned. Every map has its own scale, as
+    far as 98 % of its values go, since only their patterns are compared.
 
     Args:
         beside: names of `attnet.masks.controls.IMAGE_CONTROLS`.
@@ -63,7 +64,7 @@ def plot_doubts(
         sheet.draw_image(row[0], image)
     for column, (head, maps) in enumerate(zip(heads, columns.values(), strict=True), 1):
         for row, values in zip(axes, maps, strict=True):
-            sheet.draw_map(row[column], values, (*map(float, values.aminmax()), sheet.ONE_SIGN))
+            sheet.draw_map(row[column], values, robust_scale(values))
         axes[0, column].set_title(head, fontsize=8, pad=3)
     axes[0, 0].set_title("image", fontsize=8, pad=3)
     return figure

@@ -102,6 +102,7 @@ def ablate(
             **{name: getattr(every[0], name) for name in ("amp", "device") if every},
         },
         **{"baseline": first, "rows": others, "axis": question.axis},
+        **({"chance": 100 / len(every[0].per_class)} if every else {}),
         **(question.finish(configs) if question.finish else {}),
         "environment": environment(devices.choose(base.device_type, base.device_id)),
         "date": date.today().isoformat(),

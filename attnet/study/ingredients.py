@@ -153,7 +153,7 @@ def flip_row(plain: Mapping[int, Result], seeds: Sequence[int]) -> dict[str, obj
         "source": 'Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012',
         "changed": {"test_flip": True},
         "top1": [flipped.get(seed) for seed in seeds],
-        **over_seeds(list(flipped.values())),
+        **over_seeds(list(flipped.values()), within=(0, 100)),
         "against": BASELINE,
         "difference": difference(flipped, {seed: result.last_top1 for seed, result in plain.items()}),
         "failures": [],

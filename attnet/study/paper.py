@@ -4,7 +4,7 @@ Size `full` trains the paper's CIFAR networks as its section 4.1 says: 160,000 s
 Nesterov momentum 0.9, rate 0.1, weight decay 1e-4, crops from 4 pixels of padding, mirroring. What differs: the rate
 falls to a tenth after 30, 60 and 90 % of the epochs (the paper: 40 and 60 %), colours are standardised (the paper
 subtracts the mean image), weights begin as PyTorch's layers do. Size `rehearsal` asks the same of `attention56_tiny`,
-whose options give it the modules of the deeper ones, on few images.
+whose options give it the modules of the deeper ones, on some images of `shapes`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from attnet.study.published import Published, published
 from attnet.study.questions import Case, Study, pick
 
 FULL = {"model": "attention56_cifar", "normalize": True, "total_epochs": 205, "train_batch_size": 64}
-# Sized so that all of these studies together take minutes on two CPU cores.
+# Sized so that all of these studies together take minutes on two CPU cores, on images of which so much can be learned.
 REHEARSAL = {
-    **{"recipe": "fast94", "total_epochs": 3, "train_batch_size": 16},
-    **{"train_images": 400, "test_images": 300},
+    **{"dataset": "shapes", "recipe": "fast94", "total_epochs": 4, "train_batch_size": 16},
+    **{"train_images": 1000, "test_images": 300},
 }
 # Attention modules a stage: of m modules each, the trunk has 36 m + 20 layers (section 4.1). 452: also p, t and r.
 MODULES = {56: 1, 92: 2, 128: 3, 164: 4, 236: 6, 452: 6}

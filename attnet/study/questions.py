@@ -60,7 +60,7 @@ class Study:
     finish: Callable[[Mapping[str, TrainConfig]], Mapping[str, object]] | None = None
 
     def base(self, size: str, given: Mapping[str, object]) -> TrainConfig:
-        """The parameters of all rows: what is given wins over the size's, and None is not given.
+        """The parameters of all rows: what is given wins over the size's; None, and the data set "auto", are not given.
 
         Of the mode's own, the network stays open, as it does in any other run of that mode.
 
@@ -69,7 +69,8 @@ class Study:
         """
         if size not in SIZES:
             raise ConfigError(f"size={size!r}: choose one of {', '.join(SIZES)}")
-        given = {name: value for name, value in given.items() if value is not None}
+        left_open = {"dataset": "auto"}
+        given = {name: value for name, value in given.items() if value not in (None, left_open.get(name))}
         mode = TrainConfig(mode=given.get("mode", "auto")).mode  # raises for an unknown one
         given["mode"] = size if mode == "auto" else mode
         budget = {name: value for name, value in MODES[given["mode"]].items() if name != "model"}

@@ -94,8 +94,10 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Result], list[str]]:
 
 
 def scaling(result: Result, runs: str | Path = RUNS) -> str:
-    """How well a run used its cards, in plain lines: each card's throughput, and the efficiency of them together.
+    """How well a run used its cards, in plain lines: each card's throughput, its own pace, the efficiency of all.
 
+    Cards wait for each other at every step, so all have the throughput of the slowest. A card's own pace is that of
+    its forward pass, in which it waits for nobody; the slowest over the mean says how much faster even cards would be.
     Efficiency is FPS over that many times the FPS of one card, taken from the newest one-card run below `runs`
     of the same network, data, batch size and precision on the same processor.
     """
@@ -103,10 +105,14 @@ def scaling(result: Result, runs: str | Path = RUNS) -> str:
     if not ranks:
         return "one card: nothing to compare"
     each = [statistics.median(values) for values in zip(*ranks, strict=True)]
-    lines = [
-        f"{len(each)} cards: {', '.join(f'{fps:,.0f}' for fps in each)} images/s each, {result.fps:,.0f} together",
-        f"balance (slowest over mean): {min(each) / statistics.mean(each):.3f}",
-    ]
+    lines = [f"{len(each)} cards: {min(each):,.0f} to {max(each):,.0f} images/s each, {result.fps:,.0f} together"]
+    if forwards := [row["rank_forward"] for row in result.history if "rank_forward" in row]:
+        own = [statistics.median(values) for values in zip(*forwards, strict=True)]
+        shown, slowest = ", ".join(f"{1e3 * seconds:,.0f}" for seconds in own), own.index(max(own))
+        lines.append(f"forward pass of each card, waiting for nobody: {shown} ms")
+        lines.append(f"slowest over mean: {max(own) / statistics.mean(own):.2f} (card {slowest})")
+    else:
+        lines.append("each card's own pace: not measured (recorded steps, or a run from before)")
     alike = ("model", "dataset", "batch_size", "amp")
     singles = [
         single

@@ -154,7 +154,7 @@ def summary(results: Sequence[Result | None]) -> dict[str, object]:
     fps = [result.fps for result in done if result.fps]
     return {
         "top1": [result and result.last_top1 for result in results],
-        **over_seeds([result.last_top1 for result in done]),
+        **over_seeds([result.last_top1 for result in done], within=(0, 100)),
         "dataset": " and ".join(sorted({result.dataset for result in done})) or None,
         "fps": statistics.median(fps) if fps else None,
         "seconds": sum(row["seconds"] for result in done for row in result.history),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError
 from attnet.base.files import output_file, resolve_path, write_text
+from attnet.base.pages import Page, html_table
 from attnet.base.words import NONE, duration, table
 from attnet.engine.result import Result
 from attnet.model.variants import variants
@@ -22,7 +23,6 @@ from attnet.study.rows import Row, in_order, published_rows
 
 if TYPE_CHECKING:
     import pandas
-    from pandas.io.formats.style import Styler
 
 # What stands around the table in README.md.
 MARKERS = ("<!-- results: attnet report --readme -->", "<!-- end of results -->")
@@ -105,13 +105,19 @@ def frame(results: Iterable[Result | Published | Row] | None = None, every: bool
     return _frame(results, {title: column.value for title, column in shown.items()}).convert_dtypes()
 
 
-def show(results: Iterable[Result | Published | Row] | None = None) -> Styler:
-    """The table of `result_table` as a notebook shows it, every row whole; `frame` has the figures."""
+def show(results: Iterable[Result | Published | Row] | None = None, folded: str = "") -> Page:
+    """The table of `result_table` as a notebook shows it, every row whole: a click on a head sorts by it.
+
+    `folded` is a line in whose place the table unfolds. `frame` has the figures.
+    """
     shown = [column for column in COLUMNS if column.title]
-    cells = _frame(results, {column.title: column.cell for column in shown}).fillna(NONE)
-    words = [column.title for column in shown if column.is_words]
-    left = {"selector": "th,td", "props": [("text-align", "left")]}
-    return cells.style.set_table_styles({title: [left] for title in words}).hide()
+    rows = [[column.cell(row) or NONE for column in shown] for row in map(as_row, _or_all(results))]
+    words = [place for place, column in enumerate(shown) if column.is_words]
+    return Page(html_table([column.title for column in shown], rows, words), folded)
+
+
+def _or_all(results: Iterable[Result | Published | Row] | None) -> Iterable[Result | Published | Row]:
+    return collect().rows if results is None else results
 
 
 def _frame(
@@ -119,7 +125,7 @@ def _frame(
 ) -> pandas.DataFrame:
     import pandas  # here, since it takes a second to import
 
-    rows = [as_row(result) for result in (collect().rows if results is None else results)]
+    rows = [as_row(result) for result in _or_all(results)]
     return pandas.DataFrame({title: [value(row) for row in rows] for title, value in columns.items()}, dtype=object)
 
 

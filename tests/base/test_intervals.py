@@ -73,6 +73,12 @@ def test_interval_over_seeds_is_students():
         assert (found["low"], found["high"]) == pytest.approx(theirs)
 
 
+def test_an_interval_over_seeds_ends_where_values_do():
+    found = over_seeds([2.0, 97.0], within=(0, 100))
+    assert (found["low"], found["high"]) == (0, 100)
+    assert over_seeds([50.0, 52.0], within=(0, 100)) == over_seeds([50.0, 52.0])
+
+
 @pytest.mark.parametrize("values", [[], [93.5]])
 def test_too_few_seeds_have_no_interval(values):
     assert over_seeds(values) == {"mean": values[0] if values else None, "low": None, "high": None}

@@ -11,7 +11,7 @@ from attnet.base.host import environment
 from attnet.benchmark import command
 from attnet.benchmark.command import main, make_parser, measure
 from attnet.benchmark.loops import Setting
-from attnet.benchmark.tables import compare, result_table
+from attnet.benchmark.tables import busy, compare, result_table
 
 TINY = "attention56_tiny"
 
@@ -167,3 +167,14 @@ def test_files_are_compared_from_the_command_line(tmp_path, capsys):
     (tmp_path / "b.json").write_text("[1]")
     assert main(["--compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
     assert "b.json: holds a list where an object is needed" in capsys.readouterr().err
+
+
+def test_a_busy_machine_is_told_by_its_slowest_step():
+    row = {"model": "attention92", "batch_size": 16, "amp": "O0", "channels_last": False, "compile": "off"}
+    row |= {"device_num": 1, "implementation": "ours"}
+
+    def steps(high: float) -> dict:
+        return {"kind": "steps", "rows": [row | {"step_seconds": {"low": 0.1, "median": 0.2, "high": high}}]}
+
+    assert busy(steps(0.29)) == "" == busy({"kind": "growth"})
+    assert "busy" in busy(steps(0.42)) and "4.2 times" in busy(steps(0.42)) and "attention92" in busy(steps(0.42))

@@ -13,7 +13,7 @@ from PIL import Image
 from attnet.base.errors import ConfigError, DataError
 from attnet.data.folder import load, load_pairs
 from attnet.data.folder_scan import scan_folder
-from attnet.data.objects import read_pair
+from attnet.data.objects import read_own, read_pair, region_of
 from attnet.data.pictures import read_picture
 from attnet.masks.compare import compare_localisation
 from attnet.masks.localise import localise
@@ -312,3 +312,31 @@ def test_every_measure_takes_them(tmp_path):
         assert scores.tolist() == [1, 1]
     one = read_pair(tmp_path / "cat.png", (10, 10, 30, 30))
     assert localise(one.masks.float(), one.masks).area.item() == 0.25
+
+
+# ---- told by the text of a parameter ----
+
+
+@pytest.mark.parametrize(
+    ("text", "region"),
+    [
+        ("1,2,9,8.5", [1, 2, 9, 8.5]),
+        ("0,0 9,0 9,9", [[0, 0], [9, 0], [9, 9]]),
+        ("masks/dog,1.png", "masks/dog,1.png"),
+        ("5", [5]),
+    ],
+)
+def test_numbers_are_a_rectangle_or_a_polygon_and_all_else_a_file(text, region):
+    assert region_of(text) == region
+
+
+def test_a_picture_is_read_with_what_is_told_of_its_object(tmp_path):
+    file = pair(tmp_path, "dog", 40, 40)
+    other = save(tmp_path / "other.png", np.roll(disc(40, 40), 5, axis=1))
+    assert torch.equal(read_own(file).masks, read_pair(file).masks)
+    assert torch.equal(read_own(file, str(other)).masks, read_pair(file, other).masks)
+    assert torch.equal(read_own(file, "4,6,20,30", 20).masks, read_pair(file, (4, 6, 20, 30), 20).masks)
+    alone = read_own(save(tmp_path / "alone.png", noise(9, 9)))
+    assert alone.masks is None and alone.images.shape == (1, 3, 32, 32)
+    with pytest.raises(ConfigError, match="region"):
+        read_own(file, "1,2,3,4,5")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import attnet
 from attnet.data.splits import Split
-from attnet.masks.choose import telling_images
+from attnet.masks.choose import plain_image, telling_images
 
 
 def make_split(model: nn.Module, wrong: tuple[int, ...] = (), images: int = 12) -> Split:
@@ -68,3 +68,15 @@ def test_masks_of_another_network_are_asked_in_the_same_way():
     model = Gated()
     split = Split(torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
     assert len(telling_images(model, split, 3, masks={"only": "gate"})) == 3
+
+
+def test_before_there_is_a_network_the_object_that_stands_out_is_shown():
+    images = torch.full((3, 3, 32, 32), 90, dtype=torch.uint8)
+    images[0, :, :4, :4] = 255  # in the frame
+    images[1, :, 10:22, 10:22] = 140
+    images[2, :, 26:31, 4:30] = 255
+    labels = torch.zeros(3, dtype=torch.int64)
+    assert plain_image(Split(images, labels)) == 1
+    objects = torch.zeros(3, 32, 32, dtype=torch.bool)
+    objects[:, 26:31, 4:30] = True
+    assert plain_image(Split(images, labels, objects)) == 2

@@ -145,6 +145,29 @@ def test_what_was_not_run_keeps_its_row_and_lines_go_on_without_it():
     assert line(plots.plot_ablation(record).axes[0], "Attention, measured")[0] == [0, 1, 3]
 
 
+def test_no_line_goes_through_single_seeds():
+    for seeds, linestyle in ((1, "None"), (3, "-")):
+        ax = plots.plot_ablation(make_record("depth", seeds=seeds)).axes[0]
+        [drawn] = [drawn for drawn in ax.get_lines() if drawn.get_label() == "Attention, measured"]
+        assert drawn.get_linestyle() == linestyle
+
+
+@pytest.mark.parametrize("name", ["unit", "depth"])
+def test_chance_is_drawn_where_rows_are_near_it_and_said_elsewhere(name):
+    record = make_record(name)
+    for chance, said in ((20.0, "dashed: chance, 20 %"), (1.0, "chance, 1 %")):
+        ax = plots.plot_ablation(record | {"chance": chance}).axes[0]
+        dashed = [drawn for drawn in ax.get_lines() if drawn.get_linestyle() == "--"]
+        assert len(dashed) == (chance > 15)
+        assert (ax.get_xlabel() if name == "unit" else ax.get_ylabel()).endswith(said)
+
+
+def test_a_rehearsal_says_so_across_the_figure():
+    for size, stamps in (("rehearsal", 1), ("full", 0)):
+        figure = plots.plot_ablation(make_record("unit") | {"size": size})
+        assert [text.get_text() for text in figure.texts].count("REHEARSAL") == stamps
+
+
 def test_nothing_to_show_is_said_and_other_records_are_refused():
     record = make_record("unit")
     for row in [record["baseline"], *record["rows"]]:

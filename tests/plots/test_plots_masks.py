@@ -24,9 +24,10 @@ from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
 from attnet.masks.capture import capture
 from attnet.masks.reduce import attention_maps
+from attnet.masks.scale import robust_scale
 from attnet.model.network import evaluating
 from attnet.plots.figure import GREEN, RED
-from attnet.plots.sheet import BOTH_SIGNS, ONE_SIGN
+from attnet.plots.sheet import BOTH_SIGNS, ONE_SIGN, span
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "aquarium_fish")
 
@@ -324,21 +325,21 @@ def test_figure1_shows_feature_mask_and_masked_feature_of_the_most_varying_chann
 
 
 @pytest.mark.parametrize("n", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_figure1_compares_on_one_scale(model, n):
+def test_figure1_compares_on_one_scale_a_module(model, n):
     figure = plots.plot_figure1(model, draw_pixels(n))
-    masks = [ax for ax in maps(figure) if colours([ax]) == {ONE_SIGN}]
-    features = [ax for ax in maps(figure) if colours([ax]) == {BOTH_SIGNS}]
-    assert (len(masks), len(features), len(pictures(figure))) == (3 * n, 6 * n, n)
-    assert limits(masks) == {(0, 1)}
-    ranges = {}
-    for ax in features:
-        ranges.setdefault(np.shape(ax.images[0].get_array()), []).append(ax)
-    for same in ranges.values():
+    assert (len(maps(figure)), len(pictures(figure)), colours(maps(figure))) == (9 * n, n, {BOTH_SIGNS})
+    modules = {}
+    for place, ax in enumerate(maps(figure)):
+        modules.setdefault((np.shape(ax.images[0].get_array()), place % 3 == 1), []).append(ax)
+    assert len(modules) == 6
+    for (_, is_mask), same in modules.items():
         ((low, high),) = limits(same)
-        assert low == -high
-        everything = np.abs(values(same))
-        assert 0.99 <= (everything <= high).mean() <= 1
-        assert f"feature ±{high:.2g}" in said(figure)
+        middle = 0.5 if is_mask else 0
+        everything = np.array(values(same))
+        assert middle - low == pytest.approx(high - middle)
+        assert 0.95 <= (np.abs(everything - middle) <= high - middle + 1e-6).mean() <= 0.999
+        words = f"M {span(low, high)}\n(all {span(everything.min(), everything.max())})"
+        assert (words if is_mask else f"feature ±{high:.2g}") in said(figure)
     assert [bar.get_title(loc="left") for bar in bars(figure)] == ["soft mask M", "feature"]
 
 
@@ -360,29 +361,33 @@ def test_figure1_names_what_the_network_computes(pixels, combine):
 
 def test_masks_with_both_signs_have_a_scale_with_both(pixels):
     model = make_model(attention="channel")
-    assert limits(maps(plots.plot_figure1(model, pixels[:1]))[1:2]) == {(-1, 1)}
-    atlas = maps(plots.plot_channels(model, pixels[0], "stage1.0"))
-    assert (limits(atlas), colours(atlas)) == ({(-1, 1)}, {BOTH_SIGNS})
+    for shown in (
+        maps(plots.plot_figure1(model, pixels[:1]))[1:2],
+        maps(plots.plot_channels(model, pixels[0], "stage1.0")),
+    ):
+        ((low, high),) = limits(shown)
+        assert (-low, colours(shown)) == (high, {BOTH_SIGNS})
+        assert 0 < high < 1
 
 
 # -- overlays, a module, its channels ------------------------------------------------------------------------------
 
 
-def test_overlays_show_every_modules_map_on_one_scale(model, pixels):
+def test_overlays_show_every_modules_map_on_its_own_scale(model, pixels):
     found = {name: mask.mean(dim=1)[0] for name, mask in attnet.capture_masks(model, pixels[:1]).items()}
-    low, high = min(map_.min() for map_ in found.values()), max(map_.max() for map_ in found.values())
     figure = plots.plot_overlays(model, pixels[0], strength=1)
     image, *overlays = pictures(figure)
     np.testing.assert_allclose(values([image])[0], pixels[0].permute(1, 2, 0) / 255)
     for ax, (name, map_) in zip(overlays, found.items(), strict=True):
-        ends = re.fullmatch(rf"{re.escape(name)}\n(\S+) to (\S+)", ax.get_title()).groups()
-        assert [float(end) for end in ends] == pytest.approx([map_.min().item(), map_.max().item()], abs=0.006)
+        scale = robust_scale(map_, 0.5)
+        colours, everything = span(scale.low, scale.high), span(map_.min().item(), map_.max().item())
+        assert ax.get_title() == f"{name}\n{colours}\n(all {everything})"
         (shown,) = values([ax])
-        expected = plots.overlay(pixels[0], map_, 1.0, low.item(), high.item())
+        expected = plots.overlay(pixels[0], map_, 1.0, scale.low, scale.high, BOTH_SIGNS)
         blocks = shown.reshape(32, shown.shape[0] // 32, 32, -1, 3).mean(axis=(1, 3))
         assert np.abs(blocks - expected).mean() < 0.02  # smooth within a pixel, so not the same everywhere
     (bar,) = bars(figure)
-    assert bar.get_ylim() == pytest.approx((low.item(), high.item()))
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["low", "high", "0.5"]
 
 
 def test_an_overlay_of_no_strength_is_the_grey_image_pixel_for_pixel(model, pixels):
@@ -403,12 +408,11 @@ def test_a_module_shows_each_image_above_its_map(model, pixels, part, reduction)
         above, below = picture.get_position(), map_.get_position()
         assert (above.x0, above.x1) == (below.x0, below.x1) and above.y0 > below.y1
     ((low, high),) = limits(maps(figure))
-    if expected.min() < 0 < expected.max():
-        assert (low, high, colours(maps(figure))) == (-high, high, {BOTH_SIGNS})
-        assert high == pytest.approx(expected.abs().max().item())
-    else:
-        assert (low, high) == pytest.approx((expected.min().item(), expected.max().item()))
-        assert colours(maps(figure)) == {ONE_SIGN}
+    scale = robust_scale(expected, 0.5 if part == "mask" else None)
+    assert (low, high) == pytest.approx((scale.low, scale.high), rel=1e-5)
+    assert colours(maps(figure)) == {ONE_SIGN if scale.centre is None else BOTH_SIGNS}
+    first, last = span(expected.min().item(), expected.max().item()).split(" to ")
+    assert f"all values:\n{first}\nto {last}" in said(figure)
     (bar,) = bars(figure)
     assert bar.get_ylim() == pytest.approx((low, high))
 
@@ -418,7 +422,7 @@ def test_constant_masks_still_have_a_scale(fresh, pixels):
         fresh.stages.stage1.attention[0].mask.head.conv2.weight.zero_()
     ((low, high),) = limits(maps(plots.plot_module(fresh, pixels[:1], "stage1.0")))
     assert low < 0.5 < high
-    assert "stage1.0\n0.5" in said(plots.plot_overlays(fresh, pixels[0], ["stage1.0"]))
+    assert "stage1.0\n0.480 to 0.520\n(all 0.50 to 0.50)" in said(plots.plot_overlays(fresh, pixels[0], ["stage1.0"]))
 
 
 @pytest.mark.parametrize(
@@ -431,14 +435,15 @@ def test_channels_come_in_order_with_their_numbers(model, pixels, order, count):
     figure = plots.plot_channels(model, pixels[0], "stage2.0", count=count, order=order)
     assert [int(ax.get_title()) for ax in maps(figure)] == numbers[:count]
     np.testing.assert_allclose(values(maps(figure)), mask[numbers[:count]], rtol=1e-5)
-    assert limits(maps(figure)) == {(0, 1)}
+    scale = robust_scale(mask[numbers[:count]], 0.5)
+    assert limits(maps(figure)) == {(scale.low, scale.high)}
     assert f"{min(count, 64)} of 64 channels" in said(figure)
 
 
 def test_channels_of_the_trunk_share_a_scale_around_zero(model, pixels):
     figure = plots.plot_channels(model, pixels[0], "stage2.0", "trunk", count=5)
     ((low, high),) = limits(maps(figure))
-    assert (-low, high) == pytest.approx((np.abs(values(maps(figure))).max(),) * 2)
+    assert (-low, high) == pytest.approx((np.quantile(np.abs(values(maps(figure))), 0.98),) * 2, rel=1e-3)
 
 
 # -- through training ----------------------------------------------------------------------------------------------
@@ -456,7 +461,8 @@ def test_a_strip_has_a_column_a_checkpoint_and_leaves_the_model_alone(fresh, pix
     shown = np.stack(values(maps(figure))).reshape(5, 3, 16, 16)  # images by checkpoints
     np.testing.assert_allclose(shown, torch.stack(expected, dim=1), rtol=1e-5)
     assert [ax.get_title() for ax in maps(figure)[:3]] == ["epoch 0\n", "epoch 1\n10.2 %", "epoch 2\n20.2 %"]
-    assert limits(maps(figure)) == {(shown.min(), shown.max())}
+    scale = robust_scale(torch.from_numpy(shown), 0.5)
+    assert limits(maps(figure)) == {(scale.low, scale.high)}
     np.testing.assert_allclose(values(pictures(figure)), pixels.permute(0, 2, 3, 1) / 255)
 
 

@@ -1,6 +1,7 @@
 """Figures: that they show what was given, and that every word of them can be read."""
 
 import io
+import itertools
 import math
 from collections.abc import Callable
 
@@ -13,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from attnet import plots
+from attnet.base.watching import Sight
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
+from attnet.engine.training import traced_steps
 from attnet.plots.figure import GREEN, RED
 
 # CIFAR-100's longest name is 13 letters.
@@ -43,7 +46,6 @@ def figures(items: int, classes: int) -> dict[str, Figure]:
     return {
         "batch": plots.plot_batch(split.images[:items] / 255, split.labels, NAMES),
         "curves": plots.plot_curves(make_rows(items)),
-        "per_class": plots.plot_per_class(evaluation.per_class),
         "confusion": plots.plot_confusion(evaluation.confusion, evaluation.classes),
         "predictions": plots.plot_predictions(split, evaluation, range(items)),
     }
@@ -84,7 +86,7 @@ def test_figures_save_at_their_size_with_every_word_inside_and_apart(items, clas
 
 
 def test_a_notebook_gets_a_picture_without_pyplot():
-    image, size = plots.plot_per_class({"cat": 50.0})._repr_png_()
+    image, size = plots.plot_confusion([[1]], ["cat"])._repr_png_()
     assert Image.open(io.BytesIO(image)).size == pytest.approx((2 * size["width"], 2 * size["height"]), abs=1)
 
 
@@ -104,15 +106,16 @@ def test_standardised_images_are_stretched_all_alike():
     np.testing.assert_allclose(np.corrcoef(pictures.ravel(), expected.ravel())[0, 1], 1, rtol=1e-6)
 
 
-def test_curves_show_the_losses_and_the_best_epoch():
+def test_curves_show_the_losses_the_best_epoch_and_chance():
     rows = make_rows(12)
     rows[6]["top1"] = 93.456
-    left, right = plots.plot_curves(rows).axes
+    left, right = plots.plot_curves(rows, chance=10).axes
+    assert "chance, 10 %" in [text.get_text() for text in right.texts]
     assert {line.get_label(): list(line.get_ydata()) for line in left.get_lines()} == {
         "train loss": [row["train_loss"] for row in rows],
         "test loss": [row["test_loss"] for row in rows],
     }
-    assert list(right.get_lines()[0].get_ydata()) == [row["top1"] for row in rows]
+    assert list(right.get_lines()[1].get_ydata()) == [row["top1"] for row in rows]
     assert right.get_title() == "best 93.46 % in epoch 7"
 
 
@@ -126,7 +129,7 @@ def test_losses_are_drawn_from_zero_and_no_point_is_cut(epochs):
 @pytest.mark.parametrize(
     ("rate", "expected"),
     [
-        (lambda e: 0.1 / 10 ** sum(e > k for k in (6, 12, 18)), [6.5, 12.5, 18.5]),
+        (lambda e: 0.1 / 10 ** sum(e > k for k in (6, 12, 18)), [6, 12, 18]),
         (lambda e: 0.05 * (1 + math.cos(math.pi * e / 20)), []),
         (lambda e: 0.1, []),
     ],
@@ -139,6 +142,31 @@ def test_only_steps_of_the_learning_rate_are_marked(rate, expected):
     assert [text.get_text() for text in left.texts] == (["lr ÷ 10"] if expected else [])
 
 
+def test_what_is_on_record_of_the_steps_is_drawn_at_its_place():
+    """Sums of losses after the steps of `traced_steps`: a mean a part, in its middle."""
+    row = make_rows(1)[0] | {"train_loss": 1.5, "trace": [4.0, 7.0, 9.0, 12.0]}
+    line = plots.plot_curves([row]).axes[0].get_lines()[0]
+    ends = [0, *traced_steps(8)[:4]]
+    np.testing.assert_allclose(line.get_xdata(), [(a + b) / 16 for a, b in itertools.pairwise(ends)])
+    np.testing.assert_allclose(line.get_ydata(), np.diff([0, 4, 7, 9, 12]) / np.diff(ends))
+
+
+def test_a_running_training_shows_its_steps_and_a_mask_as_it_is_learned():
+    losses = [2 - i / 200 for i in range(200)]
+    glimpses = plots.Glimpses(torch.zeros(3, 32, 32, dtype=torch.uint8), "stage3.0", 0.5)
+    for epoch in (0.0, 0.5, 1.0):
+        glimpses.epochs.append(epoch)
+        glimpses.maps.append(torch.full((8, 8), 0.5 + epoch / 4))
+    figure = plots.plot_learning(Sight([], losses, 0, 200), glimpses, 10, "rehearsal")
+    left = figure.axes[0]
+    [faint, smooth] = left.get_lines()
+    assert list(faint.get_ydata()) == losses and faint.get_xdata()[-1] == 1
+    np.testing.assert_allclose(smooth.get_ydata()[0], np.mean(losses[:5]))
+    assert smooth.get_label() == "train loss, mean of 5 steps"
+    assert titles(figure)[-3:] == ["untrained", "epoch 0.5", "epoch 1"]
+    assert "REHEARSAL" in [text.get_text() for text in figure.texts]
+
+
 def test_a_diverged_test_loss_does_not_stop_the_curves():
     rows = make_rows(3)
     rows[1]["test_loss"] = math.nan
@@ -146,28 +174,30 @@ def test_a_diverged_test_loss_does_not_stop_the_curves():
     assert words(plots.plot_curves(rows))
 
 
-def test_per_class_is_in_order_and_says_where_there_are_no_images():
-    figure = plots.plot_per_class({"cat": 60.0, "frog": None, "dog": 20.0, "ship": 80.0})
-    (ax,) = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "cat", "ship", "frog"]  # from below
-    assert [text.get_text() for text in ax.texts] == ["20.0", "60.0", "80.0", "no images"]
-    assert "no images" in [text.get_text() for text in words(figure)]
-    assert ax.get_title() == ""
-
-
-def test_of_many_classes_the_worst_are_shown_and_counted():
-    (ax,) = plots.plot_per_class({name: float(i) for i, name in enumerate(NAMES)}).axes
-    assert [bar.get_width() for bar in ax.patches] == list(range(40))
-    assert ax.get_title() == "the 40 worst of 100 classes"
-
-
 @pytest.mark.parametrize("form", [torch.tensor, list], ids=["tensor", "list"])
-def test_confusion_gives_shares_of_the_true_class(form):
-    counts = [[6, 2, 0, 2], [0, 0, 0, 0], [1, 0, 999, 0], [0, 0, 0, 0]]  # an output more than classes
-    ax = plots.plot_confusion(form(counts), ("cat", "dog", "frog")).axes[0]
-    np.testing.assert_allclose(ax.images[0].get_array(), [[60, 20, 0], [0, 0, 0], [0.1, 0, 99.9]])
-    assert {text.get_position(): text.get_text() for text in ax.texts} == {(0, 0): "60", (1, 0): "20", (2, 2): "100"}
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true class")
+def test_confusion_gives_shares_of_the_true_class_and_right_answers_beside(form):
+    counts = [[60, 12, 0, 28], [0, 0, 0, 0], [1, 0, 199, 0], [0, 0, 0, 0]]  # an output more than classes
+    figure = plots.plot_confusion(form(counts), ("cat", "dog", "frog"))
+    left, right = figure.axes
+    np.testing.assert_allclose(left.images[0].get_array().filled(-1), [[-1, 12, 0], [0, -1, 0], [0.5, 0, -1]])
+    assert left.images[0].get_clim() == (0, 12), "right answers must not fade the mistakes"
+    [text] = left.texts
+    assert (text.get_position(), text.get_text(), text.get_color()) == ((1, 0), "12", "white")
+    assert [bar.get_width() for bar in right.patches] == [60, 0, 99.5]
+    assert [text.get_text() for text in right.texts] == ["60 %", "no images", "100 %"]
+    assert (left.get_xlabel(), left.get_ylabel()) == ("taken for", "true class")
+
+
+def test_of_many_classes_those_that_are_mixed_up_most_are_shown():
+    counts = 100 * np.eye(100, dtype=int)
+    counts[70, 3] = counts[3, 90] = 40
+    figure = plots.plot_confusion(counts, NAMES)
+    left, right = figure.axes
+    shown = [label.get_text() for label in left.get_yticklabels()]
+    assert len(shown) == 20 and {NAMES[k] for k in (3, 70, 90)} <= set(shown)
+    assert figure.get_suptitle() == "the 20 of 100 classes that are mixed up most"
+    widths = dict(zip(shown, (bar.get_width() for bar in right.patches), strict=True))
+    assert widths[NAMES[70]] == pytest.approx(100 * 100 / 140)
 
 
 def chosen(indices: object) -> Figure:
@@ -189,3 +219,15 @@ def test_predictions_name_guess_and_truth_and_colour_mistakes(indices: list[int]
 def test_nothing_to_show_is_said(figure):
     (text,) = words(figure())
     assert text.get_text().startswith("nothing to show: ")
+
+
+def test_a_straggler_shows_though_all_cards_have_one_throughput():
+    rows = [{"epoch": e, "rank_fps": [500.0] * 4, "rank_forward": [0.1, 0.1, 0.1 + e / 10, 0.1]} for e in (1, 2, 3)]
+    left, right = plots.plot_ranks(rows).axes
+    assert list(left.get_lines()[0].get_ydata()) == [2000] * 3
+    assert [bar.get_height() for bar in right.patches] == pytest.approx([100, 100, 300, 100])
+    slow = [bar.get_facecolor() for bar in right.patches]
+    assert slow[2] != slow[0] == slow[1] == slow[3]
+    assert right.get_title(loc="left") == "own pace: the slowest takes 2.00 of the mean"
+    without = plots.plot_ranks([{"epoch": 1, "rank_fps": [500.0] * 4}])
+    assert "each card's own pace was not measured" in [text.get_text() for text in words(without)]

@@ -82,6 +82,9 @@ def test_what_is_given_wins_over_the_size_and_the_size_over_the_mode():
     config = residual.base("rehearsal", {"total_epochs": "4", "train_images": 0, "recipe": "seed", "lr": None})
     assert (config.mode, config.total_epochs, config.train_images, config.recipe) == ("rehearsal", 4, 0, "seed")
     assert (config.test_images, config.lr) == (300, None)
+    assert residual.base("rehearsal", {"dataset": "auto"}).dataset == "shapes", "where minutes show something"
+    assert residual.base("rehearsal", {"dataset": "cifar10"}).dataset == "cifar10"
+    assert residual.base("full", {"dataset": "auto"}).dataset == "auto"
     config = residual.base("full", {})
     assert (config.mode, config.recipe, config.model) == ("full", "seed", "attention56_cifar")
     steps = config.total_epochs * 50_000 / config.train_batch_size

@@ -154,10 +154,11 @@ def test_what_cannot_be_chosen_is_a_sentence(words, message):
 def test_scaling_is_told_by_the_newest_run_alike_on_one_card(tmp_path):
     assert scaling(make_result(), tmp_path) == "one card: nothing to compare"
     environment = {"device": "H100"}
-    both = {"rank_fps": [900.0, 700.0]}
+    both = {"rank_fps": [900.0, 700.0], "rank_forward": [0.01, 0.03]}
     eight = make_result(fps=1600.0, environment=environment, history=[both, both])
     assert scaling(eight, tmp_path).splitlines()[1:] == [
-        "balance (slowest over mean): 0.875",
+        "forward pass of each card, waiting for nobody: 10, 30 ms",
+        "slowest over mean: 1.50 (card 1)",
         "scaling efficiency: unknown, since no one-card run with the same settings is below runs/",
     ]
     for name, changes in {"alike": {}, "other": {"amp": "O0", "fps": 9.0}}.items():
