@@ -15,9 +15,8 @@ from attnet.base.errors import ConfigError
 from attnet.base.intervals import Interval, confidence_interval
 from attnet.base.words import table
 from attnet.data.splits import Dataset, Split
-from attnet.masks.capture import capture
 from attnet.masks.controls import SEEDS, image_controls, random_maps, randomised, untrained
-from attnet.masks.faithfulness import Curves, deletion_insertion
+from attnet.masks.faithfulness import Curves, Removal
 from attnet.masks.localise import localise
 from attnet.masks.reduce import REDUCTIONS, reduced_maps
 from attnet.masks.replace import effects
@@ -96,19 +95,18 @@ def compare_deletion(
 ) -> dict[str, Curves]:
     """Deletion and insertion by the maps of every module and by the baselines of `compare_localisation`.
 
-    The explained class is the predicted one. `baseline` is as `deletion_insertion` takes it: "linear" is ROAD. Takes
-    2 steps - 2 passes an image and map; the maps of the network are joined by those of about twenty controls.
+    The explained class is the predicted one. `baseline` is as `Removal` takes it: "linear" is ROAD. Takes 2 steps - 4
+    passes an image and map; the maps of the network are joined by those of all controls.
 
     Returns:
         method -> its curves. Deleting what the network needs lowers the probability early (a small area);
         inserting it raises it early (a large area).
     """
     methods = _maps(model, images, modules, reductions, part, batch_size, seed)
-    targets = torch.cat([capture(model, batch).logits.argmax(dim=1) for batch in images.split(batch_size)])
-    options = {"steps": steps, "baseline": baseline, "batch_size": batch_size, "seed": seed}
+    removal = Removal(model, images, steps=steps, baseline=baseline, batch_size=batch_size, seed=seed)
     found = {}
     for method, _, drawn in methods:
-        curves = [deletion_insertion(model, images, maps, targets, **options) for maps in drawn]
+        curves = [removal.curves(maps) for maps in drawn]
         mean = {name: torch.stack([getattr(one, name) for one in curves]).mean(dim=0) for name in _KINDS}
         found[method] = Curves(curves[0].fractions, **mean)
     return found

@@ -135,8 +135,15 @@ def test_masks_that_are_the_object_and_all_that_the_network_sees(count, monkeypa
 def test_an_untrained_network(scenes):
     torch.manual_seed(3)
     labels = torch.arange(COUNT) % 10
-    found = judge(narrow((1, 0)), Split(scenes.images, labels, scenes.masks), faithful=FAITHFUL)
+    network, passed = narrow((1, 0)), []
+    network.register_forward_pre_hook(
+        lambda module, inputs: passed.append(len(inputs[0])) if module is network else None  # and no untrained copy
+    )
+    found = judge(network, Split(scenes.images, labels, scenes.masks), faithful=FAITHFUL)
     assert answers(found) == dict.fromkeys(QUESTIONS, NO)
+    # Nothing is asked twice. As it is; six replacements, one of which borrows from other images; Grad-CAM; ROAD: the
+    # ends once for all maps, and eight passes a map: 6 to choose from, then 4 controls, 2 strangers, the two of its own.
+    assert sum(passed) == COUNT * (1 + 6 + 1) + COUNT // 2 + FAITHFUL + 10 * (2 + 6 * 8) + FAITHFUL * (2 + 8 * 8)
     assert "no better than chance" in found.answers["needed"].sentence
 
 
