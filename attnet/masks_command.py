@@ -60,10 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     verdict = judge(network.model, split, faithful=options.faithful_images, progress=say)
     print(verdict.page())
-    if file is None:
-        return 0
-    from attnet.plots import plot_verdict  # here, since matplotlib takes a second to import
-
     record = {
         "kind": "masks",
         "what": "six questions about the masks of a network, each against its strongest control",
@@ -73,7 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.tables:
         say("tables")
-        record |= measure(network, dataset, options.images, options.faithful_images)
+        tables = measure(network, dataset, options.images, options.faithful_images)
+        print(f"\n{tables.page()}")
+        record |= tables.to_json()
+    if file is None:
+        return 0
+    from attnet.plots import plot_verdict  # here, since matplotlib takes a second to import
+
     record |= {"environment": environment(choose("CPU"))}
     write_record(file, record, command_line("masks", words))
     plot_verdict(verdict).savefig(Path(file).with_suffix(".png"), dpi=120)
