@@ -65,10 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(split)} test images of {dataset.name}", flush=True)
     verdict = judge(network.model, split, faithful=options.faithful_images, progress=_say)
     print(verdict.page())
-    if file is None:
-        return 0
-    from attnet.plots import plot_verdict  # here, since matplotlib takes a second to import
-
     record = {
         "kind": "masks",
         "what": "six questions about the masks of a network, each against its strongest control",
@@ -78,7 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     if options.tables:
         _say("tables")
-        record |= measure(network, dataset, options.images, options.faithful_images)
+        tables = measure(network, dataset, options.images, options.faithful_images)
+        print(f"\n{tables.page()}")
+        record |= tables.to_json()
+    if file is None:
+        return 0
+    from attnet.plots import plot_verdict  # here, since matplotlib takes a second to import
+
     record |= {"environment": environment(choose("CPU"))}
     write_record(file, record, command_line("masks", words))
     plot_verdict(verdict).savefig(Path(file).with_suffix(".png"), dpi=120)

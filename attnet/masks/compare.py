@@ -15,16 +15,16 @@ from attnet.base.errors import ConfigError
 from attnet.base.intervals import Interval, confidence_interval
 from attnet.base.words import table
 from attnet.data.splits import Dataset, Split
-from attnet.masks.capture import capture
 from attnet.masks.controls import SEEDS, image_controls, random_maps, randomised, untrained
-from attnet.masks.faithfulness import Curves, deletion_insertion
+from attnet.masks.faithfulness import Curves, Removal
 from attnet.masks.localise import localise
 from attnet.masks.reduce import REDUCTIONS, reduced_maps
-from attnet.masks.replace import effects
+from attnet.masks.replace import Effect, effects, effects_table
 from attnet.masks.saliency import grad_cam
-from attnet.masks.statistics import mask_statistics
+from attnet.masks.statistics import MaskStatistics, mask_statistics
 from attnet.model.pretrained import Pretrained
 
+STEPS = 6  # points of a curve in `measure`: a fifth of the pixels each
 SCORES = {
     "pointing": "the maximum lies in the object",
     "auroc": "an object's pixel is above a background's",
@@ -96,22 +96,23 @@ def compare_deletion(
 ) -> dict[str, Curves]:
     """Deletion and insertion by the maps of every module and by the baselines of `compare_localisation`.
 
-    The explained class is the predicted one. `baseline` is as `deletion_insertion` takes it: "linear" is ROAD. Takes
-    2 steps - 2 passes an image and map; the maps of the network are joined by those of about twenty controls.
+    The explained class is the predicted one. `baseline` is as `Removal` takes it: "linear" is ROAD. Takes 2 steps - 4
+    passes an image and map; the maps of the network are joined by those of all controls.
 
     Returns:
         method -> its curves. Deleting what the network needs lowers the probability early (a small area);
         inserting it raises it early (a large area).
     """
+    removal = Removal(model, images, steps=steps, baseline=baseline, batch_size=batch_size, seed=seed)
     methods = _maps(model, images, modules, reductions, part, batch_size, seed)
-    targets = torch.cat([capture(model, batch).logits.argmax(dim=1) for batch in images.split(batch_size)])
-    options = {"steps": steps, "baseline": baseline, "batch_size": batch_size, "seed": seed}
-    found = {}
-    for method, _, drawn in methods:
-        curves = [deletion_insertion(model, images, maps, targets, **options) for maps in drawn]
-        mean = {name: torch.stack([getattr(one, name) for one in curves]).mean(dim=0) for name in _KINDS}
-        found[method] = Curves(curves[0].fractions, **mean)
-    return found
+    return {method: _removed(removal, drawn) for method, _, drawn in methods}
+
+
+def _removed(removal: Removal, drawn: Sequence[Tensor]) -> Curves:
+    """The mean over several draws of one method."""
+    curves = [removal.curves(maps) for maps in drawn]
+    mean = {name: torch.stack([getattr(one, name) for one in curves]).mean(dim=0) for name in _KINDS}
+    return Curves(curves[0].fractions, **mean)
 
 
 _KINDS = ("deletion", "insertion")
@@ -179,26 +180,90 @@ def deletion_table(curves: Mapping[str, Curves]) -> str:
     return table(("order of the pixels", "deletion (less is better)", "insertion (more is better)"), lines)
 
 
-def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_images: int = 100) -> dict[str, object]:
-    """Tables of a network's masks on a class-balanced subset of the test images, ready for JSON.
+def road_table(curves: Mapping[str, Curves]) -> str:
+    """A Markdown table of ROAD's curves, with 95 % confidence intervals, the best in bold.
+
+    What is left of the class's probability while the most important pixels go first, and while the least important do;
+    the second less the first; and in how many images the class loses with the first pixels, as such a map claims.
+    """
+    found = {
+        method: (
+            curve.deletion_area,
+            curve.insertion_area,
+            *map(confidence_interval, (curve.contrast, curve.right_way)),
+        )
+        for method, curve in curves.items()
+    }
+    best = [max(cells[column].mean for cells in found.values()) for column in range(4)]
+    best[0] = min(cells[0].mean for cells in found.values())
+    lines = [
+        [method, *(f"**{cell}**" if cell.mean == top else str(cell) for cell, top in zip(cells, best, strict=True))]
+        for method, cells in found.items()
+    ]
+    header = ("most first (less is better)", "least first (more is better)", "difference", "loses with the first")
+    return table(("order of the pixels", *header), lines)
+
+
+# -- everything of one network ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything that `measure` finds; `localisation` is empty where the objects' pixels are not known."""
+
+    words: str
+    statistics: Sequence[MaskStatistics]
+    effects: Sequence[Effect]
+    deletion: Mapping[str, Curves]
+    road: Mapping[str, Curves]
+    localisation: Sequence[Finding]
+
+    def page(self) -> str:
+        """Markdown: every table under its heading."""
+        parts = {
+            "Masks replaced": effects_table(self.effects),
+            "Where the object is": localisation_table(self.localisation) if self.localisation else "",
+            "Deletion and insertion, pixels blurred away": deletion_table(self.deletion),
+            "ROAD, pixels imputed from those around them": road_table(self.road),
+        }
+        return "\n\n".join([self.words, *(f"## {title}\n\n{part}" for title, part in parts.items() if part)])
+
+    def to_json(self) -> dict[str, object]:
+        """For a record."""
+        road = {
+            method: areas | {"right_way": asdict(confidence_interval(self.road[method].right_way))}
+            for method, areas in _areas(self.road).items()
+        }
+        record: dict[str, object] = {
+            "tables_of": self.words,
+            "statistics": [vars(row) | {"counts": row.counts.tolist()} for row in self.statistics],
+            "effects": [asdict(row) for row in self.effects],
+            "deletion": _areas(self.deletion),
+            "road": road,
+        }
+        return record | ({"localisation": [asdict(row) for row in self.localisation]} if self.localisation else {})
+
+
+def _areas(curves: Mapping[str, Curves]) -> dict[str, dict[str, object]]:
+    return {name: {kind: asdict(getattr(curve, f"{kind}_area")) for kind in _KINDS} for name, curve in curves.items()}
+
+
+def measure(network: Pretrained, dataset: Dataset, images: int = 500, deletion_images: int = 100) -> Tables:
+    """Tables of a network's masks on a class-balanced subset of the test images.
 
     `deletion_images` are fewer, since each takes hundreds of passes. Counts larger than the data set mean all of it.
     """
-    split = dataset.test.subset(min(images, len(dataset.test)))
+    model, split = network.model, dataset.test.subset(min(images, len(dataset.test)))
     few = dataset.test.subset(min(deletion_images, len(dataset.test)))
-    statistics = mask_statistics(network.model, split.images)
-    record: dict[str, object] = {
-        "tables_of": f"{dataset.name}, {len(split)} test images ({len(few)} for deletion, insertion and ROAD)",
-        "statistics": [vars(row) | {"counts": row.counts.tolist()} for row in statistics],
-        "effects": [asdict(row) for row in effects(network.model, split.images, split.labels)],
-        "deletion": _areas(network.model, few.images, "blur"),
-        "road": _areas(network.model, few.images, "linear"),
-    }
-    if split.masks is not None:
-        record["localisation"] = [asdict(row) for row in compare_localisation(network.model, split)]
-    return record
-
-
-def _areas(model: nn.Module, images: Tensor, baseline: str) -> dict[str, object]:
-    curves = compare_deletion(model, images, reductions=("mean", "std"), steps=6, baseline=baseline)
-    return {name: {kind: asdict(getattr(curve, f"{kind}_area")) for kind in _KINDS} for name, curve in curves.items()}
+    removals = [Removal(model, few.images, steps=STEPS, baseline=baseline) for baseline in ("blur", "linear")]
+    deletion, road = {}, {}
+    for method, _, drawn in _maps(model, few.images, None, ("mean", "std"), "mask", 100, 0):
+        deletion[method], road[method] = (_removed(removal, drawn) for removal in removals)
+    return Tables(
+        f"{dataset.name}, {len(split)} test images ({len(few)} for deletion, insertion and ROAD)",
+        mask_statistics(model, split.images),
+        effects(model, split.images, split.labels),
+        deletion,
+        road,
+        compare_localisation(model, split) if split.masks is not None else (),
+    )

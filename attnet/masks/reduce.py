@@ -195,7 +195,7 @@ def reduced_maps(
 
     "std" of masks of one channel is left out where another reduction is asked for.
     """
-    wanted = _that_apply(model, modules, reductions)
+    wanted = applicable(model, modules, reductions)
     modules = list(wanted)
     first = [name for name in reductions if find_reduction(name).looks_first]
     reducers: dict[tuple[str, str], Reduction] = {}
@@ -217,7 +217,7 @@ def reduced_maps(
     return {key: torch.cat(pieces) for key, pieces in maps.items()}
 
 
-def _that_apply(model: nn.Module, modules: Sequence[str] | None, reductions: Sequence[str]) -> dict[str, Sequence[str]]:
+def applicable(model: nn.Module, modules: Sequence[str] | None, reductions: Sequence[str]) -> dict[str, Sequence[str]]:
     """Modules that can have a map, each with the reductions that make one; ConfigError where there is none."""
     chosen = choose_modules(model, modules)
     placeless = [name for name, module in chosen.items() if not has_places(module)]

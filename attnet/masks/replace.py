@@ -192,15 +192,27 @@ def effects(
 
 
 class Replacing:
-    """A network's predictions on a set of images with masks replaced, also by what other images of the set have."""
+    """A network's predictions on a set of images with masks replaced, also by what other images of the set have.
 
-    def __init__(self, model: nn.Module, images: Tensor, *, batch_size: int = 100, seed: int = 0) -> None:
+    `means`, module -> [N, C], are those of each image's mask over positions, where somebody has them already:
+    "constant" then takes no pass of its own over the images.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        *,
+        batch_size: int = 100,
+        seed: int = 0,
+        means: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.network, self.images = attention_network(model), images[None] if images.dim() == 3 else images
         self.batch_size, self.seed = batch_size, seed
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
         self.donor = torch.empty_like(order)
         self.donor[order] = order.roll(1)  # one ring: nobody is their own
-        self._constants: dict[str, Tensor] = {}
+        self._constants = {name: values.double().mean(dim=0).float() for name, values in (means or {}).items()}
 
     def logits(self, plan: Mapping[str, str]) -> Tensor:
         """Float32 [N, K] on the CPU; `plan` is module -> an intervention, or empty for the untouched network.

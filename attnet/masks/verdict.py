@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from attnet.base.errors import ConfigError
 from attnet.base.intervals import confidence_interval
 from attnet.data.splits import Split
-from attnet.masks.capture import capture_masks
+from attnet.masks.capture import capture
 from attnet.masks.controls import SEEDS, image_controls, random_maps, untrained
-from attnet.masks.faithfulness import deletion_insertion
+from attnet.masks.faithfulness import Removal
 from attnet.masks.foreign import has_places, with_masks, without_places
 from attnet.masks.localise import localise
 from attnet.masks.questions import CANNOT_TELL, DOES_NOT_APPLY, NO, QUESTIONS, Answer, Verdict, decide
-from attnet.masks.reduce import reduced_maps, upsample
+from attnet.masks.reduce import applicable, find_reduction, upsample
 from attnet.masks.replace import Replacing, applies
 from attnet.masks.saliency import grad_cam
 
@@ -80,20 +80,21 @@ def judge(
     say = progress or (lambda line: None)
     here = split.rows(torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)))
     say("masks of the network and of untrained ones")
-    networks = [network, *(untrained(network, here.images, seed + number) for number in range(SEEDS))]
-    answers = {"learned": _learned(networks, here, batch_size)}
+    seen = [_Seen(network, here.images, batch_size)]
+    for number in range(SEEDS):
+        seen.append(_Seen(untrained(network, here.images, seed + number), here.images, batch_size))
+    answers = {"learned": _learned(seen, here)}
     say("replaced masks")
-    replaced, is_at_chance = _replaced(network, here, batch_size, seed)
+    replaced, is_at_chance = _replaced(network, here, seen[0], batch_size, seed)
     answers |= replaced
     modules = network.attention_modules()
     if any(has_places(module) for module in modules.values()):
-        maps = [_Maps(one, here.images, batch_size) for one in networks]
         say("the object")
-        answers["object"] = _object(network, here, maps, batch_size, seed)
+        answers["object"] = _object(network, here, seen, batch_size, seed)
         faithful = min(faithful, len(here) // 2)
         chosen_on = min(CHOOSING, faithful, len(here) - faithful)
         say(f"ROAD on {faithful} images")
-        answers |= _faithful(network, here, maps, faithful, chosen_on, batch_size, seed, say)
+        answers |= _faithful(network, here, seen, faithful, chosen_on, batch_size, seed, say)
     else:
         faithful, reason = 0, without_places(list(modules))
         answers |= {key: Answer(key, DOES_NOT_APPLY, reason=reason) for key in OF_PLACES}
@@ -104,22 +105,52 @@ def judge(
     return Verdict({key: answers[key] for key in QUESTIONS}, len(here), faithful)
 
 
-# -- maps: by (module, reduction, whether turned round) ----------------------------------------------------------------
+# -- what is seen of a network; maps by (module, reduction, whether turned round) --------------------------------------
 
 Key = tuple[str, str, bool]
 
 
-class _Maps:
-    """All maps of a network, kept as small as its features are and enlarged when they are asked for."""
+class _Seen:
+    """What one pass of all images through a network leaves: nothing is asked of it twice.
+
+    `logits` float32 [N, K]. `means` and `deviations`, module -> [N, C]: of every channel of its mask over positions.
+    Maps are kept as small as the features are, and enlarged when they are asked for. All on the CPU.
+    """
 
     def __init__(self, network: nn.Module, images: Tensor, batch_size: int) -> None:
-        self._small = reduced_maps(network, images, "mask", REDUCTIONS, full_size=False, batch_size=batch_size)
-        self._size = images.shape[-2:]
+        modules = network.attention_modules()
+        placed = any(has_places(module) for module in modules.values())
+        wanted = applicable(network, None, REDUCTIONS) if placed else {}
+        logits: list[Tensor] = []
+        means: dict[str, list[Tensor]] = {}
+        deviations: dict[str, list[Tensor]] = {}
+        small: dict[tuple[str, str], list[Tensor]] = {
+            (name, kind): [] for kind in REDUCTIONS for name in wanted if kind in wanted[name]
+        }
+        for batch in images.split(batch_size):
+            found = capture(network, batch)
+            logits.append(found.logits.float().cpu())
+            masks = {name: parts["mask"] for name, parts in found.features.items() if parts}
+            for name, mask in masks.items():
+                for into, moment in zip((means, deviations), _moments(mask), strict=True):
+                    into.setdefault(name, []).append(moment.float().cpu())
+            for (name, kind), pieces in small.items():
+                pieces.append(find_reduction(kind).reduce(masks[name]).float().cpu())
+        self.logits = torch.cat(logits)
+        self.means, self.deviations = (
+            {name: torch.cat(pieces) for name, pieces in moments.items()} for moments in (means, deviations)
+        )
+        self._small, self._size = {key: torch.cat(pieces) for key, pieces in small.items()}, images.shape[-2:]
+
+    @property
+    def gains(self) -> Tensor:
+        """All means and deviations, [N, features]."""
+        return torch.cat([moment[name] for name in self.means for moment in (self.means, self.deviations)], dim=1)
 
     def upright(self) -> list[Key]:
         return [(*key, False) for key in self._small]
 
-    def of(self, key: Key, where: slice = slice(None)) -> Tensor:
+    def map(self, key: Key, where: slice = slice(None)) -> Tensor:
         """Float32 [n, H, W], as large as the images."""
         module, reduction, turned = key
         maps = upsample(self._small[module, reduction][where], self._size)
@@ -152,26 +183,17 @@ def _answer(
     )
 
 
-def _learned(networks: Sequence[nn.Module], split: Split, batch_size: int) -> Answer:
+def _learned(seen: Sequence[_Seen], split: Split) -> Answer:
     """Whether the masks tell the classes that were learned, beside those of untrained networks and bare colours."""
     half, labels = len(split) // 2, split.labels.cpu()
 
     def read(features: Tensor) -> Tensor:
         return 100 * (probe(features[:half], labels[:half], features[half:]) == labels[half:]).double()
 
-    mine, *others = (read(_gains(network, split.images, batch_size)) for network in networks)
+    mine, *others = (read(one.gains) for one in seen)
     controls = {f"untrained network {number}": values for number, values in enumerate(others, 1)}
     controls["colours"] = read(torch.cat(_moments(split.images.float().cpu()), dim=1))
     return _answer("learned", ("the masks", mine), controls)
-
-
-def _gains(network: nn.Module, images: Tensor, batch_size: int) -> Tensor:
-    """Mean and deviation of every channel of every mask over its positions: [N, features]."""
-    rows = []
-    for batch in images.split(batch_size):
-        masks = capture_masks(network, batch).values()
-        rows.append(torch.cat([moment.float().cpu() for mask in masks for moment in _moments(mask)], dim=1))
-    return torch.cat(rows)
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,21 +214,21 @@ def probe(seen: Tensor, labels: Tensor, new: Tensor) -> Tensor:
     return (new @ seen.T / seen.shape[1] @ weights + targets.mean(dim=0)).argmax(dim=1)
 
 
-def _object(network: nn.Module, split: Split, maps: Sequence[_Maps], batch_size: int, seed: int) -> Answer:
+def _object(network: nn.Module, split: Split, seen: Sequence[_Seen], batch_size: int, seed: int) -> Answer:
     if split.masks is None:
         return Answer("object", CANNOT_TELL, reason="the objects' pixels of these images are not known")
     half = len(split) // 2
     objects = split.masks
 
-    def chosen(candidates: _Maps) -> tuple[Key, Tensor]:
+    def chosen(candidates: _Seen) -> tuple[Key, Tensor]:
         """The map farthest from chance on the first half; turned round it wins where it lost."""
-        scores = {key: localise(candidates.of(key), objects).auroc for key in candidates.upright()}
+        scores = {key: localise(candidates.map(key), objects).auroc for key in candidates.upright()}
         mean = {key: scores[key][:half].mean().item() for key in scores}
         best = max(mean, key=lambda key: abs(mean[key] - 0.5))
         turned, found = mean[best] < 0.5, scores[best][half:]
         return (*best[:2], turned), 1 - found if turned else found
 
-    (best, mine), *others = (chosen(candidates) for candidates in maps)
+    (best, mine), *others = (chosen(candidates) for candidates in seen)
     images = split.images[half:]
     controls = image_controls(images) | {"random": random_maps(len(images), tuple(images.shape[-2:]), seed)}
     scores = {name: localise(values, objects[half:]).auroc for name, values in controls.items()}
@@ -215,26 +237,26 @@ def _object(network: nn.Module, split: Split, maps: Sequence[_Maps], batch_size:
     return _answer("object", (_named(best), mine), scores, {"Grad-CAM": cam})
 
 
-def _replaced(network: nn.Module, split: Split, batch_size: int, seed: int) -> tuple[dict[str, Answer], bool]:
+def _replaced(
+    network: nn.Module, split: Split, seen: _Seen, batch_size: int, seed: int
+) -> tuple[dict[str, Answer], bool]:
     """Whether masks are needed, and whether their places are: with all modules' masks replaced at once.
 
     And whether the network, as it is, does no better than who always names the class that is most frequent.
     """
     modules = {name: module for name, module in network.attention_modules().items() if module.mask is not None}
-    replacing = Replacing(network, split.images, batch_size=batch_size, seed=seed)
+    replacing = Replacing(network, split.images, batch_size=batch_size, seed=seed, means=seen.means)
 
-    def right(kind: str = "") -> Tensor:
-        plan = {name: kind for name, module in modules.items() if kind and applies(kind, module)}
-        predicted = replacing.logits(plan).argmax(dim=1)
-        return 100 * (predicted == split.labels.cpu()).double()
+    def right(logits: Tensor) -> Tensor:
+        return 100 * (logits.argmax(dim=1) == split.labels.cpu()).double()
 
-    untouched, found = right(), {}
+    untouched, found = right(seen.logits), {}
     words = {
         **{"zero": "masks 0", "one": "masks 1", "constant": "a constant a channel"},
         **{"mean": "mean over positions", "shuffled": "positions shuffled", "resampled": "another image's mask"},
     }
     for kind in words:
-        found[kind] = right(kind)
+        found[kind] = right(replacing.logits({name: kind for name in modules if applies(kind, modules[name])}))
     blind = {words[kind]: found[kind] for kind in ("zero", "one", "constant")}
     placeless = {words[kind]: found[kind] for kind in ("mean", "shuffled")}
     claim = ("untouched", untouched)
@@ -249,37 +271,32 @@ def _replaced(network: nn.Module, split: Split, batch_size: int, seed: int) -> t
 def _faithful(
     network: nn.Module,
     split: Split,
-    maps: Sequence[_Maps],
+    seen: Sequence[_Seen],
     count: int,
     chosen_on: int,
     batch_size: int,
     seed: int,
     say: Callable[[str], None],
 ) -> dict[str, Answer]:
-    images, choosing = split.images[:count], slice(count, count + chosen_on)
+    options = {"steps": STEPS, "baseline": "linear", "batch_size": batch_size, "seed": seed}
+    images, here, choosing = split.images[:count], slice(count), slice(count, count + chosen_on)
+    removal, trial = (Removal(network, part, **options) for part in (images, split.images[choosing]))
 
-    def road(values: Tensor, where: slice | None = None) -> tuple[Tensor, Tensor]:
-        seen = images if where is None else split.images[where]
-        curves = deletion_insertion(
-            network, seen, values, steps=STEPS, baseline="linear", batch_size=batch_size, seed=seed
-        )
+    def road(maps: Tensor) -> tuple[Tensor, Tensor]:
+        curves = removal.curves(maps)
         return curves.contrast, curves.right_way
 
-    def chosen(candidates: _Maps) -> Key:
-        """The map of the largest contrast; turned round it has the other order, and the contrast the other sign."""
-        contrast = {key: road(candidates.of(key, choosing), choosing)[0].mean().item() for key in candidates.upright()}
-        best = max(contrast, key=lambda key: abs(contrast[key]))
-        return (*best[:2], contrast[best] < 0)
-
-    best, here = chosen(maps[0]), slice(count)
-    say(f"ROAD: {len(maps) - 1} untrained networks")
-    strangers = [road(one.of(best, here)) for one in maps[1:]]
+    contrast = {key: trial.curves(seen[0].map(key, choosing)).contrast.mean().item() for key in seen[0].upright()}
+    best = max(contrast, key=lambda key: abs(contrast[key]))
+    best = (*best[:2], contrast[best] < 0)  # turned round it has the other order, and the contrast the other sign
+    say(f"ROAD: {len(seen) - 1} untrained networks")
+    strangers = [road(one.map(best, here)) for one in seen[1:]]
     methods = image_controls(images) | {"random": random_maps(count, tuple(images.shape[-2:]), seed)}
     scores = {}
     for number, (name, values) in enumerate(methods.items(), 1):
         say(f"ROAD: control {number} of {len(methods)}, {name}")
         scores[name] = road(values)
-    mine = road(maps[0].of(best, here))
+    mine = road(seen[0].map(best, here))
     cam = road(grad_cam(network, images, batch_size=batch_size))
     answers = {}
     for place, question in enumerate(("pixels", "polarity")):

@@ -132,6 +132,13 @@ def test_what_is_said_of_shapes_is_on_record():
     assert now["auroc"]["control"] == now["iou"]["control"] == "edges x centre"
     assert f"had {before['auroc']['value']:.3f} and {before['iou']['value']:.3f}" in page
     assert f"a linear classifier {record['now']['linear_top1']:.1f} %" in page
+    for control in record["now"]["controls"]:
+        scores = [
+            record[when]["controls"][control][what]
+            for what in ("auroc", "iou", "pointing")
+            for when in ("before", "now")
+        ]
+        assert f"| {control} | {' | '.join(f'{score:.3f}' for score in scores)} |" in page
 
 
 def test_every_network_that_comes_along_has_a_card():
@@ -157,15 +164,45 @@ def test_what_is_said_of_the_masks_is_the_verdict_on_record():
     prose = "\n".join("".join(cell["source"]) for cell in book["cells"])
     for key, question in QUESTIONS.items():
         cells = [question.words]
-        for name in ("cifar10", "shapes"):
-            answer = RECORDS[f"verdict_{name}"]["answers"][key]
-            gap, digits = answer["difference"], 1 if "%" in answer["measure"] else 2
-            said = f"**{answer['verdict']}**"
-            if gap is not None:
-                numbers = [f"{gap[part]:+.{digits}f}" for part in ("mean", "low", "high")]
-                said += " {} ({} to {})".format(*numbers).replace("-", "−")
-            cells.append(said)
+        cells += [_told(RECORDS[f"verdict_{name}"]["answers"][key]) for name in ("cifar10", "shapes")]
         row = f"| {' | '.join(cells)} |"
         assert row in README and row in prose, row
     images = {RECORDS[f"verdict_{name}"]["images"] for name in ("cifar10", "shapes")}
     assert images == {500} and "500 test images" in README
+
+
+def _told(answer: dict) -> str:
+    """An answer as a cell of a table: the verdict, and the difference with its interval."""
+    gap, digits = answer["difference"], 1 if "%" in answer["measure"] else 2
+    if gap is None:
+        return f"**{answer['verdict']}**"
+    mean, low, high = (f"{gap[part]:+.{digits}f}".replace("-", "−") for part in ("mean", "low", "high"))
+    return f"**{answer['verdict']}** {mean} ({low} to {high})"
+
+
+def test_what_is_said_of_networks_whose_answers_are_known_is_on_record():
+    """What has learned nothing never gets a yes; masks that are the object get it where they must."""
+    asked, page = RECORDS["verdict_controls"], PAGES["attnet/masks/README.md"]
+    untrained, knowing = (asked["networks"][name]["answers"] for name in ("untrained", "the object's own mask"))
+    for key, question in QUESTIONS.items():
+        shipped = (RECORDS[f"verdict_{name}"]["answers"][key] for name in ("shapes", "cifar10"))
+        cells = [_told(answer) for answer in (untrained[key], knowing[key], *shipped)]
+        assert f"| {question.words} | {' | '.join(cells)} |" in page
+        assert untrained[key]["verdict"] in ("no", "does not apply")
+    said = {key: answer["verdict"] for key, answer in knowing.items()}
+    assert said.pop("learned") == "no" and said.pop("polarity") != "no" and set(said.values()) == {"yes"}
+    assert {network["images"] for network in asked["networks"].values()} == {500} and "500 images of `shapes`" in page
+
+
+def test_what_is_said_of_the_study_of_masks_is_on_record():
+    record = RECORDS["ablation_masks"]
+    budget, rows = record["budget"], record["rows"]
+    assert [row["against"] for row in rows] == ["masks"] * 3 and budget["seeds"] == [0, 1, 2]
+    for page in (README, PAGES["attnet/study/README.md"]):
+        assert f"{record['baseline']['mean']:.2f} %" in page
+        for row in rows:
+            numbers = (f"{row['difference'][part]:+.2f}".replace("-", "−") for part in ("mean", "low", "high"))
+            assert "{} ({} to {})".format(*numbers) in page
+    steps = budget["train_images"] // budget["train_batch_size"] * budget["total_epochs"]
+    assert f"{steps} steps" in README and f"{budget['train_images']:,} images" in README
+    assert f"{budget['test_images']:,} test images" in README

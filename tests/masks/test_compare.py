@@ -17,8 +17,10 @@ from attnet.masks.compare import (
     compare_localisation,
     deletion_table,
     localisation_table,
+    road_table,
 )
 from attnet.masks.controls import IMAGE_CONTROLS
+from attnet.masks.faithfulness import Curves
 from attnet.model.modules import MaskBranch
 
 
@@ -110,10 +112,41 @@ def test_deletion_by_every_method_explains_the_predicted_class(seeing, split, fe
 @pytest.mark.slow
 def test_everything_is_measured(seeing, split, few_controls):
     network = attnet.Pretrained(seeing.eval(), tuple("abcdefghij"), "tiny")
-    record = comparison.measure(network, attnet.data.splits.Dataset(split, split, tuple("abcdefghij"), "s", ""), 6, 2)
+    data = attnet.data.splits.Dataset(split, split, tuple("abcdefghij"), "s", "")
+    found = comparison.measure(network, data, 6, 2)
+    record = found.to_json()
     assert record["tables_of"] == "s, 6 test images (2 for deletion, insertion and ROAD)"
     assert [row["module"] for row in record["statistics"]] == ["stage1.0", "stage2.0", "stage3.0"]
     assert len(record["effects"]) == 1 + 4 * 7
     assert list(record["deletion"]) == list(record["road"]) and len(record["road"]) == 6 + 4 + 6 * 8
     assert {row["method"] for row in record["localisation"]} >= {"stage1.0 mask std", "Grad-CAM", "random"}
+    assert all(0 <= row["right_way"]["mean"] <= 1 for row in record["road"].values())
     json.dumps(record)
+    page = found.page()
+    assert [line[3:] for line in page.splitlines() if line.startswith("## ")] == [
+        "Masks replaced",
+        "Where the object is",
+        "Deletion and insertion, pixels blurred away",
+        "ROAD, pixels imputed from those around them",
+    ]
+    assert "| resampled " in page
+    of_maps = page.split("## ")[2:]
+    for control in (
+        "Grad-CAM",
+        "edges",
+        "random",
+        "untrained: stage1.0 mean",
+        "weights anew down to stem: stage3.0 std",
+    ):
+        assert all(f"\n| {control} " in part for part in of_maps), control
+
+
+def test_the_table_of_road_by_hand():
+    fractions = torch.tensor([0.0, 0.5, 1.0])
+    curves = {
+        "sees": Curves(fractions, torch.tensor([[0.8, 0.2, 0.0]]), torch.tensor([[0.0, 0.8, 0.8]])),
+        "blind": Curves(fractions, torch.tensor([[0.8, 0.9, 0.0]]), torch.tensor([[0.0, 0.2, 0.8]])),
+    }
+    rows = {row[0]: [float(cell.strip("*").split()[0]) for cell in row[1:]] for row in cells(road_table(curves))}
+    assert rows == {"sees": [0.3, 0.6, 0.3, 1.0], "blind": [0.65, 0.3, -0.35, 0.0]}
+    assert road_table(curves).splitlines()[2].count("**") == 8

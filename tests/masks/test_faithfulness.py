@@ -8,7 +8,7 @@ from networks import varied
 from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError
-from attnet.masks.faithfulness import Curves, deletion_insertion, impute
+from attnet.masks.faithfulness import Curves, Removal, deletion_insertion, impute
 from attnet.model.network import ResidualAttentionNetwork
 
 
@@ -88,6 +88,21 @@ def test_each_image_is_seen_once_a_step_and_curve():
     assert sum(len(batch) for batch in model.batches) == 5 * (2 * 6 - 2)
     assert max(len(batch) for batch in model.batches) == 2
     assert model.training
+
+
+@pytest.mark.parametrize("baseline", ["black", "linear"])
+def test_the_ends_are_computed_once_for_all_maps(model, images, baseline):
+    """Each map's curves are, to the digit, those that it has alone."""
+    options = {"steps": 4, "baseline": baseline, "batch_size": 2, "seed": 3}
+    maps = torch.rand(3, len(images), 32, 32, generator=torch.Generator().manual_seed(2)).round(decimals=1)
+    alone = [deletion_insertion(model, images, one, **options) for one in maps]
+    passed: list[int] = []
+    model.register_forward_pre_hook(lambda _module, inputs: passed.append(len(inputs[0])))
+    removal = Removal(model, images, **options)
+    for one, expected in zip(maps, alone, strict=True):
+        found = removal.curves(one)
+        assert torch.equal(found.deletion, expected.deletion) and torch.equal(found.insertion, expected.insertion)
+    assert sum(passed) == len(images) * (2 + len(maps) * (2 * 4 - 4))
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (6, 6)])

@@ -1,6 +1,7 @@
 """`attnet masks`: the page, the record and the figure of a network's verdict."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,8 +101,18 @@ def test_weights_that_are_not_there_are_a_sentence(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_tables_as_well(tmp_path, quick, monkeypatch):
-    monkeypatch.setattr(masks_command, "measure", lambda network, dataset, images, few: {"asked": [images, few]})
+def test_the_tables_as_well(tmp_path, quick, monkeypatch, capsys):
+    asked = []
+
+    def measure(_network: object, _data: object, *counts: int) -> SimpleNamespace:
+        asked.append(counts)
+        return SimpleNamespace(page=lambda: "## a table", to_json=lambda: {"tables_of": "some"})
+
+    monkeypatch.setattr(masks_command, "measure", measure)
     file = tmp_path / "masks.json"
-    assert masks_command.main(["--images", "4", "--faithful_images", "2", "--tables", "--output", str(file)]) == 0
-    assert json.loads(file.read_text())["asked"] == [4, 2]
+    words = ["--images", "4", "--faithful_images", "2", "--tables"]
+    assert masks_command.main([*words, "--output", str(file)]) == 0
+    assert json.loads(file.read_text())["tables_of"] == "some" and "## a table" in capsys.readouterr().out
+    assert masks_command.main(words) == 0, "and without a record"
+    assert "## a table" in capsys.readouterr().out
+    assert asked == [(4, 2), (4, 2)]

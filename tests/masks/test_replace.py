@@ -284,6 +284,16 @@ def test_a_mask_of_another_image_and_a_constant(model, dozen):
     assert torch.equal(replacing.logits({}), torch.cat([intervene(model, part, {}) for part in dozen.split(5)]))
 
 
+def test_means_that_are_known_spare_a_constant_its_pass(model, dozen):
+    plan, expected = dict.fromkeys(NAMES, "constant"), Replacing(model, dozen, batch_size=5)
+    means = {name: mask.mean(dim=(2, 3)) for name, mask in attnet.capture_masks(model, dozen).items()}
+    passed: list[int] = []
+    with model.register_forward_pre_hook(lambda _module, inputs: passed.append(len(inputs[0]))):
+        logits = Replacing(model, dozen, batch_size=5, means=means).logits(plan)
+    torch.testing.assert_close(logits, expected.logits(plan), rtol=0, atol=1e-6)
+    assert sum(passed) == len(dozen)
+
+
 def test_what_needs_other_images_says_so(model, images):
     with pytest.raises(ConfigError, match="'resampled': takes another image's mask; give two images or more"):
         Replacing(model, images[:1]).logits({"stage1.0": "resampled"})
