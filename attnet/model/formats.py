@@ -93,7 +93,7 @@ def _check_zip(path: Path) -> None:
                 f"{FETCH_AGAIN}"
             )
         for member in members:
-            if member.filename.endswith("/data.pkl"):
+            if member.filename.lower().endswith("/data.pkl"):  # torch finds it in any case
                 _check_length(path, member.file_size)
                 _check_pickle(path, io.BytesIO(archive.read(member)))
 

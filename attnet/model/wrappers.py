@@ -95,7 +95,7 @@ def unwrap_state(checkpoint: object, origin: str = "state dict", entry: str = ""
     Raises:
         WeightsError: no state dict (as `check_state`), or none at `entry`.
     """
-    found = list(_states(checkpoint)) if isinstance(checkpoint, Mapping) else []
+    found = list(_states(checkpoint, set())) if isinstance(checkpoint, Mapping) else []
     if not found:
         check_state(checkpoint, origin)
     if entry:
@@ -113,13 +113,21 @@ def unwrap_state(checkpoint: object, origin: str = "state dict", entry: str = ""
     return Unwrapped(state, chosen.entry, chosen.averaged, tuple(one.entry for one in others), (*words, *counters))
 
 
-def _states(content: Mapping, path: tuple[str, ...] = (), averaged: bool = False) -> Iterator[Unwrapped]:
-    """Every state dict within a checkpoint, in the order of the tables."""
+def _states(
+    content: Mapping, seen: set[int], path: tuple[str, ...] = (), averaged: bool = False
+) -> Iterator[Unwrapped]:
+    """Every state dict within a checkpoint, in the order of the tables; what holds some is looked into once.
+
+    A file may have a mapping under many names, and in itself: by name after name there would be millions of ways.
+    """
     held = [name for name in (*CONTAINERS, *AVERAGES) if isinstance(content.get(name), Mapping) and content[name]]
-    for name in held if len(path) < _DEEPEST else ():
-        is_average = name in AVERAGES or (name == "model" and "training" in held)
-        yield from _states(content[name], (*path, name), averaged or is_average)
     if held:
+        if len(path) == _DEEPEST or id(content) in seen:
+            return
+        seen.add(id(content))
+        for name in held:
+            is_average = name in AVERAGES or (name == "model" and "training" in held)
+            yield from _states(content[name], seen, (*path, name), averaged or is_average)
         return
     groups: dict[str, dict] = {}
     for name, value in content.items():
