@@ -77,7 +77,7 @@ def in_kernel() -> None:
     shell = kernel_shell()
     if shell is None:
         return
-    from attnet.base.kernel import tell_errors_in_sentences
+    from attnet.base.notebooks import tell_errors_in_sentences
 
     tell_errors_in_sentences(shell)
     if ENGINE not in os.environ and not somebody_looks():  # the engine has looked at all cells; a person at their own

@@ -90,7 +90,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         high=1000,
         decides="never",
         here=True,
-        also=("gpu", "gpu_id", "cuda", "local_rank"),
+        also=("gpu", "gpu_id", "local_rank"),
     )
     device_num: int = parameter(
         default=1,
