@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attnet.base.errors import AttnetError
 
-_MOST = 256 << 20  # bytes; the largest of ours, a record of a study, has less than a megabyte
+_MOST = 32 << 20  # bytes, of which Python makes up to twenty times as much; the largest of ours has a megabyte
 _DEPTH = 100
 
 

@@ -166,7 +166,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         help="epochs",
         low=1,
         high=100_000,
-        also=("epochs", "epoch", "num_epochs", "max_epochs", "n_epochs", "nb_epochs"),
+        also=("epochs", "num_epochs", "max_epochs", "n_epochs", "nb_epochs"),
     )
     train_batch_size: int | None = parameter(
         default=None,

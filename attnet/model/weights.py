@@ -307,9 +307,11 @@ def _describe(model: nn.Module) -> str:
 
 
 def _fits(name: str, state: Mapping[str, Tensor]) -> bool:
-    head = state.get("fc.weight")
-    if head is None or head.ndim != 2:
+    head, stem, row = state.get("fc.weight"), state.get("stem.0.weight"), variants()[name]
+    if head is None or head.ndim != 2 or head.shape[1] != row.tail_width:
         return False
+    if stem is None or stem.shape != (row.stem.channels, 3, row.stem.kernel, row.stem.kernel):
+        return False  # told by its ends: all shapes of all networks take seconds
     shapes = _shapes(name)
     ends = {end: torch.Size([len(head), *shapes[end][1:]]) for end in ("fc.weight", "fc.bias")}
     there = {key: shape for key, shape in shapes.items() if key in state or not key.endswith(COUNTER)}

@@ -27,6 +27,12 @@ def test_what_is_sound_is_read(tmp_path):
         assert read_object(file, FORM) == content
 
 
+def test_a_file_far_larger_than_any_of_ours_is_not_read(tmp_path):
+    with open(tmp_path / "a.json", "wb") as file:
+        file.truncate(33 << 20)  # takes no room
+    assert "34,603,008 bytes, more than 33,554,432" in refused(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize(
     ("blob", "says"),
     [

@@ -146,6 +146,12 @@ def test_damage_is_a_sentence(blob):
         read_pickle(blob)
 
 
+def test_what_is_wrong_with_a_long_text_is_said_without_it():
+    blob = b"X" + struct.pack("<I", 10**6) + b"a" * (10**6 - 1) + b"\xff."
+    with pytest.raises(DataError, match=r"\(1,000,006 bytes; UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff"):
+        read_pickle(blob)
+
+
 @pytest.mark.parametrize(
     "blob",
     [

@@ -13,6 +13,7 @@ import attnet
 from attnet.base.errors import WeightsError
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import plan_evaluation
+from attnet.model import weights
 from attnet.model.pretrained import load_pretrained
 from attnet.model.weights import Weights, fitting_variants
 from attnet.model.wrappers import AVERAGES, CONTAINERS, PREFIXES, unwrap_state
@@ -55,6 +56,12 @@ def test_a_file_as_the_reference_published_it(name, reference_variants, tmp_path
 def test_a_network_without_anything_but_counters_is_still_another():
     state = {name: value for name, value in STATE.items() if not name.endswith("running_mean")}
     assert fitting_variants(STATE) == ["attention56_tiny"] and fitting_variants(state) == []
+
+
+def test_no_network_with_other_ends_is_built_to_see_which_fits(monkeypatch):
+    asked, shapes = [], weights._shapes
+    monkeypatch.setattr(weights, "_shapes", lambda name: asked.append(name) or shapes(name))
+    assert fitting_variants(STATE) == asked == ["attention56_tiny"]
 
 
 # -- wrappers ------------------------------------------------------------------------------------------------------
