@@ -159,16 +159,20 @@ def test_the_fine_tuning_study_on_record_is_told():
 
 
 def test_what_is_said_of_the_masks_is_the_verdict_on_record():
-    """Question by question, for both shipped networks, in the README and in the notebook."""
-    book = json.loads((ROOT / "notebooks/attention_masks.ipynb").read_text(encoding="utf-8"))
-    prose = "\n".join("".join(cell["source"]) for cell in book["cells"])
+    """Question by question, for both shipped networks; the notebook, which asks them anew, says what it means."""
     for key, question in QUESTIONS.items():
         cells = [question.words]
         cells += [_told(RECORDS[f"verdict_{name}"]["answers"][key]) for name in ("cifar10", "shapes")]
         row = f"| {' | '.join(cells)} |"
-        assert row in README and row in prose, row
+        assert row in README, row
     images = {RECORDS[f"verdict_{name}"]["images"] for name in ("cifar10", "shapes")}
     assert images == {500} and "500 test images" in README
+    book = json.loads((ROOT / "notebooks/attention_masks.ipynb").read_text(encoding="utf-8"))
+    prose = "\n".join("".join(cell["source"]) for cell in book["cells"])
+    findings = re.search(r"\n((?:- \*\*.*\n)+)\n`attnet masks", README)[1].splitlines()
+    assert len(findings) == 4
+    for line in findings:
+        assert line in prose, line
 
 
 def _told(answer: dict) -> str:
