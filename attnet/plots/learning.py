@@ -119,12 +119,12 @@ def _recorded(rows: Sequence[dict]) -> tuple[list[float], list[float]]:
     """The mean training loss of each part of an epoch that is on record, at its middle; of the epoch, at its end."""
     x, losses = [], []
     for row in rows:
-        sums = row.get("trace") or []
+        sums = row.get("trace") or row.get("trace_of_rank_0") or []
         if len(sums) < 2 or not math.isfinite(row["train_loss"]) or row["train_loss"] <= 0:
             x.append(row["epoch"])
             losses.append(row["train_loss"])
             continue
-        steps = round(sums[-1] / row["train_loss"])
+        steps = row.get("steps") or round(sums[-1] / row["train_loss"])
         ends = [0, *traced_steps(steps)]
         for before, after, low, high in zip(ends, ends[1:], [0.0, *sums], sums, strict=False):
             x.append(row["epoch"] - 1 + (before + after) / 2 / steps)
