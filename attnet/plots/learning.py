@@ -163,7 +163,7 @@ def _draw_strip(figure: Figure, glimpses: Glimpses) -> None:
     for ax, place in zip(axes[1:], places, strict=True):
         sheet.draw_map(ax, glimpses.maps[place], scale)
         done = glimpses.epochs[place]
-        words = "untrained" if not done else f"epoch {done:.0f}" if done >= 10 else f"epoch {done:.2g}"
+        words = "at the start" if not done else f"epoch {done:.0f}" if done >= 10 else f"epoch {done:.2g}"
         ax.set_title(words, fontsize=8, pad=3)
     figure.text(0.4 / width, (0.08 + tile + 0.3) / height, glimpses.words, fontsize=9)
     sheet.colour_bar(figure, np.array([axes]), scale, "mask M")

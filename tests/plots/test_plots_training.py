@@ -165,7 +165,7 @@ def test_a_running_training_shows_its_steps_and_a_mask_as_it_is_learned():
     assert list(faint.get_ydata()) == losses and faint.get_xdata()[-1] == 1
     np.testing.assert_allclose(smooth.get_ydata()[0], np.mean(losses[:5]))
     assert smooth.get_label() == "train loss, mean of 5 steps"
-    assert titles(figure)[-3:] == ["untrained", "epoch 0.5", "epoch 1"]
+    assert titles(figure)[-3:] == ["at the start", "epoch 0.5", "epoch 1"]
     assert "REHEARSAL" in [text.get_text() for text in figure.texts]
 
 
