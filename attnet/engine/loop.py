@@ -142,8 +142,11 @@ class Trainer(Training):
             forwards, self.train_step.forwards = self.world.gather(self.train_step.forwards), []
             if all(forwards):
                 row["rank_forward"] = [statistics.median(seconds) for seconds in forwards]
+        trace = [value.item() for value in self.trace]
         if self.world.size == 1:
-            row["trace"] = [value.item() for value in self.trace]
+            row["trace"] = trace
+        else:  # rank 0's own: to be drawn, not to be repeated on one card
+            row["steps"], row["trace_of_rank_0"] = len(self.train_batches), trace
         self.rows.append(row)
         self.next_epoch()
         is_best = row["top1"] > self.best

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 import attnet.plots.sheet as sheet
@@ -88,6 +89,7 @@ def plot_mask_changes(before: nn.Module, after: nn.Module, images: Tensor) -> Fi
         bare(ax, left=False, size=10)
     left.set(xlabel="correlation of the masks before and after", xlim=(min(0, *correlations) * 1.15, 1.15))
     right.set(xlabel="mean absolute change of a mask value", xlim=(0, 1.18 * max(moves) or 1))
+    right.xaxis.set_major_locator(MaxNLocator(4))  # small numbers are long
     left.invert_yaxis()
     return figure
 

@@ -119,12 +119,12 @@ def _recorded(rows: Sequence[dict]) -> tuple[list[float], list[float]]:
     """The mean training loss of each part of an epoch that is on record, at its middle; of the epoch, at its end."""
     x, losses = [], []
     for row in rows:
-        sums = row.get("trace") or []
+        sums = row.get("trace") or row.get("trace_of_rank_0") or []
         if len(sums) < 2 or not math.isfinite(row["train_loss"]) or row["train_loss"] <= 0:
             x.append(row["epoch"])
             losses.append(row["train_loss"])
             continue
-        steps = round(sums[-1] / row["train_loss"])
+        steps = row.get("steps") or round(sums[-1] / row["train_loss"])
         ends = [0, *traced_steps(steps)]
         for before, after, low, high in zip(ends, ends[1:], [0.0, *sums], sums, strict=False):
             x.append(row["epoch"] - 1 + (before + after) / 2 / steps)
@@ -163,7 +163,7 @@ def _draw_strip(figure: Figure, glimpses: Glimpses) -> None:
     for ax, place in zip(axes[1:], places, strict=True):
         sheet.draw_map(ax, glimpses.maps[place], scale)
         done = glimpses.epochs[place]
-        words = "untrained" if not done else f"epoch {done:.0f}" if done >= 10 else f"epoch {done:.2g}"
+        words = "at the start" if not done else f"epoch {done:.0f}" if done >= 10 else f"epoch {done:.2g}"
         ax.set_title(words, fontsize=8, pad=3)
     figure.text(0.4 / width, (0.08 + tile + 0.3) / height, glimpses.words, fontsize=9)
     sheet.colour_bar(figure, np.array([axes]), scale, "mask M")

@@ -72,6 +72,7 @@ def test_two_ranks_equal_accumulate_2(tmp_path, monkeypatch, capfd):
     rows = [json.loads(line) for line in (two.output_dir / "metrics.jsonl").read_text().splitlines()]
     assert rows == two.history and [(row["epoch"], len(row["rank_fps"])) for row in rows] == [(1, 2), (2, 2)]
     assert all(row["fps"] == pytest.approx(2 * min(row["rank_fps"])) for row in rows)
+    assert all(len(row["trace_of_rank_0"]) == row["steps"] for row in rows), "few steps: after each of them"
     assert all(len(row["rank_forward"]) == 2 and min(row["rank_forward"]) > 0 for row in rows)
     assert not list(two.output_dir.glob("*.tmp")) and not (two.output_dir / "step.pt").exists()
 

@@ -146,6 +146,8 @@ def test_what_is_on_record_of_the_steps_is_drawn_at_its_place():
     """Sums of losses after the steps of `traced_steps`: a mean a part, in its middle."""
     row = make_rows(1)[0] | {"train_loss": 1.5, "trace": [4.0, 7.0, 9.0, 12.0]}
     line = plots.plot_curves([row]).axes[0].get_lines()[0]
+    several = row | {"train_loss": 1.1, "trace": None, "trace_of_rank_0": row["trace"], "steps": 8}
+    np.testing.assert_array_equal(line.get_xydata(), plots.plot_curves([several]).axes[0].get_lines()[0].get_xydata())
     ends = [0, *traced_steps(8)[:4]]
     np.testing.assert_allclose(line.get_xdata(), [(a + b) / 16 for a, b in itertools.pairwise(ends)])
     np.testing.assert_allclose(line.get_ydata(), np.diff([0, 4, 7, 9, 12]) / np.diff(ends))
@@ -163,7 +165,7 @@ def test_a_running_training_shows_its_steps_and_a_mask_as_it_is_learned():
     assert list(faint.get_ydata()) == losses and faint.get_xdata()[-1] == 1
     np.testing.assert_allclose(smooth.get_ydata()[0], np.mean(losses[:5]))
     assert smooth.get_label() == "train loss, mean of 5 steps"
-    assert titles(figure)[-3:] == ["untrained", "epoch 0.5", "epoch 1"]
+    assert titles(figure)[-3:] == ["at the start", "epoch 0.5", "epoch 1"]
     assert "REHEARSAL" in [text.get_text() for text in figure.texts]
 
 
