@@ -250,10 +250,12 @@ def test_every_control_of_the_explorer(browser, lab, house):
     viewer.changes(lambda: viewer.control("overlay, per cent").fill("30"))
     viewer.changes(lambda: viewer.root.locator("canvas.grid").click(position={"x": 90, "y": 30}))
     assert "; stage2.0, channel " in viewer.said()
-    chosen = viewer.control("one channel").input_value()
+    chosen = viewer.control("channel").input_value()
     viewer.root.locator("canvas.grid").press("ArrowRight")
-    assert viewer.control("one channel").input_value() != chosen
-    viewer.changes(lambda: viewer.enter("one channel", ""))
+    assert viewer.control("channel").input_value() != chosen
+    viewer.changes(lambda: viewer.control("channel").fill("5"))
+    assert "; stage2.0, channel 5 " in viewer.said()
+    viewer.changes(lambda: viewer.control("channel").fill("-1"))
     at = viewer.point(0.4, 0.6)
     assert "sees the whole image" in at
     viewer.root.locator("canvas.stage").press("ArrowLeft")

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import attnet
+from attnet import explore_command
 from attnet.base.errors import ConfigError, DataError
 from attnet.data.shapes import KINDS, make_shapes
 from attnet.data.splits import Dataset
@@ -272,3 +274,25 @@ def test_a_reel_holds_any_numbers(values):
     reel = Reel(8)
     entry = reel.add(torch.tensor(values))
     assert entry["n"] == len(values) == len(reel.bytes()) and np.isfinite([entry["lo"], entry["hi"]]).all()
+
+
+def test_explore_is_one_call(network, tmp_path):
+    (tmp_path / "mine.png").write_bytes(photo())
+    path = network.weights
+    explorer = attnet.explore(path, tmp_path, str(tmp_path / "mine.png"), [path], folder=tmp_path)
+    assert explorer.answer["picture"]["name"] == "mine.png" and len(explorer.film["networks"]) == 2
+    assert explorer.dataset.name == "shapes"
+
+
+def test_the_command_opens_a_notebook_with_what_was_given(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(explore_command, "resolve_path", lambda path: tmp_path / Path(path).name)
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(explore_command.subprocess, "run", lambda words, **_: started.append(words) or done)
+    assert explore_command.main(["--weights", "attention56_shapes", "--pictures", "a.jpg b.jpg", "--no-browser"]) == 0
+    book = nbformat.read(tmp_path / "explorer.ipynb", as_version=4)
+    names: dict[str, object] = {}
+    for cell in book.cells[1:3]:
+        exec(cell.source, names)
+    assert (names["pretrained"], names["pictures"], names["others"]) == ("attention56_shapes", "a.jpg b.jpg", "")
+    assert "jupyterlab" in started[0] and started[0][-1] == "--no-browser"

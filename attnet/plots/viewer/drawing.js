@@ -8,8 +8,10 @@ class Drawing {
     this.measure();
     const panel = this.frame.panels[this.s.module];
     if (this.s.channel !== null && panel && !panel.numbers?.includes(this.s.channel)) this.s.channel = null;
-    this.channel.value = this.s.channel ?? "";
-    this.channel.max = panel ? panel.c - 1 : 0;
+    this.channel.max = panel ? panel.c - 1 : 0;  // before the value, which it bounds
+    this.channel.value = this.s.channel ?? -1;
+    this.channel.disabled = !panel?.numbers?.length || panel.c === 1;
+    this.channelWords.textContent = this.s.channel ?? "all";
     this.reductionControl.disabled = this.s.part === "Grad-CAM";
     [...this.strip.children].forEach((button, i) => {
       const { set, n } = this.film.images[i];

@@ -93,9 +93,10 @@ export class Viewer extends Drawing {
       controls.push(labelled("show", choice("part", film.parts, tipPart, (part) => { this.s.part = part; this.s.channel = null; this.ask(); }), tipPart));
     const tip = "how many channels become one map; a click on a channel below shows that one alone";
     controls.push(labelled("channels", choice("reduction", film.reductions, tip, (reduction) => this.reduce(reduction)), tip));
-    this.channel = h("input", { type: "number", min: 0, step: 1, placeholder: "all",
-      onchange: () => this.set({ channel: this.channel.value === "" ? null : this.nearest(+this.channel.value) }) });
-    controls.push(labelled("one channel", this.channel, "the number of one channel of the chosen module; empty: all, reduced"));
+    this.channelWords = h("output", {}, "all");
+    this.channel = h("input", { type: "range", min: -1, max: 0, step: 1, value: -1,
+      oninput: () => this.set({ channel: +this.channel.value < 0 ? null : this.nearest(+this.channel.value) }) });
+    controls.push(labelled("channel", this.channel, "one channel of the chosen module alone; at the left end all, reduced to one map"), this.channelWords);
     if (film.replaced.length > 1) {
       const what = "replace the chosen module's mask and see what becomes of the prediction";
       controls.push(labelled("its mask is", choice("replaced", film.replaced, what, (replaced) => { this.s.replaced = replaced; this.ask(); }), what));

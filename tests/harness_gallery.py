@@ -1,0 +1,76 @@
+"""The gallery: notebooks with what they show, for those who only read: `python tests/harness_gallery.py [NAME ...]`.
+
+Each is executed as it stands, with CIFAR-10 where it is in `data/` and the shipped weights, and written to
+`data/results/gallery/NAME.ipynb` with its pictures reduced to a palette. tests/notebooks/test_gallery.py says when one
+is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+GALLERY = ROOT / "data" / "results" / "gallery"
+NAMES = ("architecture", "attention_masks", "explorer", "finetune")
+COLOURS = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=", ".join(NAMES))
+    GALLERY.mkdir(exist_ok=True)
+    for name in parser.parse_args().names:
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / f"{name}.ipynb"
+            words = [sys.executable, "-m", "papermill", "--engine", "attnet", f"notebooks/{name}.ipynb", str(output)]
+            paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+            environment = {**os.environ, "PYTHONPATH": paths}
+            subprocess.run([*words, "-k", "python3", "--no-progress-bar"], cwd=ROOT, env=environment, check=True)
+            file = GALLERY / f"{name}.ipynb"
+            nbformat.write(compact(nbformat.read(output, as_version=4)), file)
+            print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def compact(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without what only a kernel can use, or tells of the machine; pictures with fewer colours."""
+    book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info") if key in book.metadata}
+    for cell in book.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            output.get("metadata", {}).clear()
+            if "text" in output:
+                output.text = output.text.replace(f"{ROOT}/", "")
+            data = output.get("data", {})
+            if "image/png" in data:
+                data.pop("text/html", None)  # a frame, which readers of a file do not show
+                data["image/png"] = _reduced(data["image/png"])
+            for kind in [kind for kind in data if kind.startswith("application/vnd.jupyter.widget")]:
+                del data[kind]
+            for kind, content in data.items():
+                if kind.startswith("text/"):
+                    data[kind] = "".join(content).replace(f"{ROOT}/", "")
+    return book
+
+
+def _reduced(picture: str) -> str:
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    buffer = io.BytesIO()
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+if __name__ == "__main__":
+    main()
