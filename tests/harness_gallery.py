@@ -1,8 +1,8 @@
 """The gallery: notebooks with what they show, for those who only read: `python tests/harness_gallery.py [NAME ...]`.
 
 Each is executed as it stands, with CIFAR-10 where it is in `data/` and the shipped weights, and written to
-`data/results/gallery/NAME.ipynb` with its pictures reduced to a palette. tests/notebooks/test_gallery.py says when one
-is out of date.
+`data/results/gallery/NAME.ipynb` with its pictures reduced to a palette, and a thumbnail of one of them beside for the
+README. tests/notebooks/test_gallery.py says when one is out of date.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 GALLERY = ROOT / "data" / "results" / "gallery"
-NAMES = ("architecture", "attention_masks", "explorer", "finetune")
-COLOURS = 128
+# Notebook -> which of its pictures stands for it.
+NAMES = {"architecture": 2, "attention_masks": 3, "explorer": 0, "finetune": 2}
+COLOURS, THUMBNAIL = 128, (300, 150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     GALLERY.mkdir(exist_ok=True)
     for name in parser.parse_args().names:
         with tempfile.TemporaryDirectory() as folder:
@@ -37,7 +38,9 @@ def main() -> None:
             environment = {**os.environ, "PYTHONPATH": paths}
             subprocess.run([*words, "-k", "python3", "--no-progress-bar"], cwd=ROOT, env=environment, check=True)
             file = GALLERY / f"{name}.ipynb"
-            nbformat.write(compact(nbformat.read(output, as_version=4)), file)
+            book = compact(nbformat.read(output, as_version=4))
+            nbformat.write(book, file)
+            thumbnail(book, NAMES[name]).save(file.with_suffix(".webp"), quality=75)
             print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
@@ -63,6 +66,16 @@ def compact(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 if kind.startswith("text/"):
                     data[kind] = "".join(content).replace(f"{ROOT}/", "")
     return book
+
+
+def thumbnail(book: nbformat.NotebookNode, which: int) -> Image.Image:
+    """The upper left of one of a notebook's pictures, small."""
+    data = [output.get("data", {}) for cell in book.cells for output in cell.get("outputs", ())]
+    pictures = [content["image/png"] for content in data if "image/png" in content]
+    image = Image.open(io.BytesIO(base64.b64decode(pictures[which]))).convert("RGB")
+    wide, tall = THUMBNAIL
+    image = image.resize((2 * wide, round(2 * wide * image.height / image.width)), Image.Resampling.LANCZOS)
+    return image.crop((0, 0, 2 * wide, 2 * tall))
 
 
 def _reduced(picture: str) -> str:
