@@ -60,7 +60,9 @@ class Study:
     finish: Callable[[Mapping[str, TrainConfig]], Mapping[str, object]] | None = None
 
     def base(self, size: str, given: Mapping[str, object]) -> TrainConfig:
-        """The parameters of all rows: what is given wins over the size's; None, and the data set "auto", are not given.
+        """The parameters of all rows: what is given wins over the size's; None is not given.
+
+        The data set "auto" is the size's too, but `shapes` gives way to data that are named by another data_path.
 
         Of the mode's own, the network stays open, as it does in any other run of that mode.
 
@@ -69,8 +71,12 @@ class Study:
         """
         if size not in SIZES:
             raise ConfigError(f"size={size!r}: choose one of {', '.join(SIZES)}")
-        left_open = {"dataset": "auto"}
-        given = {name: value for name, value in given.items() if value not in (None, left_open.get(name))}
+        given = {name: value for name, value in given.items() if value is not None}
+        if given.get("dataset") == "auto":
+            del given["dataset"]
+        usual, own = TrainConfig.fields()["data_path"].default, self.presets.get(size, {}).get("dataset")
+        if own == "shapes" and given.get("data_path", usual) != usual:
+            given.setdefault("dataset", "auto")
         mode = TrainConfig(mode=given.get("mode", "auto")).mode  # raises for an unknown one
         given["mode"] = size if mode == "auto" else mode
         budget = {name: value for name, value in MODES[given["mode"]].items() if name != "model"}

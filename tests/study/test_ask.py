@@ -85,6 +85,9 @@ def test_what_is_given_wins_over_the_size_and_the_size_over_the_mode():
     assert residual.base("rehearsal", {"dataset": "auto"}).dataset == "shapes", "where minutes show something"
     assert residual.base("rehearsal", {"dataset": "cifar10"}).dataset == "cifar10"
     assert residual.base("full", {"dataset": "auto"}).dataset == "auto"
+    mine = {"dataset": "auto", "data_path": "my_images"}
+    assert residual.base("rehearsal", mine).dataset == residual.base("rehearsal", mine | {"dataset": None}).dataset
+    assert residual.base("rehearsal", mine).dataset == "auto", "data that are named are taken"
     config = residual.base("full", {})
     assert (config.mode, config.recipe, config.model) == ("full", "seed", "attention56_cifar")
     steps = config.total_epochs * 50_000 / config.train_batch_size
