@@ -122,7 +122,7 @@ def test_every_notebook_ends_with_what_comes_next_and_no_link_is_dead(path):
     known = {f"../notebooks/{name}" for name in ("explorer.ipynb", *(book.name for book in NOTEBOOKS))}
     assert others <= known
     last = [cell.source for cell in cells if cell.cell_type == "markdown"][-1]
-    if path.name not in ("attention_masks.ipynb", "explorer.ipynb"):  # these end with the explorer itself
+    if path.name != "explorer.ipynb":  # which ends with the explorer itself
         assert last.startswith("## What next") and "../notebooks/" in last
 
 
