@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GALLERY = ROOT / "data" / "results" / "gallery"
 # Notebook -> which of its pictures stands for it.
 NAMES = {"architecture": 2, "attention_masks": 3, "explorer": 0, "finetune": 2}
+LINKS = "../../../notebooks/"  # from the gallery
 COLOURS, THUMBNAIL = 128, (300, 150)
 
 
@@ -50,6 +51,7 @@ def compact(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in book.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type != "code":
+            cell.source = cell.source.replace("../notebooks/", LINKS)
             continue
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.outputs:

@@ -23,7 +23,7 @@ from attnet.engine.evaluation import Evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "notebooks" / "start.ipynb"
-SIZE = (280, 170)  # pixels
+SIZE = (240, 150)  # pixels
 COLOURS = 64
 
 
@@ -51,6 +51,7 @@ def predictions() -> Figure:
 # notebook -> its figure, and which part of it: left, top, right, bottom as shares of its width and height.
 PICTURES: dict[str, tuple[Callable[[], Figure], tuple[float, float, float, float]]] = {
     "attention_masks": (masks, (0.12, 0, 0.8, 1)),
+    "explorer": (lambda: plots.plot_masks(*attnet.open_pretrained("attention56_cifar"), 6), (0.01, 0.1, 0.66, 1)),
     "architecture": (lambda: plots.plot_attention_module(attnet.build_model("attention92")), (0, 0, 0.96, 1)),
     "train_1p": (curves, (0.5, 0, 1, 1)),
     "train_8p": (lambda: plots.plot_growth(of_record("cpu_growth")), (0.5, 0.53, 1, 0.95)),

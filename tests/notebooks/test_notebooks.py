@@ -59,6 +59,7 @@ OWN = {
 }
 # Names that have another default or help in one notebook alone.
 OTHER = {
+    "explorer.ipynb": {"data_path", "pictures", "others"},
     "ablations.ipynb": {"dataset"},
     "finetune.ipynb": {
         *("data_path", "dataset", "classes", "from_scratch", "lr"),
@@ -118,11 +119,11 @@ def test_every_notebook_ends_with_what_comes_next_and_no_link_is_dead(path):
     cells = nbformat.read(path, as_version=4).cells
     words = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     links = re.findall(r"\]\(([^)]+)\)", words)
-    others = {link for link in links if not link.startswith("https://")}
-    known = {f"../notebooks/{name}" for name in ("explorer.ipynb", *(book.name for book in NOTEBOOKS))}
+    others = {link for link in links if not link.startswith(("https://", "attachment:"))}
+    known = {f"../notebooks/{book.name}" for book in NOTEBOOKS}
     assert others <= known
     last = [cell.source for cell in cells if cell.cell_type == "markdown"][-1]
-    if path.name != "explorer.ipynb":  # which ends with the explorer itself
+    if path.name not in ("explorer.ipynb", "start.ipynb"):  # which lead on from their first cell
         assert last.startswith("## What next") and "../notebooks/" in last
 
 
@@ -148,7 +149,7 @@ def test_the_first_page_leads_to_every_other_notebook():
     prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     pictures = {name: data for cell in book.cells for name, data in cell.get("attachments", {}).items()}
     others = {path.stem for path in NOTEBOOKS} - {"start"}
-    assert set(re.findall(r"\]\((\w+)\.ipynb\)", prose)) == others
+    assert set(re.findall(r"\]\(\.\./notebooks/(\w+)\.ipynb\)", prose)) == others
     assert set(re.findall(r"\(attachment:(\w+)\.png\)", prose)) == others == {Path(name).stem for name in pictures}
     for data in pictures.values():
         picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
