@@ -40,7 +40,7 @@ def read_pickle(blob: bytes) -> object:
     except DataError:
         raise
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error, MemoryError) as error:
-        why = f"{type(error).__name__}: {str(error):.100}"  # not its repr, which may hold the whole file
+        why = f"{type(error).__name__}: {error!s:.100}"  # not its repr, which may hold the whole file
         raise DataError(f"is damaged or cut short ({len(blob):,} bytes; {why})") from error
 
 
