@@ -81,7 +81,7 @@ def _trace(model: nn.Module, size: int | None) -> tuple[ResidualAttentionNetwork
         raise ConfigError(f"size={size!r}: a whole number of pixels, at least 1, is needed (None: the network's own)")
     shapes: dict[str, Shape] = {}
     for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.ReLU):
             module.forward = lambda x: x  # keeps shapes, is not counted, and would take most of the time here
         module.register_forward_hook(lambda _m, _i, out, name=name: shapes.update(_shape(name, out)))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
