@@ -22,7 +22,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 GALLERY = ROOT / "data" / "results" / "gallery"
 # Notebook -> which of its pictures stands for it.
-NAMES = {"architecture": 2, "attention_masks": 3, "explorer": 0, "finetune": 2}
+NAMES = {"architecture": 2, "attention_masks": 3, "explorer": 0, "finetune": 1}
 LINKS = "../../../notebooks/"  # from the gallery
 COLOURS, THUMBNAIL = 128, (300, 150)
 
@@ -77,7 +77,9 @@ def thumbnail(book: nbformat.NotebookNode, which: int) -> Image.Image:
     image = Image.open(io.BytesIO(base64.b64decode(pictures[which]))).convert("RGB")
     wide, tall = THUMBNAIL
     image = image.resize((2 * wide, round(2 * wide * image.height / image.width)), Image.Resampling.LANCZOS)
-    return image.crop((0, 0, 2 * wide, 2 * tall))
+    small = Image.new("RGB", (2 * wide, 2 * tall), "white")
+    small.paste(image, (0, 0))
+    return small
 
 
 def _reduced(picture: str) -> str:

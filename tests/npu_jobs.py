@@ -185,7 +185,7 @@ def explore(device_type: str, folder: str) -> list[list[str]]:
     explorer = Explorer(network, data, folder=folder)
     found = []
     image = {"image": {"set": "test", "n": 7}}
-    moves = [image, {"module": "stage3.0"}, {"part": "Grad-CAM"}, {"part": "trunk"}, {"reduction": "pca"}]
+    moves = [image, {"module": "stage1.0"}, {"part": "Grad-CAM"}, {"part": "trunk"}, {"reduction": "pca"}]
     for changes in [*moves, {"replaced": "shuffled"}]:
         explorer.move(**changes)
         found.append([hashlib.sha256(explorer.png + explorer.numbers).hexdigest(), explorer.said.get("text", "")])
