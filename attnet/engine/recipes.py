@@ -14,7 +14,7 @@ from attnet.data.registry import FOLDER, ON_DISK, SHAPES, find_dataset, require_
 from attnet.model.network import Variant
 
 # mode -> what it sets. The document's train_full_* and train_performance_*; a quick training on CIFAR-10 that has
-# learned something (60 to 70 % Top-1) after about ten minutes on two CPU cores of today; and a rehearsal of the same
+# learned something (some 70 % Top-1) after about ten minutes on two CPU cores of today; and a rehearsal of the same
 # code that takes about a minute there.
 MODES: dict[str, dict[str, object]] = {
     "full": {

@@ -117,8 +117,12 @@ def test_what_was_reached_is_on_record():
 
 
 def test_what_is_said_of_mode_quick_is_counted_from_records():
-    """As many images of the same network, and how many of them two cores make a second at its batch."""
+    """What it reaches; as many images of the same network; how many of them two cores make a second at its batch."""
     page, quick, trained = PAGES["attnet/engine/README.md"], MODES["quick"], RECORDS["train_1p_tiny_cifar10"]
+    reached = RECORDS["quick"]
+    assert (reached["model"], reached["epochs"]) == (quick["model"], quick["total_epochs"])
+    assert f"reaches {reached['top1']:.2f} % Top-1" in page and f"to {reached['top1']:.2f} % in about" in README
+    assert f"{reached['processor_seconds']:,.0f} processor seconds" in page
     assert (trained["model"], trained["epochs"]) == (quick["model"], quick["total_epochs"])
     assert f"brought {trained['top1']:.2f} %" in page
     rows = [row for row in RECORDS["cpu_sweep"]["rows"] if row["batch_size"] == quick["train_batch_size"]]
