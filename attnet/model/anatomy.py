@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnet.base.errors import ConfigError
@@ -73,6 +75,13 @@ class Totals:
 # -- the copy that is looked into --------------------------------------------------------------------------------
 
 
+class _ShapesAlone(TorchFunctionMode):
+    """Leaves out what keeps shapes and is not counted: it would take most of the time here."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return args[0] if args and function in (F.batch_norm, F.relu) else function(*args, **(kwargs or {}))
+
+
 def _trace(model: nn.Module, size: int | None) -> tuple[ResidualAttentionNetwork, dict[str, Shape], dict[str, int]]:
     """The copy, and by module name: the shape of what comes out for a square image, and FLOPs."""
     network = copy_network(model, meta=True).eval()
@@ -81,10 +90,8 @@ def _trace(model: nn.Module, size: int | None) -> tuple[ResidualAttentionNetwork
         raise ConfigError(f"size={size!r}: a whole number of pixels, at least 1, is needed (None: the network's own)")
     shapes: dict[str, Shape] = {}
     for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.forward = lambda x: x  # keeps shapes, is not counted, and would take most of the time here
         module.register_forward_hook(lambda _m, _i, out, name=name: shapes.update(_shape(name, out)))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, _ShapesAlone(), torch.no_grad():
         network(torch.empty(1, 3, size, size, device="meta"))
     counts, root = counter.get_flop_counts(), type(network).__name__
     return network, shapes, {name: sum(counts.get(f"{root}.{name}", {}).values()) for name in shapes}
