@@ -63,7 +63,7 @@ def drawn(classes: tuple[str, ...]) -> list[Text]:
     """The texts of a confusion table after it was drawn; a character without a glyph is a warning, and so an error."""
     figure = plots.plot_confusion(np.eye(len(classes)) * 5, classes)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message="Glyph")
         FigureCanvasAgg(figure).draw()
         FigureCanvasAgg(figure).draw()  # as a notebook that shows it twice
     return [text for text in figure.findobj(Text) if text.get_text()]
