@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
-
 from attnet.engine.result import Result
 
 
@@ -55,6 +53,8 @@ def save(result: Result, folder: Path) -> Path:
 
 def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
     """A notebook of some code cells, the first one tagged `parameters`."""
+    import nbformat  # here: it takes seconds, and few files need it
+
     first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
     book = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

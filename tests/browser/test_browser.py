@@ -32,7 +32,10 @@ FLAGS = [
     *("--disable-component-update", "--disable-sync"),
 ]
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)"),
+]
 
 # Everything on the page at once, so that it can be found: JupyterLab usually draws only the cells in sight.
 SETTINGS = {
@@ -163,7 +166,6 @@ def assert_no_errors(page: playwright.Page) -> None:
     assert not shown, "\n".join(shown)[-3000:]
 
 
-@pytest.mark.slow
 def test_architecture(browser, lab, house):
     page = run_all(browser, lab, "architecture.ipynb")
     assert_no_errors(page)

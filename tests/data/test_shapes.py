@@ -44,12 +44,10 @@ def test_classes_are_balanced_in_every_ten(shapes):
     assert len({tuple(ten) for ten in shapes.train.labels.view(-1, 10).tolist()}) > 150  # not one fixed order
 
 
-def test_same_seed_gives_the_same_bytes(shapes):
+def test_same_seed_gives_the_same_bytes():
     first = make_shapes(100, 0).train
     parts = (first.images, first.labels.to(torch.uint8), first.masks.to(torch.uint8))
     assert hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest() == FINGERPRINT
-    again = make_shapes(2000, 500)
-    assert _equal(again.train, shapes.train) and _equal(again.test, shapes.test)
 
 
 @pytest.mark.parametrize("n", [0, 1, 37, 100, 230])
@@ -74,7 +72,9 @@ def test_seeds_and_splits_share_no_image(shapes):
 
 
 def test_default_of_load_dataset_is_this_set(shapes):
-    assert _equal(load_dataset(None, "shapes").train, shapes.train)
+    """Drawn anew, so that every image is the same again, too."""
+    loaded = load_dataset(None, "shapes")
+    assert loaded is not shapes and _equal(loaded.train, shapes.train) and _equal(loaded.test, shapes.test)
 
 
 @pytest.mark.parametrize("wrong", [{"train": -1}, {"test": -1}, {"seed": -1}])
@@ -155,12 +155,13 @@ def test_mean_colour_and_mean_image_tell_nothing(shapes):
 
 def test_linear_classifier_fails(shapes):
     """Ridge regression on raw pixels, with the best of four penalties picked on the test split itself."""
-    x, t = (split.images.flatten(1).double() / 255 for split in (shapes.train, shapes.test))
+    x, t = (split.images.flatten(1).float() / 255 for split in (shapes.train, shapes.test))
     x, t = x - x.mean(dim=0), t - x.mean(dim=0)
-    kernel, targets = x @ x.T, F.one_hot(shapes.train.labels, 10).double() - 0.1
+    kernel, targets = x @ x.T, F.one_hot(shapes.train.labels, 10) - 0.1
     best = 0.0
     for penalty in (1.0, 10.0, 100.0, 1000.0):
-        weights = torch.linalg.solve(kernel + penalty * torch.eye(len(x), dtype=torch.float64), targets)
+        factor = torch.linalg.cholesky(kernel + penalty * torch.eye(len(x)))
+        weights = torch.cholesky_solve(targets, factor)
         scores = t @ (x.T @ weights)
         best = max(best, (scores.argmax(dim=1) == shapes.test.labels).double().mean().item())
     assert best < 0.3  # promised: 50 %; chance is 10 %

@@ -57,7 +57,7 @@ def test_two_ranks_equal_accumulate_2(tmp_path, monkeypatch, capfd):
     The command is shown, rank 0's lines appear, and each rank has its log.
     """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    size = {"train_images": 32, "test_images": 50, "total_epochs": 2, "lr": 0.01, "label_noise": 0.3}
+    size = {"train_images": 32, "test_images": 20, "total_epochs": 2, "lr": 0.01, "label_noise": 0.3}
     config = TrainConfig(**{**TINY, **size}, progress="lines", output_dir=str(tmp_path / "one"))
     one = attnet.fit(config.replace(accumulate=2))
     capfd.readouterr()

@@ -168,9 +168,9 @@ def test_every_way_to_evaluate_gives_the_runs_own_top1(unusual, file, tmp_path):
 def test_half_precision_is_tested_in_half_precision_at_every_door(tmp_path, monkeypatch, amp):
     monkeypatch.setattr(host, "native_bfloat16", lambda: "as if")
     asked = {"dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "progress": "none"}
-    few = {"train_images": 16, "test_images": 20, "train_batch_size": 8, "total_epochs": 1, "lr": 0.05}
+    few = {"train_images": 8, "test_images": 10, "train_batch_size": 4, "total_epochs": 1, "lr": 0.05}
     run = attnet.fit(TrainConfig(**asked, **few, amp=amp, output_dir=str(tmp_path / "run")))
-    weights = {"pretrained": str(run.output_dir), "test_images": 20, "device_type": "CPU"}
+    weights = {"pretrained": str(run.output_dir), "test_images": 10, "device_type": "CPU"}
     alone = attnet.fit(TrainConfig(**weights, is_train=False, progress="none", output_dir=str(tmp_path / "alone")))
     seen = evaluate_weights(plan_evaluation(TrainConfig(**weights)))
     assert alone.amp == amp and alone.test_loss == seen.loss == run.test_loss

@@ -26,14 +26,14 @@ TINY = {
     "device_type": "CPU",
     "dataset": "shapes",
     "model": "attention56_tiny",
-    "test_images": 50,
-    "train_batch_size": 16,
+    "test_images": 20,
+    "train_batch_size": 8,
     "mixup": 0.2,
     "cutout": 8,
     "image_sizes": "20,32",
     "progress": "lines",
 }
-SHORT = TINY | {"train_images": 64, "total_epochs": 2}  # 4 steps an epoch
+SHORT = TINY | {"train_images": 32, "total_epochs": 2}  # 4 steps an epoch
 LONG = TINY | {"train_images": 64, "total_epochs": 6}  # long enough to be stopped from outside
 
 

@@ -30,6 +30,11 @@ SAID = {
 
 
 @pytest.mark.parametrize("who", SAID)
+def test_every_way_to_say_it_is_understood(who):
+    assert is_out_of_memory(SAID[who])
+
+
+@pytest.mark.parametrize("who", ["CPU", "CUDA"])
 def test_a_step_without_memory_names_a_batch_that_fits_and_keeps_the_step(monkeypatch, tmp_path, who):
     def exhausted(self: TrainStep, *_: object) -> None:
         raise SAID[who]

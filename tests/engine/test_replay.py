@@ -17,8 +17,8 @@ from attnet.engine.plan import make_plan
 from attnet.engine.step import WARM_UP
 from attnet.engine.training import Training
 
-SMALL = {"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "train_images": 48, "test_images": 40}
-SMALL |= {"train_batch_size": 8, "total_epochs": 3, "progress": "none", "device_type": "CPU", "amp": "O0", "lr": 0.02}
+SMALL = {"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "train_images": 24, "test_images": 10}
+SMALL |= {"train_batch_size": 4, "total_epochs": 2, "progress": "none", "device_type": "CPU", "amp": "O0", "lr": 0.02}
 
 
 @pytest.fixture
@@ -47,7 +47,12 @@ def train(**changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"ema": 0.9, "normalize": True, "label_smoothing": 0.1}, {"accumulate": 2}, {"amp": "O2", "layer_decay": 0.5}],
+    [
+        {},
+        {"ema": 0.9, "normalize": True, "label_smoothing": 0.1},
+        {"accumulate": 2},
+        {"amp": "O2", "layer_decay": 0.5, "total_epochs": 1},
+    ],
     ids=["seed", "average", "accumulate", "O2"],
 )
 def test_a_replayed_training_is_the_training(recordings, changes):
@@ -60,7 +65,7 @@ def test_a_replayed_training_is_the_training(recordings, changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "kinds"), [({"image_sizes": "16,24,32"}, 3), ({"mixup": 0.3, "mixup_off_epochs": 1}, 2)]
+    ("changes", "kinds"), [({"image_sizes": "16,32"}, 2), ({"mixup": 0.3, "mixup_off_epochs": 1}, 2)]
 )
 def test_another_kind_of_step_is_recorded_anew(recordings, changes, kinds):
     _, wanted = train(compile="off", **changes)

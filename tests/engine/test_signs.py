@@ -53,7 +53,7 @@ def test_masks_that_are_no_sigmoids_are_left_alone(attention):
 
 
 def test_a_training_says_it_once_in_log_and_result(tmp_path):
-    few = {"train_images": 20, "test_images": 20, "train_batch_size": 10, "total_epochs": STUCK + 1, "lr": 0.0}
+    few = {"train_images": 4, "test_images": 10, "train_batch_size": 4, "total_epochs": STUCK + 1, "lr": 0.0}
     asked = {
         "dataset": "shapes",
         "model": "attention56_tiny",

@@ -24,12 +24,18 @@ TABLE = variants()
 # -- parts -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_the_parts_are_the_whole_network(name):
-    rows = anatomy.parts(meta(name))
-    assert sum(p.parameters for p in rows if p.kind != "module") == TABLE[name].parameters
+@pytest.mark.parametrize(
+    "model",
+    [lambda: meta("attention92_pooled"), lambda: meta("attention92_448"), lambda: narrow((2, 1, 0), p=2, t=4, r=3)],
+    ids=["pooled stem", "four stages", "units of attention452_cifar"],
+)
+def test_the_parts_are_the_whole_network(model):
+    """That the parameters of every network of the table are its parts', test_variant_table_stands_... shows."""
+    network = model()
+    rows = anatomy.parts(network)
+    assert sum(p.parameters for p in rows if p.kind != "module") == sum(p.numel() for p in network.parameters())
     modules = [p for p in rows if p.kind == "module"]
-    assert [p.name for p in modules] == list(meta(name).attention_modules())
+    assert [p.name for p in modules] == list(network.attention_modules())
     for module in modules:
         branches = [p for p in rows if p.name.startswith(f"{module.name}.")]
         assert [p.kind for p in branches] == ["pre", "trunk", "mask", "post"]
@@ -62,7 +68,7 @@ def test_twice_the_side_is_four_times_the_work_of_every_convolution():
             assert two.flops == 4 * one.flops
 
 
-@pytest.mark.parametrize("name", ["attention92", "attention452_cifar"])
+@pytest.mark.parametrize("name", ["attention92", "attention56_224"])
 def test_totals_split_off_the_mask_branches(name):
     whole, bare = anatomy.totals(name), anatomy.totals(name, attention="none")
     assert whole.parameters == TABLE[name].parameters

@@ -51,9 +51,9 @@ def run(tmp_path_factory) -> Path:
     config = attnet.TrainConfig(
         mode="rehearsal",
         dataset="shapes",
-        train_images=64,
-        test_images=40,
-        train_batch_size=16,
+        train_images=16,
+        test_images=20,
+        train_batch_size=8,
         total_epochs=1,
         normalize=True,
         classes="disc,ring,square,cross",

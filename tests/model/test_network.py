@@ -57,7 +57,8 @@ def test_every_network_of_the_table_has_a_known_structure():
 
 
 @pytest.mark.parametrize("name", STRUCTURE)
-def test_logits_and_masks_of_every_network(name):
+def test_logits_and_masks_of_every_network(name, monkeypatch):
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", lambda _self, x: x)  # keeps shapes, and takes most of the time
     modules, channels, sides = STRUCTURE[name]
     size = TABLE[name].input_size
     with torch.device("meta"):

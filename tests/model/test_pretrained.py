@@ -16,9 +16,9 @@ from attnet.model.weights import shipped_weights
 SMALL = {
     "mode": "rehearsal",
     "dataset": "shapes",
-    "train_images": 64,
+    "train_images": 16,
     "test_images": 40,
-    "train_batch_size": 16,
+    "train_batch_size": 8,
     "total_epochs": 1,
     "progress": "none",
     "device_type": "CPU",

@@ -41,10 +41,10 @@ def model(request) -> nn.Module:
     return small(**request.param)
 
 
-@pytest.fixture(params=[{}, {"unit": "resnext", "attention": "spatial"}], ids=["plain", "other"])
+@pytest.fixture(params=[{}, {"unit": "resnext", "attention": "spatial"}], ids=["plain-train", "other-eval"])
 def either(request) -> nn.Module:
-    """For what takes seconds: tracing."""
-    return small(**request.param)
+    """For what takes seconds: tracing. Each kind of network, each mode."""
+    return small(**request.param).train(not request.param)
 
 
 @pytest.fixture(params=[True, False], ids=["train", "eval"])
@@ -62,8 +62,8 @@ def pure(model: nn.Module) -> tuple[Callable[..., Tensor], dict[str, Tensor], di
     return (lambda p, b, x: functional_call(model, (p, b), (x,))), weights, dict(model.named_buffers())
 
 
-def test_a_traced_network_is_saved_and_gives_the_same_logits(either, training):
-    model = either.train(training)
+def test_a_traced_network_is_saved_and_gives_the_same_logits(either):
+    model = either
     file = io.BytesIO()
     torch.jit.save(torch.jit.trace(model, images()), file)
     file.seek(0)
@@ -119,8 +119,8 @@ def test_hooks_see_every_layer_as_it_was_computed(model, training):
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_export_fx_copies_and_wrappers(either, training):
-    model = either.train(training)
+def test_export_fx_copies_and_wrappers(either):
+    model = either
     logits = model(images())
     for other in (
         torch.export.export(model, (images(),)).module(),

@@ -373,6 +373,7 @@ def epochs_of(run: Run) -> list[int]:
     return [int(number) for number in re.findall(r"^epoch (\d+)/", (run.folder / LOG).read_text(), flags=re.MULTILINE)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a sweep that gets SIGKILL leaves its run to its end")
 def test_killed_it_goes_on_and_repeats_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
