@@ -29,7 +29,7 @@ def main() -> None:
     network = Pretrained(attnet.build_model(words.model).eval(), tuple(f"class {k}" for k in range(10)), words.model)
     begun = time.perf_counter()
     explorer = Explorer(network, attnet.load_dataset(None, "shapes"))
-    opened = time.perf_counter() - begun
+    opened, size = time.perf_counter() - begun, len(explorer.numbers)
     modules = [module["name"] for module in explorer.film["modules"]]
     moves = {
         "image": lambda i: {"image": {"set": "test", "n": 100 + i}},
@@ -62,7 +62,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "model": words.model,
         "opened_seconds": round(opened, 2),
-        "bytes": len(explorer.numbers),
+        "bytes": size,
         "moves": report,
         "environment": environment(choose("CPU")),
     }

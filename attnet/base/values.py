@@ -102,7 +102,7 @@ class Parameters:
         if field in known:
             return f"did you mean {field!r}?"
         without = {_folded(other): why for others, why in cls.NOT_HERE.items() for other in others}
-        return without.get(_folded(name)) or nearest(name, known)
+        return without.get(_folded(name)) or nearest(field or name, known)
 
     @classmethod
     def default_text(cls, name: str) -> str:

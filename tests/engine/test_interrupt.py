@@ -101,7 +101,9 @@ def test_stopped_at_a_step_and_continued(short_run, tmp_path, monkeypatch, epoch
     within = f" and {saved[1]} steps of the next" if saved[1] else ""
     assert said[0] == f"resume: {folder} goes on after epoch {saved[0]} of 2{within}; {left}"
     fixed = said[1].removeprefix("as it was begun, and fixed until its end: ").split(", ")
-    assert {"total_epochs=2", "mixup=0.2", "train_images=64"} <= set(fixed) and "lr=0.1" not in fixed
+    assert {"total_epochs=2", "mixup=0.2", f"train_images={SHORT['train_images']}"} <= set(
+        fixed
+    ) and "lr=0.1" not in fixed
     assert "given anew: checkpoint_seconds=7.0 (was 600.0)" in said
     with pytest.raises(ConfigError, match=r"begun with other parameters: lr=0.3 \(was 0.1\)"):
         make_plan(TrainConfig(resume=folder, lr=0.3))

@@ -195,4 +195,4 @@ def test_nothing_of_the_simulation_is_in_the_package():
     """Only what a result is worth knows the word, so that nobody takes such a run for a measurement."""
     found = [path for path in (ROOT / "attnet").rglob("*.py") if "simulat" in path.read_text().lower()]
     names = {str(path.relative_to(ROOT / "attnet")) for path in found}
-    assert names <= {"engine/result.py", "study/rows.py", "plots/runs.py", "report.py"} and names
+    assert names <= {"engine/result.py", "study/rows.py", "plots/figure.py", "plots/runs.py", "report.py"} and names

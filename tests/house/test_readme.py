@@ -129,6 +129,16 @@ def test_what_is_said_of_mode_quick_is_counted_from_records():
     assert f"make {max(row['images_per_second'] for row in rows):.0f} of them a second" in page
 
 
+def test_what_is_said_of_the_explorer_is_on_record():
+    moves = RECORDS["explorer_moves"]["moves"].values()
+    medians = [move["median_ms"] for move in moves]
+    said = f"{min(medians):.0f} to {max(medians):.0f} ms with `attention92`"
+    assert (
+        f"{said} on two cores of an old CPU, the slowest in twenty {max(move['p95_ms'] for move in moves):.0f}"
+        in (PAGES["attnet/plots/README.md"])
+    )
+
+
 def test_what_is_said_of_shapes_is_on_record():
     record, page = RECORDS["controls_shapes"], PAGES["attnet/masks/README.md"]
     now, before = record["now"]["strongest"], record["before"]["strongest"]

@@ -185,8 +185,9 @@ def test_train_1p(trained):
     assert "epoch 1/2 " in printed and "epoch 2/2 " in printed
     assert text_of(outputs, "stderr") == "", "no bars, no warnings"
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
-    assert len(pictures) == 4, "a batch, the training, what is taken for what, mistakes over their masks"
-    [table] = shown(outputs, "text/html")
+    assert len(pictures) == 5, "a batch, the training, what is taken for what, mistakes over their masks, the theatre"
+    [theatre, table] = shown(outputs, "text/html")
+    assert theatre.startswith("<iframe srcdoc=")
     assert f">{result.top1:.2f}</td>" in table and "rehearsal" in table and "shapes" in table and "85.48" in table
 
 
@@ -293,7 +294,7 @@ def test_attention_masks_of_ones_own_picture(trained, tmp_path):
     outputs = outputs_of(tmp_path / "out.ipynb")
     assert text_of(outputs, "stderr") == ""
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
-    assert len(pictures) == 12
+    assert len(pictures) == 13
     assert "application/vnd.jupyter.widget-view+json" not in pictures[-1]["data"], "dead controls"
     tables = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
     expected = ("pointing game", "strongest control", "inverse")
@@ -366,3 +367,12 @@ def test_notebooks_hold_no_paths_of_a_machine():
     for path in NOTEBOOKS:
         text = json.dumps(nbformat.read(path, as_version=4))
         assert "/home/" not in text and "/root/" not in text and str(ROOT) not in text
+
+
+@pytest.mark.slow
+def test_explorer(tmp_path):
+    wanted = {"pretrained": "attention56_shapes", "data_path": tmp_path}
+    done = papermill("explorer.ipynb", tmp_path / "out.ipynb", wanted)
+    assert done.returncode == 0, done.stderr[-3000:]
+    [output] = [o["data"] for o in outputs_of(tmp_path / "out.ipynb") if "image/png" in o.get("data", {})]
+    assert "application/vnd.jupyter.widget-view+json" not in output, "dead controls"

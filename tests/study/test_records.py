@@ -140,7 +140,7 @@ def test_a_record_holds_the_run_and_its_command(tmp_path, capsys):
     run = Result.load(folder)
     file = tmp_path / "new" / "record.json"
     assert main(["--record", str(file), str(run.output_dir), "--reach", "0"]) == 0
-    assert f"Top-1 {run.top1:.2f} %, 3 epochs, 6 s; 0 % after 2 s" in capsys.readouterr().out
+    assert f"Top-1 {run.top1:.2f} %, 3 epochs, 6.0 s; 0 % after 2.0 s" in capsys.readouterr().out
     content = json.loads(file.read_text())
     assert content == json.loads(json.dumps(record(run.output_dir, 0.0)))
     assert (content["kind"], content["top1"], content["fps"]) == ("training", run.top1, run.fps)

@@ -454,9 +454,9 @@ def test_table(half_done, capsys):
     plain, changed = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
     low, high = 71 - T, 71 + T
     data = make_result().dataset
-    assert plain == ["plain", "–", f"71.00 ({low:.2f} to {high:.2f})", "70.00, 72.00", data, "1,234", "3.0", "0"]
+    assert plain == ["plain", "–", f"71.00 ({low:.2f} to {high:.2f})", "70.00, 72.00", data, "1,234", "3 min", "0"]
     flip = TrainConfig(flip=False).flip
-    assert changed == ["two changes", f"lr=0.2, flip={flip}", "70.00", "70.00, –", data, "1,234", "1.5", "1"]
+    assert changed == ["two changes", f"lr=0.2, flip={flip}", "70.00", "70.00, –", data, "1,234", "1 min 30 s", "1"]
     assert (empty, failure) == ("", "- two changes, seed 1: exit status 1; out | of memory")
 
 
