@@ -9,21 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnet.base.errors import ConfigError, in_sentences
-from attnet.base.files import relative_to_root, repository_root, resolve_path
+from attnet.base.errors import in_sentences
+from attnet.base.files import listed_folders, relative_to_root, repository_root, resolve_path, write_text, writing
 from attnet.base.notebooks import notebooks_home
 
 if TYPE_CHECKING:
     from attnet.plots.viewer.explorer import Explorer
 
-DATA = "./data/cifar-10-batches-py"
-
 
 def explore(
     weights: str | Path = "",
-    data_path: str | Path = DATA,
-    pictures: str | Path | Sequence[str | Path] = (),
-    others: str | Path | Sequence[str | Path] = (),
+    data_path: str | Path | None = None,
+    pictures: str | Sequence[str | Path] = (),
+    others: str | Sequence[str | Path] = (),
     *,
     folder: str | Path = "runs/explorer",
 ) -> Explorer:
@@ -31,7 +29,7 @@ def explore(
 
     Args:
         weights, data_path: as `open_pretrained`; a run folder with `keep_epochs` gets a slider through its training.
-        pictures: of your own to begin with, one or several; more can be uploaded.
+        pictures: of your own to begin with, a list or text with spaces between; more can be uploaded.
         others: more weights to hold against the first, as `load_pretrained` takes them.
         folder: where views are saved.
 
@@ -43,14 +41,8 @@ def explore(
     from attnet.plots.viewer.explorer import Explorer
 
     network, dataset = open_pretrained(weights, data_path)
-    more = [load_pretrained(each) for each in _several(others)]
-    return Explorer(network, dataset, _several(pictures), folder=folder, others=more)
-
-
-def _several(given: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    if isinstance(given, str):
-        return given.split()
-    return [given] if isinstance(given, Path) else list(given)
+    more = [load_pretrained(each) for each in listed_folders(others)]
+    return Explorer(network, dataset, listed_folders(pictures), folder=folder, others=more)
 
 
 @in_sentences
@@ -61,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="attnet explore", description="Look into a network: JupyterLab opens with the explorer of its masks."
     )
     parser.add_argument("--pretrained", "--weights", default="", help="weights, as attnet.open_pretrained takes them")
-    parser.add_argument("--data_path", default=DATA, help="whose test images to look at; without it shapes")
+    parser.add_argument("--data_path", default="", help="whose test images to look at; without CIFAR-10 shapes")
     parser.add_argument("--pictures", default="", help="pictures of your own, with spaces between")
     parser.add_argument("--others", default="", help="more weights to hold against the first, with spaces between")
     parser.add_argument("--no-browser", action="store_true", help="print the address alone")
@@ -87,9 +79,7 @@ def write_notebook(file: Path, parameters: dict[str, object]) -> Path:
     place = next(i for i, cell in enumerate(book.cells) if "parameters" in cell.metadata.get("tags", ()))
     lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     book.cells.insert(place + 1, nbformat.v4.new_code_cell(lines))
-    try:
+    with writing(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(book, file)
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be written ({error.strerror}); start it where you may write") from None
+        write_text(file, nbformat.writes(book))
     return file

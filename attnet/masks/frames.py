@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from attnet.base.errors import ConfigError
 from attnet.masks.look import GRAD_CAM, Looker, View
 from attnet.masks.reduce import DEVIATION, REDUCTIONS, reduce_channels
 from attnet.masks.replace import intervene
@@ -66,31 +65,28 @@ def make_frames(
     untouched = looker.untouched(images).logits.float().softmax(dim=1).cpu()
     if view.part == GRAD_CAM:
         taken, maps = looker.grad_cam(images, view)
-        features = {view.module: maps[:, None]}
-        reductions = ()
+        features, reductions = {view.module: maps[:, None]}, (GRAD_CAM,)
     else:
         taken = looker.taken(images, view)
         features = {name: parts[view.part] for name, parts in taken.features.items() if view.part in parts}
         if not features:
-            looker.look(images[0], view)  # says what is there instead
-            raise ConfigError(f"part={view.part!r}: no module has it")
+            looker.look(images[0], view)  # raises, and says what is there instead
     modules = attention_network(looker.network.model).attention_modules()
     probabilities = taken.logits.float().softmax(dim=1).cpu()
     changes = _effects(looker, images, untouched) if effects else [{} for _ in images]
     panels: list[dict[str, Panel]] = [{} for _ in images]
     for name, values in features.items():
-        values = values.float().cpu()
-        centre = None if view.part == GRAD_CAM else neutral(modules[name], view.part)
-        fitting = [kind for kind in reductions if values.shape[1] > 1 or kind != DEVIATION]
-        for place, channels in enumerate(values):
-            maps = {kind: reduce_channels(channels[None], kind)[0] for kind in fitting}
-            scales = {kind: robust_scale(map_, neutral(modules[name], view.part, kind)) for kind, map_ in maps.items()}
-            if view.part == GRAD_CAM:
-                maps, scales = {GRAD_CAM: channels[0]}, {GRAD_CAM: robust_scale(channels[0])}
-            scales[CHANNEL] = robust_scale(channels, centre)
-            panels[place][name] = Panel(channels, maps, scales)
+        for place, channels in enumerate(values.float().cpu()):
+            panels[place][name] = _panel(modules[name], channels, view.part, reductions)
     rows = zip(probabilities, untouched, panels, changes, strict=True)
     return [Frame(*row) for row in rows]
+
+
+def _panel(module: nn.Module, channels: Tensor, part: str, reductions: Sequence[str]) -> Panel:
+    fitting = [kind for kind in reductions if len(channels) > 1 or kind != DEVIATION]
+    maps = {kind: channels[0] if kind == GRAD_CAM else reduce_channels(channels[None], kind)[0] for kind in fitting}
+    scales = {kind: robust_scale(map_, neutral(module, part, kind)) for kind, map_ in maps.items()}
+    return Panel(channels, maps, scales | {CHANNEL: robust_scale(channels, neutral(module, part, CHANNEL))})
 
 
 def _effects(looker: Looker, images: Tensor, untouched: Tensor) -> list[dict[str, float]]:

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from attnet.masks.foreign import Foreign
 from attnet.masks.look import GRAD_CAM, Look, Looker, View, top_classes
 from attnet.masks.reduce import find_reduction
-from attnet.masks.scale import Scale
 from attnet.model.pretrained import Pretrained
 from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Picture, bare
 from attnet.plots.masks import overlay
-from attnet.plots.sheet import BOTH_SIGNS, ONE_SIGN, as_pixels
+from attnet.plots.sheet import as_pixels, colours
 
 __all__ = ["plot_look", "plot_view"]
 
-_TITLES = {
+PART_WORDS = {
     "mask": "mask M",
     "trunk": "trunk T, before the mask",
     "masked": "after the mask",
@@ -54,18 +53,18 @@ def plot_look(look: Look, label: str = "") -> Figure:
     view, top = look.view, int(look.probabilities.argmax())
     figure = Picture(figsize=(10, 3.05))
     axes = [figure.add_axes((0.008 + 0.245 * i, 0.14, 0.235, 0.77)) for i in range(3)]
-    low, high, colours = look.scale.low, look.scale.high, colours_of(look.scale)
-    blended = overlay(look.image, look.map, view.strength, low, high, colours)
+    low, high, palette = look.scale.low, look.scale.high, colours(look.scale)
+    blended = overlay(look.image, look.map, view.strength, low, high, palette)
     for ax, content in zip(axes, (as_pixels(look.image), blended, look.map.numpy()), strict=True):
         ax.set_axis_off()
-        ax.imshow(content, interpolation="nearest", cmap=colours, vmin=low, vmax=high)
+        ax.imshow(content, interpolation="nearest", cmap=palette, vmin=low, vmax=high)
     said = f"{look.classes[top]} {100 * look.probabilities[top]:.0f} %"
     colour = "black"
     if label:
         colour = GREEN if label == look.classes[top] else RED
         said += f", is {label}" if colour == RED else ""
     axes[0].set_title(said, fontsize=10, color=colour, pad=5)
-    what = _TITLES.get(view.part, f"mask branch at {view.part}")
+    what = part_words(view.part)
     axes[1].set_title(f"{look.place}: {what}", fontsize=10, pad=5)
     how = "" if view.part == GRAD_CAM else f", {_reduced(look)}"
     size = "no places" if look.resolution == (1, 1) else f"{look.resolution[0]}×{look.resolution[1]}"
@@ -75,9 +74,9 @@ def plot_look(look: Look, label: str = "") -> Figure:
     return figure
 
 
-def colours_of(scale: Scale) -> str:
-    """The colour map of a scale: diverging where it has a centre."""
-    return ONE_SIGN if scale.centre is None else BOTH_SIGNS
+def part_words(part: str) -> str:
+    """What a part of a module is called."""
+    return PART_WORDS.get(part, f"mask branch at {part}")
 
 
 def _reduced(look: Look) -> str:
@@ -89,7 +88,7 @@ def _scale(figure: Figure, look: Look) -> None:
     """The colours below the map, with the values at both ends."""
     ax = figure.add_axes((0.548, 0.085, 0.135, 0.03))
     ax.set_axis_off()
-    ax.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=colours_of(look.scale))
+    ax.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=colours(look.scale))
     for x, value, side in ((0.54, look.scale.low, "right"), (0.691, look.scale.high, "left")):
         figure.text(x, 0.1, f"{value:.3g}", ha=side, va="center", fontsize=9)
     spread = f"all values: mean {look.mean:.3g}, σ {look.std:.2g}, {look.smallest:.3g} to {look.largest:.3g}"

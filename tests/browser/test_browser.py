@@ -246,7 +246,7 @@ def test_every_control_of_the_explorer(browser, lab, house):
     assert viewer.said().startswith("test image 11: the network says ")
     viewer.changes(lambda: viewer.button("module stage2.0").click())
     assert "; stage2.0, " in viewer.said()
-    for part in ("mask branch at 1/2", "Grad-CAM (evidence for the prediction)", "soft mask M"):
+    for part in ("mask branch at 1/2", "Grad-CAM", "mask M"):
         viewer.answered(lambda part=part: viewer.control("show").select_option(label=part))
     viewer.changes(lambda: viewer.control("channels").select_option(label="mean of all channels"))
     viewer.changes(lambda: viewer.control("overlay, per cent").fill("30"))

@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_written(network, shapes, tmp_path):
     (tmp_path / "file").write_text("")
     explorer = Explorer(network, shapes, folder=tmp_path / "file")
     explorer._told(explorer, {"kind": "save", **explorer.asked}, [])
-    assert explorer.said["alarm"] and "give another folder=" in explorer.said["text"]
+    assert explorer.said["alarm"] and "give another place" in explorer.said["text"]
 
 
 def test_without_widgets_there_is_a_picture(explorer, monkeypatch):

@@ -119,7 +119,7 @@ def test_masks_that_move(network, data, tmp_path, ending):
     first = np.asarray(moving.convert("RGB")).astype(int)
     moving.seek(2)
     assert np.abs(np.asarray(moving.convert("RGB")) - first)[90:].max() > 20
-    with pytest.raises(ConfigError, match=r"FILE\.webp or FILE\.gif"):
+    with pytest.raises(ConfigError, match=r"ends in \.webp or \.gif"):
         animate_masks(network, data.test.images[:3], tmp_path / "moving.mp4")
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import relative_to_root, resolve_path, write_text
+from attnet.base.files import relative_to_root, resolve_path, write_text, writing
 from attnet.base.progress import somebody_looks
 from attnet.data.pictures import read_whole
 from attnet.data.pixels import cut
@@ -128,15 +128,15 @@ class Explorer(anywidget.AnyWidget):
         }
 
     def _strip(self) -> list[dict[str, object]]:
-        """Images to choose by a click: telling ones of the data set, and all of your own."""
-        strip = [
-            {"set": "own", "n": n, "name": own.name, "label": "", "src": _thumbnail(own.whole)}
-            for n, own in enumerate(self.own)
-        ]
+        """Images to choose by a click: all of your own, and telling ones of the data set."""
+        strip = [self._entry("own", n, own.name, "", _thumbnail(own.whole)) for n, own in enumerate(self.own)]
         for n in self.states[0].telling(self.dataset, STRIP) if self.dataset else ():
-            name, label = f"test image {n}", self._label(n)
-            strip.append({"set": "test", "n": n, "name": name, "label": label, "src": picture_url(self._test(n))})
+            strip.append(self._entry("test", n, f"test image {n}", self._label(n), picture_url(self._test(n))))
         return strip
+
+    @staticmethod
+    def _entry(kind: str, n: int, name: str, label: str, src: str) -> dict[str, object]:
+        return {"set": kind, "n": n, "name": name, "label": label, "src": src}
 
     def _test(self, number: int) -> Tensor:
         return self.dataset.test.images[number]
@@ -145,6 +145,9 @@ class Explorer(anywidget.AnyWidget):
         """The name of its true class; "" for classes that the network does not know."""
         name = self.dataset.classes[int(self.dataset.test.labels[number])]
         return name if name in self.network.classes else ""
+
+    def _label_of(self, asked: Selection) -> str:
+        return "" if asked.own else self._label(asked.number)
 
     # -- what is asked -----------------------------------------------------------------------------------------------
 
@@ -176,7 +179,7 @@ class Explorer(anywidget.AnyWidget):
         header = pack(frames[asked.active], reel)
         if len(frames) > 1:
             header["regions"] = [pack(frame, reel, channels=0) for frame in frames]
-        label = "" if asked.own else self._label(asked.number)
+        label = self._label_of(asked)
         picture: dict[str, object] = {"name": f"test image {asked.number}", "label": label}
         if asked.own:
             own = self.own[asked.number]
@@ -215,25 +218,17 @@ class Explorer(anywidget.AnyWidget):
     def add_picture(self, source: str | Path | bytes, name: str = "") -> None:
         """Look at a picture of your own; DataError where it cannot be read."""
         self.own.append(_Own(name or Path(str(source)).name, read_whole(source, name=name)))
-        images = self._strip_with(self.own[-1])
-        self.send({"kind": "images", "images": images, "look": {"set": "own", "n": len(self.own) - 1}})
-
-    def _strip_with(self, own: _Own) -> list[dict[str, object]]:
-        new = {"set": "own", "n": len(self.own) - 1, "name": own.name, "label": "", "src": _thumbnail(own.whole)}
-        images = [new, *self.film["images"]]
-        self.film = {**self.film, "images": images}
-        return images
+        new = self._entry("own", len(self.own) - 1, self.own[-1].name, "", _thumbnail(self.own[-1].whole))
+        self.film = {**self.film, "images": [new, *self.film["images"]]}
+        self.send({"kind": "images", "look": {"set": "own", "n": new["n"]}})
 
     def save(self, asked: Selection | None = None) -> Path:
         """Write view-NNN.png of what is shown, and view-NNN.py that draws it again; its path without an ending."""
         asked = asked or self._asked
         image = self._images(asked)[asked.active]
-        label = "" if asked.own else self._label(asked.number)
-        try:
-            folder = resolve_path(self.folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            taken = {path.stem[:8] for path in folder.glob("view-*")}
-            stem = next(name for name in (f"view-{n:03d}" for n in range(1, 10**6)) if name not in taken)
+        label = self._label_of(asked)
+        with writing(f"folder={str(self.folder)!r}"):
+            folder, stem = self._free("view")
             file = ""
             if asked.own:
                 file = str(folder / f"{stem}-input.png")  # the region as the network takes it, without loss
@@ -241,32 +236,36 @@ class Explorer(anywidget.AnyWidget):
             code = self.code(file, stem, asked)
             plot_look(self._looker(asked).look(image, asked.view), label).savefig(folder / f"{stem}.png", dpi=DPI)
             write_text(folder / f"{stem}.py", code)
-        except OSError as error:
-            raise ConfigError(f"{self.folder}: could not be written ({error}); give another folder=") from None
         where = relative_to_root(folder / stem)
         self._say(f"Saved {where}.png and the code that draws it, {stem}.py:", code=code)
         return folder / stem
+
+    def _free(self, kind: str) -> tuple[Path, str]:
+        """The folder, made, and a name in it with which no file begins."""
+        folder = resolve_path(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = {path.stem[: len(kind) + 4] for path in folder.glob(f"{kind}-*")}
+        return folder, next(name for name in (f"{kind}-{n:03d}" for n in range(1, 10**6)) if name not in taken)
 
     def _save_html(self, asked: Selection) -> None:
         """Write masks-NNN.html: what is shown now, and the test images of the strip."""
         now = self._images(asked)
         names = [self.own[asked.number].name] * len(now) if asked.own else [f"test image {asked.number}"]
-        labels = [""] * len(now) if asked.own else [self._label(asked.number)]
+        labels = [self._label_of(asked)] * len(now)
         shown = [Shown(*each) for each in zip(now, names, labels, strict=True)]
         for image in self.film["images"]:
             if image["set"] == "test" and (asked.own or image["n"] != asked.number):
                 shown.append(Shown(self._test(image["n"]), image["name"], image["label"]))
         theatre = stage(self.states[asked.network].network, shown)
-        folder = resolve_path(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = next(f for f in (folder / f"masks-{n:03d}.html" for n in range(1, 10**6)) if not f.exists())
-        theatre.save(file)
+        with writing(f"folder={str(self.folder)!r}"):
+            folder, stem = self._free("masks")
+        file = theatre.save(folder / f"{stem}.html")
         self._say(f"Saved {relative_to_root(file)} ({len(theatre.html) / 1e6:.1f} MB): it opens anywhere")
 
     def code(self, picture: str = "", stem: str = "view", asked: Selection | None = None) -> str:
         """A script that draws the present view again; `picture` is the file of a picture of your own."""
         asked = asked or self._asked
-        label = "" if asked.own else self._label(asked.number)
+        label = self._label_of(asked)
         if asked.own:
             reading = "from attnet.data.pictures import read_picture\n"
             source = f"image = read_picture({picture!r}, network.size)"
@@ -295,7 +294,7 @@ class Explorer(anywidget.AnyWidget):
     def png(self) -> bytes:
         """The present view as a still picture."""
         asked = self._asked
-        label = "" if asked.own else self._label(asked.number)
+        label = self._label_of(asked)
         buffer = io.BytesIO()
         look = self._looker(asked).look(self._images(asked)[asked.active], asked.view)
         plot_look(look, label).savefig(buffer, dpi=DPI)

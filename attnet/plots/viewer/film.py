@@ -25,26 +25,13 @@ from attnet.masks.frames import CHANNEL, Frame, Panel, variation
 from attnet.masks.look import GRAD_CAM
 from attnet.masks.reduce import REDUCTIONS
 from attnet.masks.replace import INTERVENTIONS
-from attnet.model.modules import PARTS, module_parts
+from attnet.model.modules import module_parts
 from attnet.model.network import attention_network
 from attnet.model.pretrained import Pretrained
 from attnet.model.reach import Field, receptive_field
 from attnet.plots.sheet import BOTH_SIGNS, ONE_SIGN
+from attnet.plots.view import PART_WORDS, part_words
 
-PART_WORDS = {
-    "mask": "soft mask M",
-    "trunk": "trunk T, before the mask",
-    "masked": "after the mask",
-    "input": "input of both branches",
-    GRAD_CAM: "Grad-CAM (evidence for the prediction)",
-}
-REDUCTION_WORDS = {
-    "mean": "mean of all channels",
-    "max": "largest of all channels",
-    "l2": "norm over channels",
-    "std": "where channels disagree",
-    "pca": "main component",
-}
 REPLACED_WORDS = {
     "none": "its own",
     "zero": "0 everywhere",
@@ -108,8 +95,7 @@ def facts(network: Pretrained | Foreign) -> dict[str, object]:
     modules = attention_network(network.model).attention_modules()
     fields = {(field.module, field.scale): field for field in _fields(network)}
     parts = list(dict.fromkeys(part for module in modules.values() for part in module_parts(module)))
-    known = [part for part in (*PARTS, GRAD_CAM) if part in parts or part == GRAD_CAM]
-    ordered = [*(part for part in PART_WORDS if part in known), *(part for part in parts if part not in PARTS)]
+    ordered = [part for part in PART_WORDS if part in (*parts, GRAD_CAM)] + [p for p in parts if p not in PART_WORDS]
     has_masks = [name for name, module in modules.items() if module.mask is not None]
     return {
         "classes": list(network.classes),
@@ -118,9 +104,11 @@ def facts(network: Pretrained | Foreign) -> dict[str, object]:
             for name in modules
         ],
         "size": network.size if isinstance(network.size, int) else max(network.size),
-        "parts": [[part, PART_WORDS.get(part, f"mask branch at {part}")] for part in ordered],
-        "reductions": [[name, REDUCTION_WORDS.get(name, kind.words)] for name, kind in REDUCTIONS.items()],
-        "replaced": [[kind, REPLACED_WORDS[kind]] for kind in ("none", *(INTERVENTIONS if has_masks else ()))],
+        "parts": [[part, part_words(part)] for part in ordered],
+        "reductions": [[name, f"{kind.words} of all channels"] for name, kind in REDUCTIONS.items()],
+        "replaced": [
+            [kind, REPLACED_WORDS.get(kind, kind)] for kind in ("none", *(INTERVENTIONS if has_masks else ()))
+        ],
         "colours": {"both": _colours(BOTH_SIGNS), "one": _colours(ONE_SIGN)},
     }
 

@@ -18,7 +18,7 @@ function render({ model, el }) {
   };
   const told = (message) => {
     if (message.kind === "images") {
-      viewer.film.images = message.images;
+      viewer.film.images = model.get("film").images;
       viewer.fillStrip();
       viewer.look(message.look);
     } else if (message.id === undefined || message.id === asked) viewer.say(message.text, message.alarm, message.code);

@@ -9,13 +9,14 @@ from attnet.base.errors import AttnetError
 from attnet.base.files import resolve_path
 from attnet.base.json_files import read_lines
 from attnet.data.splits import Dataset
+from attnet.engine.result import ROW
 from attnet.engine.run_folder import METRICS, epoch_files
 from attnet.masks.choose import telling_images
 from attnet.masks.foreign import Foreign
 from attnet.masks.look import Looker
 from attnet.model.pretrained import Pretrained, load_pretrained
 
-AMONG = 60  # images considered for the first sight: attention92 sees so many in about a second on two cores of today
+AMONG = 60  # images considered for the first sight, so that nobody waits for it
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class States:
         return self._lookers[epoch]
 
     def telling(self, dataset: Dataset, count: int) -> list[int]:
-        """Test images to begin with, by `telling_images` among those that are looked at in a second or two."""
+        """Test images to begin with, by `telling_images` among a few."""
         model = self.network.model
         return telling_images(model, dataset.test, count, among=AMONG).tolist()
 
@@ -85,7 +86,7 @@ def _epochs(network: Pretrained | Foreign) -> tuple[list[Epoch], int]:
         return [own], 0
     rows: list[dict[str, object]] = []
     with contextlib.suppress(AttnetError, OSError):
-        rows = read_lines(files[0].parent / METRICS, {"epoch": int, "top1": float}, ("epoch", "top1"))
+        rows = read_lines(files[0].parent / METRICS, ROW, ("epoch", "top1"))
     top1 = {row["epoch"]: row["top1"] for row in rows}
     found = {number: Epoch(str(file), f"epoch {number}", top1.get(number)) for number, file in kept.items()}
     order = sorted((found | {network.epoch: own}).items())

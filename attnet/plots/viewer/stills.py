@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,21 +15,42 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.files import output_file, writing
 from attnet.data.splits import Dataset
 from attnet.masks.choose import telling_images
 from attnet.masks.foreign import Foreign
 from attnet.masks.frames import BEST, Frame, make_frames
 from attnet.masks.look import Looker, View
-from attnet.masks.reduce import upsample
+from attnet.masks.reduce import REDUCTIONS, upsample
 from attnet.masks.scale import Scale
 from attnet.model.pretrained import Pretrained
 from attnet.plots import sheet
-from attnet.plots.view import colours_of
 from attnet.plots.viewer.film import best_module, facts
 from attnet.plots.viewer.states import States
 
-__all__ = ["animate_masks", "plot_masks"]
+__all__ = ["Shown", "animate_masks", "plot_masks"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image to show, uint8 or float [3, H, W], what it is called, and its true class, "" where that is unknown."""
+
+    image: Tensor
+    name: str
+    label: str = ""
+
+
+def choose(network: Pretrained | Foreign, dataset: Dataset, images: int | Sequence[int]) -> list[Shown]:
+    """Test images: so many by `telling_images`, or those at positions; ConfigError for one that is not there."""
+    split = dataset.test
+    chosen = telling_images(network.model, split, images).tolist() if isinstance(images, int) else list(images)
+    if wrong := [n for n in chosen if not 0 <= n < len(split)]:
+        raise ConfigError(f"images: {wrong[0]}: there are test images 0 to {len(split) - 1}")
+    if not chosen:
+        raise ConfigError("images: at least one image is needed")
+    names = [dataset.classes[int(split.labels[n])] for n in chosen]
+    labels = [name if name in network.classes else "" for name in names]
+    return [Shown(split.images[n], f"test image {n}", label) for n, label in zip(chosen, labels, strict=True)]
 
 
 def composed(image: Tensor, values: Tensor, scale: Scale, side: int, strength: float = 0.8) -> np.ndarray:
@@ -41,7 +62,7 @@ def composed(image: Tensor, values: Tensor, scale: Scale, side: int, strength: f
     large = Image.fromarray(np.uint8(255 * sheet.as_pixels(image))).resize((side, side), Image.Resampling.NEAREST)
     smooth = upsample(values[None].float(), (side, side))[0].numpy()
     t = ((smooth - scale.low) / (scale.high - scale.low)).clip(0, 1)
-    colours = mpl.colormaps[colours_of(scale)](t)[..., :3]
+    colours = mpl.colormaps[sheet.colours(scale)](t)[..., :3]
     share = strength * (np.abs(2 * t - 1) if scale.centre is not None else np.ones_like(t))[..., None]
     return np.uint8((1 - share) * np.asarray(large, float) + share * 255 * colours)
 
@@ -55,41 +76,35 @@ def plot_masks(network: Pretrained | Foreign, dataset: Dataset, images: int | Se
     Args:
         images: how many, chosen by `telling_images`: predicted right, and their masks vary most; or positions.
     """
-    split = dataset.test
-    chosen = telling_images(network.model, split, images).tolist() if isinstance(images, int) else list(images)
-    shown = split.images[torch.as_tensor(chosen)]
-    names = [dataset.classes[int(split.labels[n])] for n in chosen]
-    known = facts(network)
-    film = known | {
-        "title": network.describe() if isinstance(network, Pretrained) else "",
-        "images": [{"label": name if name in network.classes else ""} for name in names],
-        "start": {"reduction": BEST},
-    }
+    shown, known = choose(network, dataset, images), facts(network)
+    batch = torch.stack([each.image for each in shown])
     view = View(best_module([module["name"] for module in known["modules"]]), known["parts"][0][0])
-    return plot_still(shown, make_frames(Looker(network), shown, view, (BEST,)), film)
+    return plot_still(shown, make_frames(Looker(network), batch, view, (BEST,)), network.classes, States(network).title)
 
 
-def plot_still(images: Tensor, frames: Sequence[Frame], film: Mapping[str, Any]) -> Figure:
+def plot_still(
+    shown: Sequence[Shown], frames: Sequence[Frame], classes: Sequence[str], title: str, reduction: str = BEST
+) -> Figure:
     """A sheet of all images, each beside every module's map over it."""
-    modules = [module["name"] for module in film["modules"]]
-    reduction = film["start"]["reduction"]
+    modules = list(frames[0].panels)
     width = 1 + len(modules)
     blocks = max(1, 12 // width)
-    rows = -(-len(images) // blocks)
-    before = [3 * sheet.GAP, *[sheet.GAP] * (width - 1)] * min(blocks, len(images))
-    headline = f"{film['title']}; {dict(film['reductions'])[reduction]}"
+    rows = -(-len(shown) // blocks)
+    before = [3 * sheet.GAP, *[sheet.GAP] * (width - 1)] * min(blocks, len(shown))
+    headline = f"{title}; {REDUCTIONS[reduction].words} of all channels"
+    images = torch.stack([each.image for each in shown])
     figure, axes = sheet.make_sheet(images, [sheet.LINE + 0.12] * rows, before, 1.1, headline, bars=0)
-    for place, (image, frame) in enumerate(zip(images, frames, strict=True)):
+    for place, (each, frame) in enumerate(zip(shown, frames, strict=True)):
         row, first = place // blocks, width * (place % blocks)
-        top, truth = int(frame.probabilities.argmax()), film["images"][place]["label"]
-        colour = sheet.GREEN if film["classes"][top] == truth else sheet.RED
-        title = f"{film['classes'][top]} {100 * frame.probabilities[top]:.0f} %"
-        sheet.draw_image(axes[row, first], image, (title, colour))
+        top = int(frame.probabilities.argmax())
+        colour = sheet.GREEN if classes[top] == each.label else sheet.RED
+        sheet.draw_image(
+            axes[row, first], each.image, (f"{classes[top]} {100 * frame.probabilities[top]:.0f} %", colour)
+        )
         for ax, name in zip(axes[row, first + 1 :], modules, strict=False):
-            panel = frame.panels.get(name)
-            if panel is not None:
-                ax.imshow(composed(image, panel.maps[reduction], panel.scales[reduction], 160), aspect="auto")
-                ax.set_title(name, fontsize=7, pad=2)
+            panel = frame.panels[name]
+            ax.imshow(composed(each.image, panel.maps[reduction], panel.scales[reduction], 160), aspect="auto")
+            ax.set_title(name, fontsize=7, pad=2)
     return figure
 
 
@@ -123,9 +138,7 @@ def animate_masks(
     Raises:
         ConfigError: weights without kept epochs, another kind of file, or one that cannot be written.
     """
-    path = resolve_path(file)
-    if path.suffix not in (".webp", ".gif"):
-        raise ConfigError(f"file={path.name}: FILE.webp or FILE.gif is needed")
+    path = output_file(file, (".webp", ".gif"))
     states = States(network)
     if len(states.epochs) < 2:
         raise ConfigError(
@@ -145,10 +158,8 @@ def animate_masks(
         words = f"{view.module}, {epoch.name}" + ("" if epoch.top1 is None else f", Top-1 {epoch.top1:.1f} %")
         pictures.append(_captioned(np.vstack([np.hstack(plain), np.hstack(tiles)]), words))
     times = [round(1000 * seconds)] * (len(pictures) - 1) + [round(3000 * seconds)]
-    try:
+    with writing(f"file={str(file)!r}"):
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0, quality=80)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another file") from None
     return path
 
 

@@ -14,9 +14,10 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +25,17 @@ from PIL import Image
 from torch import Tensor
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.files import output_file, write_text, writing
 from attnet.data.splits import Dataset
-from attnet.masks.choose import telling_images
 from attnet.masks.foreign import Foreign
 from attnet.masks.frames import BEST, Frame, make_frames
 from attnet.masks.look import View
 from attnet.model.pretrained import Pretrained
 from attnet.plots.viewer.film import Reel, best_module, facts, pack, picture_url, viewer_code, viewer_style
 from attnet.plots.viewer.states import States
-from attnet.plots.viewer.stills import as_webp, plot_still
+from attnet.plots.viewer.stills import Shown, as_webp, choose, plot_still
 
-__all__ = ["Shown", "Theatre", "make_theatre", "stage"]
+__all__ = ["Theatre", "make_theatre", "stage"]
 
 LIMIT = 5_000_000  # bytes of the file: what an e-mail takes
 EPOCHS = 12  # of a training that are shown at most, evenly spread
@@ -52,12 +52,10 @@ class Theatre:
     still: bytes
 
     def save(self, file: str | Path) -> Path:
-        """Write the file; ConfigError where it cannot be written."""
-        path = resolve_path(file)
-        try:
-            path.write_text(self.html, encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another file") from None
+        """Write FILE.html; ConfigError where it cannot be written."""
+        path = output_file(file, (".html",))
+        with writing(f"file={str(file)!r}"):
+            write_text(path, self.html)
         return path
 
     def _repr_mimebundle_(self, **_options: object) -> dict[str, object]:
@@ -70,15 +68,6 @@ class Theatre:
             "image/png": base64.b64encode(buffer.getvalue()).decode(),
             "text/plain": "attnet theatre",
         }
-
-
-@dataclass(frozen=True)
-class Shown:
-    """An image to show, uint8 or float [3, H, W], what it is called, and its true class, "" where that is unknown."""
-
-    image: Tensor
-    name: str
-    label: str = ""
 
 
 def make_theatre(
@@ -97,14 +86,7 @@ def make_theatre(
     Raises:
         ConfigError: nothing to show, an image that is not there, or as `stage`.
     """
-    split = dataset.test
-    chosen = telling_images(network.model, split, images).tolist() if isinstance(images, int) else list(images)
-    if wrong := [n for n in chosen if not 0 <= n < len(split)]:
-        raise ConfigError(f"images: {wrong[0]}: there are test images 0 to {len(split) - 1}")
-    names = [dataset.classes[int(split.labels[n])] for n in chosen]
-    labels = [name if name in network.classes else "" for name in names]
-    shown = [Shown(split.images[n], f"test image {n}", label) for n, label in zip(chosen, labels, strict=True)]
-    return stage(network, shown, **options)
+    return stage(network, choose(network, dataset, images), **options)
 
 
 def stage(
@@ -138,9 +120,11 @@ def stage(
     states = States(network)
     places = _spread(len(states.epochs), epochs, states.given)
     images = torch.stack([each.image for each in shown])
-    taken = _take(states, places, images, tuple(replaced), tuple(reductions), progress or (lambda _words: None))
-    film = _film(states, places, shown, tuple(replaced), tuple(reductions))
-    still = as_webp(plot_still(images, taken[f"{film['start']['epoch']}/none"], film))
+    film = _film(states, places, shown, replaced, reductions)
+    taken = _take(states, places, images, film, reductions, progress or (lambda _words: None))
+    still = as_webp(
+        plot_still(shown, taken[film["start"]["epoch"], "none"], film["classes"], states.title, reductions[0])
+    )
     while True:
         page = _page(film, _packed(film, taken, channels), still)
         if len(page) <= limit:
@@ -160,28 +144,25 @@ def _take(
     states: States,
     places: Sequence[int],
     images: Tensor,
-    replaced: Sequence[str],
+    film: Mapping[str, Any],
     reductions: Sequence[str],
     progress: Callable[[str], None],
-) -> dict[str, list[Frame]]:
-    """All frames: "EPOCH/INTERVENTION" -> one an image."""
-    taken: dict[str, list[Frame]] = {}
-    for number, place in enumerate(places):
-        looker, own = states.looker(place), place == states.given
-        modules = list(looker.network.model.attention_modules())
-        for kind in ("none", *(replaced if own and _has_masks(looker.network) else ())):
+) -> dict[tuple[int, str], list[Frame]]:
+    """All frames: (epoch, intervention) -> one an image."""
+    taken: dict[tuple[int, str], list[Frame]] = {}
+    start = film["start"]
+    for epoch, place in enumerate(places):
+        kinds = [kind for kind, _ in film["replaced"] if kind == "none" or epoch == start["epoch"]]
+        for kind in kinds:
             progress(f"{states.epochs[place].name}, masks {'their own' if kind == 'none' else kind}")
-            view = View(best_module(modules), "mask" if _has_masks(looker.network) else "trunk", intervention=kind)
-            everywhere = View(view.module, view.part, intervention=kind, everywhere=True)
-            frames: list[Frame] = []
-            for piece in images.split(_STEP):
-                frames += make_frames(looker, piece, everywhere, reductions, effects=own and kind == "none")
-            taken[f"{number}/{kind}"] = frames
+            view = View(start["module"], start["part"], intervention=kind, everywhere=True)
+            effects = epoch == start["epoch"] and kind == "none"
+            taken[epoch, kind] = [
+                frame
+                for piece in images.split(_STEP)
+                for frame in make_frames(states.looker(place), piece, view, reductions, effects=effects)
+            ]
     return taken
-
-
-def _has_masks(network: Pretrained | Foreign) -> bool:
-    return any(module.mask is not None for module in network.model.attention_modules().values())
 
 
 def _film(
@@ -208,19 +189,18 @@ def _film(
     }
 
 
-def _packed(film: dict[str, object], taken: dict[str, list[Frame]], channels: int) -> str:
+def _packed(film: Mapping[str, Any], taken: Mapping[tuple[int, str], list[Frame]], channels: int) -> str:
     """The film and its numbers, deflated, in base64."""
     reel, frames = Reel(8), {}
-    for key, found in taken.items():
-        epoch, kind = key.split("/")
-        kept = channels if key == f"{film['start']['epoch']}/none" else 0
+    for (epoch, kind), found in taken.items():
+        kept = channels if (epoch, kind) == (film["start"]["epoch"], "none") else 0
         for place, frame in enumerate(found):
             frames[f"{place}/{epoch}/{kind}"] = pack(frame, reel, kept)
     words = json.dumps({**film, "frames": frames}, allow_nan=False).encode()
     return base64.b64encode(zlib.compress(struct.pack("<I", len(words)) + words + reel.bytes(), 9)).decode()
 
 
-def _page(film: dict[str, object], packed: str, still: bytes) -> str:
+def _page(film: Mapping[str, Any], packed: str, still: bytes) -> str:
     title = html.escape(f"Attention masks: {film['title']}")
     picture = f"data:image/webp;base64,{base64.b64encode(still).decode()}"
     words = "Each image, then every module's mask over it: red places are strengthened, blue ones weakened."
