@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from attnet.base.watching import Sight
 from attnet.engine.fit import fit as _fit
 from attnet.engine.fit import plan_run
-from attnet.engine.launch import launch as _launch
+from attnet.engine.launching.launch import launch as _launch
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan
 from attnet.engine.result import Result, standing
@@ -22,7 +22,7 @@ def fit(config: TrainConfig | Plan) -> Result:
 
 
 def launch(config: TrainConfig | Plan) -> Result:
-    """Train with `device_num` processes, one a card, through torchrun; see `attnet.engine.launch.launch`."""
+    """Train with `device_num` processes, one a card, through torchrun; see `attnet.engine.launching.launch.launch`."""
     return _launch(config, draw=Learning)
 
 

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     world = World.from_environment()
     config = TrainConfig.parse(arguments, description="Train a residual attention network.")
     if config.device_num > 1 and world.size == 1:
-        from attnet.engine.launch import launch
+        from attnet.engine.launching.launch import launch
 
         result = launch(config)
     else:

@@ -24,8 +24,9 @@ from attnet.base.files import repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import Progress
 from attnet.engine import distributed
-from attnet.engine import launch as launcher
-from attnet.engine.launch import Torchrun, launch
+from attnet.engine.launching import launch as launcher
+from attnet.engine.launching.launch import launch
+from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import decide
 

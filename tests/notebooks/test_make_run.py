@@ -48,8 +48,9 @@ def interrupted(house: Path, python: str, sign: Path, arguments: str = "") -> st
     file = house / ".venv" / "bin" / "python"
     file.write_text(f"#!/bin/sh\n{python}\n")
     file.chmod(0o755)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
     process = subprocess.Popen(
-        ["make", "run", f"ARGS={arguments}"], cwd=house, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        ["make", "run", f"ARGS={arguments}"], cwd=house, env=outside | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
