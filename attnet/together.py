@@ -45,13 +45,12 @@ class Learning:
 
     def note(self, sight: Sight) -> None:
         """Look at the image's mask as it is now."""
-        if self.plan is None or sight.look is None:
+        if self.plan is None or sight.look is None or (network := sight.look()) is None:
             return
         from attnet.masks.reduce import attention_maps  # these here, since a training in a shell does without
         from attnet.masks.scale import neutral
         from attnet.model.units import set_inplace
 
-        network = sight.look()
         set_inplace(network, False)  # what is looked at stays as it was
         modules = network.attention_modules()
         if network.variant.attention == "none" or not modules:
@@ -59,8 +58,7 @@ class Learning:
         name, module = list(modules.items())[-1]
         if self.glimpses is None:
             self._choose(name, neutral(module, "mask", "max"))
-        done = (sight.first + len(sight.losses)) / sight.steps
-        if done not in self.glimpses.epochs:
+        if (done := sight.epochs) not in self.glimpses.epochs:
             maps = attention_maps(network, self.images, "mask", "max", [name], full_size=False)
             self.glimpses.epochs.append(done)
             self.glimpses.maps.append(maps[name][0])

@@ -13,7 +13,9 @@ from attnet.base.watching import Draw, Watch
 from attnet.base.words import duration
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    from attnet.base.watching import Look
 
 # Seconds between signs of life within one epoch, and between refreshes of the bar's loss (each waits for the device).
 HEARTBEAT, REFRESH = 120.0, 1.0
@@ -141,9 +143,7 @@ class Progress:
     def __init__(self, emit: Callable[[str], None], watch: Watch | None = None) -> None:
         self.emit, self.watch = emit, watch
 
-    def start(
-        self, first_epoch: int, epochs: int, steps: int, done: int = 0, look: Callable[[], nn.Module] | None = None
-    ) -> None:
+    def start(self, first_epoch: int, epochs: int, steps: int, done: int = 0, look: Look | None = None) -> None:
         """Called once, before the first step; `first_epoch` is 1 unless the run was resumed, when `done` of its steps
         may be done. `look` as in `Sight`."""
         self.epochs, self.steps = epochs, steps
@@ -178,9 +178,7 @@ class Progress:
 class LiveProgress(Progress):
     """A tqdm bar over the steps besides."""
 
-    def start(
-        self, first_epoch: int, epochs: int, steps: int, done: int = 0, look: Callable[[], nn.Module] | None = None
-    ) -> None:
+    def start(self, first_epoch: int, epochs: int, steps: int, done: int = 0, look: Look | None = None) -> None:
         from tqdm.auto import tqdm
 
         super().start(first_epoch, epochs, steps, done, look)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    Look = Callable[[], nn.Module | None]
+
 SHARE = 0.02  # of the time
 FIRST = 3.0  # seconds before the first picture: by then there is a loss to be seen
 
@@ -23,15 +25,20 @@ class Sight:
     """A training as it stands.
 
     `rows` are those of metrics.jsonl so far; `losses` those of this process's steps, `first` of which were done before
-    (after a resume), `steps` an epoch. `look()` gives a copy of the network as it is now, in evaluation mode; None
-    where other processes train it.
+    (after a resume), `steps` an epoch. `look()` gives a copy of the network as it is now, or where other processes
+    train it as it was saved last, in evaluation mode; None where that is not to be had.
     """
 
     rows: Sequence[dict]
     losses: Sequence[float]
     first: int
     steps: int
-    look: Callable[[], nn.Module] | None = None
+    look: Look | None = None
+
+    @property
+    def epochs(self) -> float:
+        """How many are done: by steps, where those are seen, else by what is tested."""
+        return max((self.first + len(self.losses)) / self.steps, self.rows[-1]["epoch"] if self.rows else 0)
 
 
 class Draw(Protocol):
@@ -55,7 +62,7 @@ class Watch:
         self.losses: list[float] = []
         self.fresh: list[Tensor] = []  # on the device: to read one is to wait for it
 
-    def start(self, first: int, total: int, steps: int, look: Callable[[], nn.Module] | None = None) -> None:
+    def start(self, first: int, total: int, steps: int, look: Look | None = None) -> None:
         """Before the first step; `first` of `total` steps are done already, `steps` are an epoch."""
         self.first, self.total, self.steps, self.look = first, total, steps, look
         self._attempt(self.draw.note)

@@ -39,9 +39,13 @@ class Split:
         return Split(**{name: None if part is None else part[chosen] for name, part in parts.items()})
 
     def subset(self, n: int, seed: int = 0) -> Split:
-        """A split of `n` images in their original order, as even over the classes as the labels allow.
+        """The images that `evenly` chooses."""
+        return self.rows(self.evenly(n, seed))
 
-        `n` and `seed` alone decide which; with one seed, a smaller subset is part of a larger one.
+    def evenly(self, n: int, seed: int = 0) -> Tensor:
+        """Positions in this split of `n` images, as even over the classes as the labels allow: int64 [n], rising.
+
+        `n` and `seed` alone decide which; with one seed, fewer are part of more.
         Raises DataError unless 1 <= n <= len(self).
         """
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= len(self):
@@ -52,7 +56,7 @@ class Split:
         # The how-manieth of its class is each image? The first of every class go in, then the second, …
         nth = torch.arange(len(self)) - (counts.cumsum(0) - counts)[labels]
         turn = torch.empty_like(nth).scatter_(0, by_class, nth)
-        return self.rows(shuffled[turn.argsort(stable=True)[:n]].sort().values)
+        return shuffled[turn.argsort(stable=True)[:n]].sort().values
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,8 +38,8 @@ def telling_images(
         Positions in `split`, int64 [<= count], on the CPU; the same for the same network and split.
     """
     network = with_masks(model, split.images[:1], masks)
-    whole = torch.arange(len(split))
-    considered = Split(split.images, split.labels.cpu(), places=whole).subset(min(among, len(split)))
+    places = split.evenly(min(among, len(split)))
+    considered = Split(split.images[places], split.labels.cpu()[places])
     rights, variations = [], []
     for start in range(0, len(considered), batch_size):
         piece = slice(start, start + batch_size)
@@ -56,7 +56,7 @@ def telling_images(
         turn[own] = torch.arange(len(own))
     order = order[turn[order].argsort(stable=True)]
     order = order[(~right[order]).int().argsort(stable=True)]
-    return considered.places[order[:count]]
+    return places[order[:count]]
 
 
 def plain_image(split: Split, among: int = 200) -> int:
@@ -65,11 +65,11 @@ def plain_image(split: Split, among: int = 200) -> int:
     By how much is the colour distance from the frame, on the object less beside it; where no object is known, the
     middle of the image stands for it. As many images are considered as by `telling_images`.
     """
-    whole = torch.arange(len(split))
-    considered = Split(split.images, split.labels.cpu(), split.masks, places=whole).subset(min(among, len(split)))
+    places = split.evenly(min(among, len(split)))
+    considered = split.rows(places)
     distance = image_controls(considered.images)["colour distance from the frame"]
     objects = centre_prior(len(considered), distance.shape[1:]) > 0.5 if split.masks is None else considered.masks.cpu()
     inside, beside = (
         (distance * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2)).clamp(min=1) for where in (objects, ~objects)
     )
-    return int(considered.places[(inside - beside).argmax()])
+    return int(places[(inside - beside).argmax()])

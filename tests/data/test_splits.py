@@ -57,6 +57,13 @@ def test_a_part_of_a_part_keeps_true_labels_and_places() -> None:
     assert not torch.equal(part.labels, part.true_labels)
 
 
+def test_places_are_of_the_whole_and_evenly_of_the_part() -> None:
+    part = split([i % 5 for i in range(100)]).subset(60)
+    chosen = part.evenly(20)
+    assert torch.equal(part.rows(chosen).places, part.subset(20).places)
+    assert chosen.max() < 60 <= part.places.max(), "a part has fewer positions than the whole"
+
+
 # ---- classes ----
 
 

@@ -18,17 +18,19 @@ import pytest
 import torch
 
 import attnet
+from attnet.base import progress, watching
 from attnet.base.device import KINDS
 from attnet.base.errors import ConfigError
 from attnet.base.files import repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import Progress
+from attnet.base.watching import Sight
 from attnet.engine import distributed
 from attnet.engine.launching import launch as launcher
 from attnet.engine.launching.launch import launch
 from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.plan import decide
+from attnet.engine.plan import Plan, decide
 
 EPOCHS = 4
 TINY = {
@@ -106,6 +108,35 @@ def test_the_shown_command_works_when_pasted(tmp_path):
     done = subprocess.run(command, cwd=repository_root(), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "epoch 1/1" in done.stdout and attnet.Result.load(tmp_path / "pasted").device == "cpu_2p"
+
+
+@pytest.mark.slow
+def test_the_picture_of_many_cards_has_the_network_of_each_epoch(tmp_path, monkeypatch):
+    seen: dict[float, dict[str, torch.Tensor]] = {}
+
+    class Keep:
+        def __init__(self, config: TrainConfig, plan: Plan) -> None:
+            assert plan.device.kind == "CPU" and plan.config == config
+
+        def note(self, sight: Sight) -> None:
+            if (network := sight.look()) is not None:
+                assert not network.training
+                seen[sight.epochs] = network.state_dict()
+
+        def picture(self, sight: Sight) -> str:
+            return f"{len(sight.rows)} epochs"
+
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda picture, display_id: shown.append(picture))
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(watching, "FIRST", 0.0)
+    monkeypatch.setattr(watching, "SHARE", 1.0)
+    epochs = {**TINY, "total_epochs": 2, "keep_epochs": 1, "train_images": 64, "progress": "auto"}
+    result = launch(attnet.make_plan(TrainConfig(**epochs, output_dir=str(tmp_path / "run"))), draw=Keep)
+    assert shown == ["2 epochs"] and 2 in seen
+    for epoch, found in seen.items():
+        kept = torch.load(result.output_dir / f"epoch_{epoch:03d}.pt", weights_only=True)["model"]
+        assert all(torch.equal(kept[name], value) for name, value in found.items())
 
 
 def test_several_machines():

@@ -193,10 +193,11 @@ def test_train_1p(trained):
 
 @pytest.mark.slow
 def test_evaluate_a_run_folder(trained, tmp_path):
-    done = papermill("evaluate.ipynb", tmp_path / "out.ipynb", {"pretrained": trained / "run", "device_type": "CPU"})
+    wanted = {"pretrained": trained / "run", "device_type": "CPU", "test_images": 100}
+    done = papermill("evaluate.ipynb", tmp_path / "out.ipynb", wanted)
     assert done.returncode == 0, done.stderr[-3000:]
     outputs = outputs_of(tmp_path / "out.ipynb")
-    assert "shapes, 500 test images" in text_of(outputs, "stdout")
+    assert "shapes, 100 test images" in text_of(outputs, "stdout")
     assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 3
 
 

@@ -60,6 +60,18 @@ def test_the_masks_are_the_networks_own_as_it_stands():
     assert isinstance(draw.picture(Sight([], [2.0, 2.0], 0, 4)), Figure)
 
 
+def test_where_others_train_it_the_mask_is_that_of_the_epochs_that_are_tested():
+    plan = attnet.make_plan(attnet.TrainConfig(**TINY))
+    draw, saved = Learning(plan.config, plan), []
+    rows = [{"epoch": epoch, "top1": 10.0, "train_loss": 2.0, "test_loss": 2.0, "lr": 0.1} for epoch in (1, 2)]
+    draw.note(Sight([], [], 0, 1, lambda: saved[-1] if saved else None))
+    assert draw.glimpses is None, "nothing is saved yet"
+    saved.append(attnet.build_model("attention56_tiny").eval())
+    draw.note(Sight(rows, [], 0, 1, lambda: saved[-1]))
+    assert draw.glimpses.epochs == [2]
+    assert len(draw.picture(Sight(rows, [], 0, 1)).axes) > 2
+
+
 @pytest.mark.parametrize("options", [{"attention": "none"}, {}])
 def test_without_masks_or_a_network_there_are_curves_alone(options):
     plan = attnet.make_plan(attnet.TrainConfig(**TINY))

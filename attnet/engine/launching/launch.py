@@ -10,7 +10,7 @@ beside `torchrun.py`, and its line in LAUNCHERS.
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import os
 import re
 import signal
@@ -18,20 +18,27 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError, say
 from attnet.base.files import relative_to_root, resolve_path, write_text, writing
+from attnet.base.json_files import read_lines
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
-from attnet.base.progress import LiveProgress, make_progress
+from attnet.base.progress import LiveProgress, Progress, make_progress
 from attnet.base.watching import Draw
 from attnet.base.words import duration
 from attnet.engine.distributed import LAUNCHER, LOG_DIR, of_another_job, spoken_of
 from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
-from attnet.engine.result import Result
+from attnet.engine.result import ROW, Result
 from attnet.engine.run_folder import CLAIM, CONFIG, LAST, METRICS, PREVIOUS, STEP, is_finished, new_run, resuming
+from attnet.model.variants import build_model
+from attnet.model.weights import Weights, load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
 
 POLL = 0.2  # seconds between looks at the log
 GRACE = 45.0  # seconds that ranks have to save and end; torchrun itself allows 30
@@ -47,7 +54,7 @@ LAUNCHERS: dict[str, Callable[[TrainConfig], Torchrun]] = {"torchrun": Torchrun}
 
 def launch(
     config: TrainConfig | Plan,
-    draw: Callable[[TrainConfig], Draw] | None = None,
+    draw: Callable[[TrainConfig, Plan | None], Draw] | None = None,
     launcher: str = "torchrun",
 ) -> Result:
     """Train with `device_num` processes, one a card; rank 0's lines appear here as they come.
@@ -57,7 +64,7 @@ def launch(
 
     Args:
         config: the parameters, or the plan that `attnet.make_plan` made of them: then data are not read again here.
-        draw: as of `fit`.
+        draw: as of `fit`; it gets the plan, for this process's CPU, only where that is what is launched.
         launcher: a name of LAUNCHERS.
 
     Returns:
@@ -68,7 +75,9 @@ def launch(
         LaunchError: with the last lines of the rank that failed.
         TrainingInterrupted: after Ctrl-C or SIGTERM; saved, and the message says how to continue.
     """
+    plan = None
     if isinstance(config, Plan):
+        plan = dataclasses.replace(config, device=devices.choose("CPU"))  # cards are the ranks'
         asked, chosen, device, folder = config.asked, config.config, config.device, config.resumed
     else:
         asked, folder = resuming(config)
@@ -92,7 +101,7 @@ def launch(
             f"attnet: {', '.join(others)}: set here, by another job it seems, and not passed on to this one", sys.stderr
         )
     say(shown)
-    with StopSignal() as stop, _Job(by, folder, chosen, draw and draw(chosen)) as job:
+    with StopSignal() as stop, _Job(by, folder, chosen, draw and draw(chosen, plan)) as job:
         return job.follow(stop)
 
 
@@ -107,6 +116,7 @@ class _Job:
         self.rank0, self.log = self.logs / "rank0.log", folder / "log.txt"
         self.position, self.logged = (file.stat().st_size if file.exists() else 0 for file in (self.rank0, self.log))
         self.begun = time.time()
+        self.shown = 0  # epochs
 
     def __enter__(self) -> _Job:
         variables = {**self.launcher.variables, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
@@ -126,28 +136,24 @@ class _Job:
     def follow(self, stop: StopSignal) -> Result:
         """Show rank 0's lines until the job ends, by itself or by a signal."""
         display = make_progress(self.config.progress, lambda line: None, self.draw)
-        live = isinstance(display, LiveProgress)
-        if live:
-            display.start(1, self.config.total_epochs, 1)
+        if isinstance(display, LiveProgress):
+            display.start(1, self.config.total_epochs, 1, look=self._look)
         elif display.watch is not None:
-            display.watch.start(0, self.config.total_epochs, 1)
+            display.watch.start(0, self.config.total_epochs, 1, self._look)
         try:
             with spoken_of(self._waiting) as met:
                 while self.process.poll() is None and stop.number is None:
                     time.sleep(POLL)
-                    self._show(display if live else None)
+                    self._show(display)
                     if self._has_begun():
                         met.set()
             if stop.number is not None:
                 end(self.process, GRACE)
-            self._show(display if live else None)
+            self._show(display)
         finally:
             display.close()
         if self.process.returncode == 0:
-            result = Result.load(self.folder)
-            if not live and display.watch is not None and result.history:
-                display.watch.end_epoch(result.history)
-            return result
+            return Result.load(self.folder)
         last = self._last_word()
         if stop.number is not None:
             raise TrainingInterrupted(self._left_behind(bool(last)), stop.number)
@@ -191,7 +197,19 @@ class _Job:
         when = "before anything was saved" if self._has_begun() else "before its ranks began"
         return f"stopped {when}; there is nothing to go on with, so begin again"
 
-    def _show(self, live: LiveProgress | None) -> None:
+    def _look(self) -> nn.Module | None:
+        """The network as it was saved after the last epoch that was shown; None when a later one is already there."""
+        if not (self.folder / LAST).exists():
+            return None
+        saved = Weights.open(self.folder / LAST)
+        if saved.epoch != self.shown:
+            return None
+        network = build_model(saved.model, saved.outputs, **saved.options({}, saved.model))
+        load_weights(network, saved)
+        return network.eval()
+
+    def _show(self, display: Progress) -> None:
+        """What rank 0 has said since, and the picture of an epoch that has ended."""
         if not self.rank0.exists():
             return
         with open(self.rank0, "rb") as log:
@@ -202,16 +220,20 @@ class _Job:
         text = lines.decode(errors="replace")
         if not text or self.config.progress == "none":
             return
-        if live is None:
+        live = isinstance(display, LiveProgress)
+        if not live:
             say(text.removesuffix("\n"))
+        if (not live and display.watch is None) or not (metrics := self.folder / METRICS).exists():
             return
-        metrics = self.folder / METRICS
-        rows = (
-            [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()] if metrics.exists() else []
-        )
-        if rows:
-            live.begin_epoch(rows[-1]["epoch"], 1)
-            live.end_epoch(rows)
+        rows = read_lines(metrics, ROW, ("epoch", "top1"))
+        if not rows or rows[-1]["epoch"] == self.shown:
+            return
+        self.shown = rows[-1]["epoch"]
+        if live:
+            display.begin_epoch(self.shown, 1)
+            display.end_epoch(rows)
+        else:
+            display.watch.end_epoch(rows)
 
     def _cause(self) -> str:
         """Which rank failed first, how, and its last lines."""
