@@ -6,7 +6,6 @@ In JupyterLab it is live; where a notebook is only read (GitHub, a papermill out
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,15 @@ from attnet.data.pixels import cut
 from attnet.data.splits import Dataset
 from attnet.masks.foreign import Foreign
 from attnet.masks.frames import BEST, make_frames
-from attnet.masks.look import Looker
+from attnet.masks.look import GRAD_CAM, Looker
 from attnet.masks.reduce import REDUCTIONS
 from attnet.model.pretrained import Pretrained
 from attnet.plots.view import plot_look
 from attnet.plots.viewer.film import Reel, best_module, facts, pack, picture_url, viewer_code, viewer_style
 from attnet.plots.viewer.selection import Selection, read_selection
 from attnet.plots.viewer.states import States
-from attnet.plots.viewer.theatre import Shown, stage
+from attnet.plots.viewer.stills import Shown, plot_still, stacked
+from attnet.plots.viewer.theatre import stage
 
 DPI = 100
 CHEAP = tuple(name for name, kind in REDUCTIONS.items() if not kind.looks_first)  # a principal component is not
@@ -292,13 +292,15 @@ class Explorer(anywidget.AnyWidget):
 
     @property
     def png(self) -> bytes:
-        """The present view as a still picture."""
-        asked = self._asked
-        label = self._label_of(asked)
-        buffer = io.BytesIO()
-        look = self._looker(asked).look(self._images(asked)[asked.active], asked.view)
-        plot_look(look, label).savefig(buffer, dpi=DPI)
-        return buffer.getvalue()
+        """Every module's map of the present image, and below them the present view, as a still picture."""
+        asked, looker = self._asked, self._looker(self._asked)
+        image, label, state = self._images(asked)[asked.active], self._label_of(asked), self.states[asked.network]
+        view, figures = asked.view, [plot_look(looker.look(image, asked.view), label)]
+        if view.part != GRAD_CAM:
+            frames = make_frames(looker, image, view, [view.reduction])
+            shown = [Shown(image, "", label)]
+            figures.insert(0, plot_still(shown, frames, state.network.classes, state.title, view.reduction))
+        return stacked(figures, DPI)
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, object] | tuple[dict, dict]:
         """Widget and picture; the picture alone when nobody looks, since controls without a kernel are dead."""

@@ -85,15 +85,16 @@ def plot_masks(network: Pretrained | Foreign, dataset: Dataset, images: int | Se
 def plot_still(
     shown: Sequence[Shown], frames: Sequence[Frame], classes: Sequence[str], title: str, reduction: str = BEST
 ) -> Figure:
-    """A sheet of all images, each beside every module's map over it."""
+    """A sheet of all images, each beside every module's map over it; one image alone fills the width."""
     modules = list(frames[0].panels)
     width = 1 + len(modules)
-    blocks = max(1, 12 // width)
+    blocks = max(1, 12 // width) if len(shown) > 1 else 1
+    side = 1.1 if blocks > 1 else min(2.4, 9.9 / width - sheet.GAP)
     rows = -(-len(shown) // blocks)
     before = [3 * sheet.GAP, *[sheet.GAP] * (width - 1)] * min(blocks, len(shown))
     headline = f"{title}; {REDUCTIONS[reduction].words} of all channels"
     images = torch.stack([each.image for each in shown])
-    figure, axes = sheet.make_sheet(images, [sheet.LINE + 0.12] * rows, before, 1.1, headline, bars=0)
+    figure, axes = sheet.make_sheet(images, [sheet.LINE + 0.12] * rows, before, side, headline, bars=0)
     for place, (each, frame) in enumerate(zip(shown, frames, strict=True)):
         row, first = place // blocks, width * (place % blocks)
         top = int(frame.probabilities.argmax())
@@ -103,9 +104,27 @@ def plot_still(
         )
         for ax, name in zip(axes[row, first + 1 :], modules, strict=False):
             panel = frame.panels[name]
-            ax.imshow(composed(each.image, panel.maps[reduction], panel.scales[reduction], 160), aspect="auto")
+            pixels = composed(each.image, panel.maps[reduction], panel.scales[reduction], round(146 * side))
+            ax.imshow(pixels, aspect="auto")
             ax.set_title(name, fontsize=7, pad=2)
     return figure
+
+
+def stacked(figures: Sequence[Figure], dpi: int) -> bytes:
+    """Figures one below the other, on white, as PNG."""
+    pictures = []
+    for figure in figures:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi)
+        pictures.append(Image.open(buffer).convert("RGB"))
+    whole = Image.new("RGB", (max(each.width for each in pictures), sum(each.height for each in pictures)), "white")
+    top = 0
+    for each in pictures:
+        whole.paste(each, (0, top))
+        top += each.height
+    out = io.BytesIO()
+    whole.save(out, "PNG")
+    return out.getvalue()
 
 
 def as_webp(figure: Figure) -> bytes:
