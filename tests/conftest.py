@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import tempfile
 import zlib
 from pathlib import Path
 from unittest import mock
@@ -30,6 +31,13 @@ REFERENCE = {
     "ResidualAttentionModel_56": "attention56_224",
     "ResidualAttentionModel_448input": "attention92_448",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Jupyter keeps what it knows of a user's notebooks in a folder that goes when the tests end."""
+    folder = tempfile.TemporaryDirectory(prefix="attnet-jupyter-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["JUPYTER_DATA_DIR"] = folder.name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

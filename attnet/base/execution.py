@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -54,6 +56,7 @@ class StoppableEngine(NBClientEngine):
             stderr_file=stderr_file,
         )
         os.environ[ENGINE], told = "1", False  # for the kernel
+        atexit.register(_trust, nb_man.output_path)  # papermill writes it once more when we are done
         with StopSignal() as stop:
             execution = _Execution(_Client(nb_man, **words))
             execution.start()
@@ -70,6 +73,18 @@ class StoppableEngine(NBClientEngine):
             raise SystemExit(128 + stop.number)
         if execution.error is not None:
             raise execution.error
+
+
+def _trust(path: str | None) -> None:
+    """Sign a notebook that was executed here, as Jupyter signs what a person executes there: scripts in its outputs,
+    such as a theatre's, run when it is opened. Without a place for signatures it says so itself, where it lacks them.
+    """
+    if path and os.path.isfile(path):
+        import nbformat
+        from nbformat.sign import NotebookNotary
+
+        with contextlib.suppress(Exception):
+            NotebookNotary().sign(nbformat.read(path, as_version=4))
 
 
 def _last_error(notebook: Mapping) -> str:

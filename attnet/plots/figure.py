@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from attnet.base.errors import ConfigError
 from attnet.plots.fonts import make_readable
@@ -110,6 +110,14 @@ def plain_numbers(axis: Axis) -> None:
     """1, 10, 100 on a logarithmic axis, and nothing between but what its locator asks for."""
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def logarithmic(ax: Axes) -> None:
+    """A logarithmic y axis with a label at 1, 2 and 5 of each power of ten, or at each digit where there are few."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 8 * low else range(1, 10)))
+    plain_numbers(ax.yaxis)
 
 
 def stripes(ax: Axes, count: int) -> None:

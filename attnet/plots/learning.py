@@ -17,13 +17,14 @@ from attnet.base.watching import Sight
 from attnet.engine.training import traced_steps
 from attnet.masks.scale import robust_scale
 from attnet.plots import sheet
-from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, bare, epoch_axis, nothing, stamped
+from attnet.plots.figure import BLUE, GREEN, GREY, ORANGE, Picture, bare, epoch_axis, logarithmic, nothing, stamped
 
 __all__ = ["Glimpses", "plot_curves", "plot_learning"]
 
 WIDTH, TALL, STRIP = 10.0, 3.1, 1.5  # inches: the page, the curves, the masks below them
 SHOWN = 7  # masks in a strip
 PARTS = 40  # the smoothed loss is a running mean over one of so many parts of the steps
+STEEP = 4.0  # a test loss so many times the highest training loss makes the axis logarithmic
 POINTS = 400  # of a line of losses; more would not be seen
 
 
@@ -103,8 +104,13 @@ def _draw_losses(ax: Axes, sight: Sight) -> None:
     if rows:
         ax.plot([row["epoch"] for row in rows], [row["test_loss"] for row in rows], color=ORANGE, ms=4,
                 marker="o" if len(rows) <= 30 else None, label="test loss")  # fmt: skip
-    ax.update_datalim([(0, 0)])  # room above the points in proportion to what is shown
-    ax.set(ylabel="cross-entropy (nats)", ylim=(0, None))
+    ax.set_ylabel("cross-entropy (nats)")
+    train, test = (np.nanmax(line.get_ydata(), initial=0) for line in (ax.lines[0], ax.lines[-1]))
+    if test > STEEP * train > 0:  # one bad epoch may be fifty times as high as all others, and nothing else be seen
+        logarithmic(ax)
+    else:
+        ax.update_datalim([(0, 0)])  # room above the points in proportion to what is shown
+        ax.set_ylim(0, None)
     ax.legend(frameon=False, fontsize=9)
     # A schedule that glides changes the rate at every epoch: only steps are worth a line.
     drops = [row["epoch"] for before, row in itertools.pairwise(rows) if math.isclose(10 * row["lr"], before["lr"])]

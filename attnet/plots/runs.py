@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
 
 from attnet.plots.figure import (
     BLUE,
@@ -23,8 +22,8 @@ from attnet.plots.figure import (
     check_kind,
     epoch_axis,
     legend_below,
+    logarithmic,
     nothing,
-    plain_numbers,
     stamped,
     stripes,
 )
@@ -69,10 +68,8 @@ def plot_runs(rows: Sequence[Row]) -> Figure:
         lines += left.plot(epochs, [epoch["top1"] for epoch in row.history], label=f"{name} ({row.kind})", **style)
         right.plot(epochs, [epoch.get("test_loss") for epoch in row.history], **style)
     left.set(ylabel="test Top-1 (%)", ylim=(0, 102))
-    right.set(ylabel="test loss (nats)", yscale="log")  # one bad epoch may be fifty times as high as all others
-    low, high = right.get_ylim()
-    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 8 * low else range(1, 10)))
-    plain_numbers(right.yaxis)
+    right.set_ylabel("test loss (nats)")
+    logarithmic(right)  # one bad epoch may be fifty times as high as all others
     lengths = [row.history[-1]["epoch"] for row in shown]
     for ax in (left, right):
         bare(ax, "both")

@@ -14,6 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from nbformat.sign import NotebookNotary
 from papermill import inspect_notebook
 from PIL import Image
 
@@ -187,7 +188,9 @@ def test_train_1p(trained):
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 5, "a batch, the training, what is taken for what, mistakes over their masks, the theatre"
     [theatre, table] = shown(outputs, "text/html")
-    assert theatre.startswith("<iframe srcdoc=")
+    assert "<iframe srcdoc=" in theatre
+    executed = nbformat.read(trained / "out.ipynb", as_version=4)
+    assert NotebookNotary().check_signature(executed), "JupyterLab shows what scripts draw in it"
     assert f">{result.top1:.2f}</td>" in table and "rehearsal" in table and "shapes" in table and "85.48" in table
 
 

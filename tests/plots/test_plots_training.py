@@ -119,6 +119,14 @@ def test_curves_show_the_losses_the_best_epoch_and_chance():
     assert right.get_title() == "best 93.46 % in epoch 7"
 
 
+def test_one_bad_epoch_does_not_flatten_all_others():
+    rows = make_rows(6)
+    rows[1]["test_loss"] = 50.0
+    ax = plots.plot_curves(rows).axes[0]
+    assert ax.get_yscale() == "log" and ax.get_ylim()[1] >= 50
+    assert plots.plot_curves(make_rows(6)).axes[0].get_yscale() == "linear"
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 40])
 def test_losses_are_drawn_from_zero_and_no_point_is_cut(epochs):
     low, high = plots.plot_curves(make_rows(epochs)).axes[0].get_ylim()

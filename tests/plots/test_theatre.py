@@ -95,7 +95,7 @@ def test_without_a_script_there_is_a_still_sheet(network, data):
     assert still.format == "WEBP" and still.width > 300
     assert base64.b64encode(theatre.still).decode() in theatre.html
     bundle = theatre._repr_mimebundle_()
-    assert bundle["text/html"].startswith("<iframe srcdoc=") and "allow-scripts" in bundle["text/html"]
+    assert bundle["text/html"].startswith("<style>.attnet-untrusted") and "allow-scripts" in bundle["text/html"]
     assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).size == still.size
     for outside in ("http://", "https://", "import ", ' src="//'):
         assert outside not in theatre.html, "it needs no network"

@@ -42,6 +42,10 @@ EPOCHS = 12  # of a training that are shown at most, evenly spread
 CHANNELS = 12  # of every module, those that vary most
 REPLACED = ("zero", "mean", "shuffled")
 _STEP = 20  # images at a time
+UNTRUSTED = (
+    '<style>.attnet-untrusted { display: none }</style><p class="attnet-untrusted">Masks to play with are here, and '
+    "shown once you trust this notebook: View, Activate Command Palette, <em>Trust Notebook</em>.</p>"
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,15 @@ class Theatre:
         return path
 
     def _repr_mimebundle_(self, **_options: object) -> dict[str, object]:
-        """A frame of its own, so that neither side's styles touch the other's; a still where scripts are not let in."""
+        """A frame of its own, so that neither side's styles touch the other's; a still where scripts are not let in.
+
+        JupyterLab takes frames and styles out of a notebook that is not trusted: then the words are left.
+        """
         frame = 'sandbox="allow-scripts" style="width:100%;height:860px;border:0" title="attention masks"'
         buffer = io.BytesIO()
         Image.open(io.BytesIO(self.still)).save(buffer, "PNG")
         return {
-            "text/html": f'<iframe srcdoc="{html.escape(self.html)}" {frame}></iframe>',
+            "text/html": f'{UNTRUSTED}<iframe srcdoc="{html.escape(self.html)}" {frame}></iframe>',
             "image/png": base64.b64encode(buffer.getvalue()).decode(),
             "text/plain": "attnet theatre",
         }
