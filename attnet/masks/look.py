@@ -40,7 +40,7 @@ class View:
     module: str
     part: str = "mask"
     reduction: str = "mean"
-    strength: float = 0.6
+    strength: float = 0.8
     intervention: str = "none"
     everywhere: bool = False
 

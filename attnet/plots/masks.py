@@ -27,37 +27,37 @@ import attnet.plots.sheet as sheet
 from attnet.base.errors import ConfigError
 from attnet.masks.capture import capture
 from attnet.masks.reduce import reduce_channels, upsample
-from attnet.masks.scale import robust_scale
+from attnet.masks.scale import Scale, robust_scale
 from attnet.model.network import attention_network, choose_modules
 from attnet.plots.figure import nothing
-from attnet.plots.sheet import GAP, LINE, NO_MASKS, ONE_SIGN
+from attnet.plots.sheet import GAP, LINE, NO_MASKS
 
 __all__ = ["overlay", "plot_channels", "plot_figure1", "plot_module", "plot_overlays"]
 
 
-def overlay(
-    image: Tensor, map_: Tensor, strength: float, low: float, high: float, colours: str = ONE_SIGN
-) -> np.ndarray:
-    """A map in colours over the greyed image: float64 [H, W, 3] in [0, 1].
+def overlay(image: Tensor, map_: Tensor, strength: float, scale: Scale) -> np.ndarray:
+    """A map in colours over its image: float64 [H, W, 3] in [0, 1].
+
+    Where a scale has a centre, colours are the stronger the farther a value is from it: what the mask does not favour
+    lets the image through.
 
     Args:
         image: uint8, or float in [0, 1], [3, H, W].
         map_: [h, w] of any size; up-sampled bilinearly to the image's.
-        strength: share of the colours: 0 is the grey image alone, 1 the map alone.
-        low, high: the values at the two ends of the colour map; what lies beyond gets the end's colour.
-        colours: name of a matplotlib colour map.
+        strength: share of the colours, at the ends of a scale with a centre: 0 is the image alone.
+        scale: what the colours span; what lies beyond gets the end's colour.
 
     Raises:
         ConfigError: a strength outside 0 to 1.
     """
     if not 0 <= strength <= 1:
-        raise ConfigError(f"strength={strength!r}: a number from 0 (image alone) to 1 (map alone) is needed")
+        raise ConfigError(f"strength={strength!r}: a number from 0 (image alone) to 1 (full colours) is needed")
     if map_.shape != image.shape[-2:]:
         map_ = upsample(map_[None].float(), image.shape[-2:])[0]
-    values = (sheet.as_numbers(map_).astype(float) - low) / max(high - low, 1e-12)
-    colour = mpl.colormaps[colours](values.clip(0, 1))[..., :3]
-    grey = sheet.as_pixels(image) @ np.array([0.299, 0.587, 0.114])  # brightness as ITU-R BT.601 weighs it
-    return ((1 - strength) * grey[..., None] + strength * colour).clip(0, 1)
+    values = ((sheet.as_numbers(map_).astype(float) - scale.low) / max(scale.high - scale.low, 1e-12)).clip(0, 1)
+    colour = mpl.colormaps[sheet.colours(scale)](values)[..., :3]
+    share = strength * (np.abs(2 * values - 1) if scale.centre is not None else np.ones_like(values))[..., None]
+    return ((1 - share) * sheet.as_pixels(image) + share * colour).clip(0, 1)
 
 
 def plot_figure1(
@@ -113,7 +113,7 @@ def plot_overlays(
     modules: Sequence[str] | None = None,
     part: str = "mask",
     reduction: str = "mean",
-    strength: float = 0.6,
+    strength: float = 0.8,
     classes: Sequence[str] | None = None,
     label: int | None = None,
 ) -> Figure:
@@ -136,7 +136,7 @@ def plot_overlays(
     for ax, (name, map_) in zip(axes.flat[1:], maps.items(), strict=False):
         fine = F.interpolate(upsample(map_, images.shape[-2:])[None], scale_factor=factor, mode="bilinear")[0, 0]
         scale = scales[name]
-        ax.imshow(overlay(large, fine, strength, scale.low, scale.high, sheet.colours(scale)), interpolation="nearest")
+        ax.imshow(overlay(large, fine, strength, scale), interpolation="nearest")
         ax.set_title(f"{name}\n{sheet.colours_and_all(scale)}", fontsize=8, pad=3)
     sheet.own_bar(figure, axes, list(scales.values()), sheet.describe(part))
     return figure
@@ -170,8 +170,7 @@ def plot_module(
     figure, axes = sheet.make_sheet(images, above, [GAP] * columns, 1.5, words)
     sheet.draw_pairs(axes, images, titles, maps, scale)
     for ax, image, map_ in zip(axes[1::2].flat, images, maps, strict=False) if strength != 1 else ():
-        laid = overlay(image, map_, strength, scale.low, scale.high, sheet.colours(scale))
-        ax.imshow(laid, interpolation="nearest", aspect="auto")
+        ax.imshow(overlay(image, map_, strength, scale), interpolation="nearest", aspect="auto")
     sheet.colour_bar(figure, axes, scale, sheet.describe(part))
     return figure
 

@@ -54,7 +54,7 @@ def plot_look(look: Look, label: str = "") -> Figure:
     figure = Picture(figsize=(10, 3.05))
     axes = [figure.add_axes((0.008 + 0.245 * i, 0.14, 0.235, 0.77)) for i in range(3)]
     low, high, palette = look.scale.low, look.scale.high, colours(look.scale)
-    blended = overlay(look.image, look.map, view.strength, low, high, palette)
+    blended = overlay(look.image, look.map, view.strength, look.scale)
     for ax, content in zip(axes, (as_pixels(look.image), blended, look.map.numpy()), strict=True):
         ax.set_axis_off()
         ax.imshow(content, interpolation="nearest", cmap=palette, vmin=low, vmax=high)

@@ -24,7 +24,7 @@ from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
 from attnet.masks.capture import capture
 from attnet.masks.reduce import attention_maps
-from attnet.masks.scale import robust_scale
+from attnet.masks.scale import Scale, robust_scale
 from attnet.model.network import evaluating
 from attnet.plots.figure import GREEN, RED
 from attnet.plots.sheet import BOTH_SIGNS, ONE_SIGN, span
@@ -283,25 +283,33 @@ def test_without_names_and_labels_the_number_stands_in_black(model, pixels):
 
 
 @pytest.mark.parametrize("form", [lambda p: p, lambda p: p / 255], ids=["uint8", "float"])
-def test_an_overlay_goes_from_the_grey_image_to_the_pure_colours(form):
+def test_an_overlay_goes_from_the_image_to_the_pure_colours(form):
     image = draw_pixels(1, 6, 5)[0]
-    map_ = torch.linspace(-1, 2, 30).view(6, 5)
-    grey = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")) / 255
-    nothing, all_, half = (plots.overlay(form(image), map_, strength, 0.0, 1.0) for strength in (0, 1, 0.5))
-    np.testing.assert_allclose(nothing, np.repeat(grey[..., None], 3, axis=2), atol=1 / 255)
+    map_, scale = torch.linspace(-1, 2, 30).view(6, 5), Scale(0.0, 1.0, 0.0, 1.0)
+    nothing, all_, half = (plots.overlay(form(image), map_, strength, scale) for strength in (0, 1, 0.5))
+    np.testing.assert_allclose(nothing, image.permute(1, 2, 0).numpy() / 255, atol=1e-6)
     np.testing.assert_allclose(all_, mpl.colormaps["viridis"](map_.clamp(0, 1).double().numpy())[..., :3])
     np.testing.assert_allclose(half, (nothing + all_) / 2)
 
 
-def test_an_overlay_enlarges_the_map_bilinearly_and_takes_other_colours():
+def test_where_a_mask_favours_nothing_the_image_shows_through():
+    image, map_ = torch.zeros(3, 1, 5), torch.tensor([[0.2, 0.35, 0.5, 0.65, 0.8]])
+    blended = plots.overlay(image, map_, 0.8, Scale(0.2, 0.8, 0.2, 0.8, 0.5))
+    pure = mpl.colormaps[BOTH_SIGNS]([0, 0.25, 0.5, 0.75, 1.0])[:, :3]
+    expected = np.array([0.8, 0.4, 0, 0.4, 0.8])[:, None] * pure
+    np.testing.assert_allclose(blended[0], expected, atol=0.02)  # colour maps have 256 steps
+
+
+def test_an_overlay_enlarges_the_map_bilinearly():
     image, map_ = torch.zeros(3, 5, 5), torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-    blended = plots.overlay(image, map_, 1.0, 0.0, 1.0, "cividis")
-    expected = mpl.colormaps["cividis"](np.linspace(0, 1, 5))[:, :3]
+    blended = plots.overlay(image, map_, 1.0, Scale(0.0, 1.0, 0.0, 1.0))
+    expected = mpl.colormaps["viridis"](np.linspace(0, 1, 5))[:, :3]
     np.testing.assert_allclose(blended, np.broadcast_to(expected, (5, 5, 3)), atol=1e-6)
 
 
 def test_a_flat_scale_divides_by_nothing():
-    assert np.isfinite(plots.overlay(torch.zeros(3, 4, 4), torch.full((4, 4), 0.5), 1.0, 0.5, 0.5)).all()
+    flat = torch.full((4, 4), 0.5)
+    assert np.isfinite(plots.overlay(torch.zeros(3, 4, 4), flat, 1.0, Scale(0.5, 0.5, 0.5, 0.5))).all()
 
 
 # -- figure 1 ------------------------------------------------------------------------------------------------------
@@ -383,19 +391,19 @@ def test_overlays_show_every_modules_map_on_its_own_scale(model, pixels):
         colours, everything = span(scale.low, scale.high), span(map_.min().item(), map_.max().item())
         assert ax.get_title() == f"{name}\n{colours}\n(all {everything})"
         (shown,) = values([ax])
-        expected = plots.overlay(pixels[0], map_, 1.0, scale.low, scale.high, BOTH_SIGNS)
+        expected = plots.overlay(pixels[0], map_, 1.0, scale)
         blocks = shown.reshape(32, shown.shape[0] // 32, 32, -1, 3).mean(axis=(1, 3))
         assert np.abs(blocks - expected).mean() < 0.02  # smooth within a pixel, so not the same everywhere
     (bar,) = bars(figure)
     assert [label.get_text() for label in bar.get_yticklabels()] == ["low", "high", "0.5"]
 
 
-def test_an_overlay_of_no_strength_is_the_grey_image_pixel_for_pixel(model, pixels):
+def test_an_overlay_of_no_strength_is_the_image_pixel_for_pixel(model, pixels):
     shown = values(pictures(plots.plot_overlays(model, pixels[0], strength=0))[1:])
-    grey = plots.overlay(pixels[0], torch.zeros(32, 32), 0, 0, 1)
+    image = pixels[0].permute(1, 2, 0).numpy() / 255
     for picture in shown:
         factor = len(picture) // 32
-        np.testing.assert_allclose(picture, grey.repeat(factor, axis=0).repeat(factor, axis=1))
+        np.testing.assert_allclose(picture, image.repeat(factor, axis=0).repeat(factor, axis=1), atol=1e-6)
 
 
 @pytest.mark.parametrize(("part", "reduction"), [("mask", "mean"), ("masked", "mean"), ("1/2", "channel:3")])

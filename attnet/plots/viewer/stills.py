@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -21,10 +20,11 @@ from attnet.masks.choose import telling_images
 from attnet.masks.foreign import Foreign
 from attnet.masks.frames import BEST, Frame, make_frames
 from attnet.masks.look import Looker, View
-from attnet.masks.reduce import REDUCTIONS, upsample
+from attnet.masks.reduce import REDUCTIONS
 from attnet.masks.scale import Scale
 from attnet.model.pretrained import Pretrained
 from attnet.plots import sheet
+from attnet.plots.masks import overlay
 from attnet.plots.viewer.film import best_module, facts
 from attnet.plots.viewer.states import States
 
@@ -54,17 +54,10 @@ def choose(network: Pretrained | Foreign, dataset: Dataset, images: int | Sequen
 
 
 def composed(image: Tensor, values: Tensor, scale: Scale, side: int, strength: float = 0.8) -> np.ndarray:
-    """A map over its image as the viewer lays it: uint8 [side, side, 3].
-
-    Colours are the stronger the farther a value is from the centre of its scale, so that what the mask does not favour
-    lets the image through.
-    """
+    """A map over its image as the viewer lays it, smooth over pixels that stay sharp: uint8 [side, side, 3]."""
     large = Image.fromarray(np.uint8(255 * sheet.as_pixels(image))).resize((side, side), Image.Resampling.NEAREST)
-    smooth = upsample(values[None].float(), (side, side))[0].numpy()
-    t = ((smooth - scale.low) / (scale.high - scale.low)).clip(0, 1)
-    colours = mpl.colormaps[sheet.colours(scale)](t)[..., :3]
-    share = strength * (np.abs(2 * t - 1) if scale.centre is not None else np.ones_like(t))[..., None]
-    return np.uint8((1 - share) * np.asarray(large, float) + share * 255 * colours)
+    laid = overlay(torch.from_numpy(np.array(large)).permute(2, 0, 1), values, strength, scale)
+    return np.uint8(255 * laid)
 
 
 def plot_masks(network: Pretrained | Foreign, dataset: Dataset, images: int | Sequence[int] = 12) -> Figure:
