@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.errors import ConfigError, shown
 from attnet.base.files import resolve_path
-from attnet.base.json_files import parse
+from attnet.base.json_files import JsonError, read_value
 from attnet.base.values import facts
 from attnet.engine.parameters import TrainConfig
 from attnet.study.runner import content_hash
@@ -44,11 +45,9 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
     """
     path = resolve_path(file)
     try:
-        content = parse(path.read_bytes(), pairs=_without_repeats)
-    except OSError as error:
-        raise ConfigError(f"list={path}: cannot be read ({error.strerror}); give a JSON file") from None
-    except AttnetError as error:
-        raise ConfigError(f"list={path}: {error}") from None
+        content = read_value(path, _without_repeats)
+    except JsonError as error:
+        raise ConfigError(f"list={error}") from None
     entries = list(content.items()) if isinstance(content, dict) else [("", entry) for entry in _sequence(content)]
     if not entries or not all(isinstance(changes, dict) for _, changes in entries):
         raise ConfigError(
@@ -102,5 +101,5 @@ def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ConfigError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+        raise JsonError(f"{shown(Counter(names).most_common(1)[0][0])} stands there twice")
     return content

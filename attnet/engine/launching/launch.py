@@ -21,7 +21,7 @@ from pathlib import Path
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError, say
-from attnet.base.files import relative_to_root, resolve_path, write_text, writing
+from attnet.base.files import append_to, relative_to_root, resolve_path, write_text, writing
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.base.progress import LiveProgress, make_progress
 from attnet.base.watching import Draw
@@ -111,7 +111,7 @@ class _Job:
     def __enter__(self) -> _Job:
         variables = {**self.launcher.variables, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
         with writing(f"output_dir={self.folder}"):
-            log = open(self.logs / "torchrun.log", "a", encoding="utf-8")
+            log = append_to(self.logs / "torchrun.log")
         with log:
             self.process = start(
                 self.launcher.words(self.folder), log, variables, without=of_another_job(), end_with_us=False
