@@ -13,6 +13,7 @@ from attnet.base.files import resolve_path
 from attnet.base.json_files import JsonError, read_value
 from attnet.base.values import facts
 from attnet.engine.parameters import TrainConfig
+from attnet.model.units import is_own_code
 from attnet.study.runner import content_hash
 
 BASE = "base"  # the name of a configuration that changes nothing
@@ -41,7 +42,8 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
     parameters as `grid`'s are. A relative path starts at the repository root.
 
     Raises:
-        ConfigError: no such file, not of that form, a name or a configuration twice, or as `grid`.
+        ConfigError: no such file, not of that form, a name or a configuration twice, a unit outside this package that
+            `base` has not (code is not run because a file names it), or as `grid`.
     """
     path = resolve_path(file)
     try:
@@ -54,6 +56,13 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
             f'list={path}: {{"name": {{"lr": 0.1, …}}, …}} or [{{"lr": 0.1, …}}, …] is needed, with one '
             "configuration at least"
         )
+    for name, changes in entries:
+        unit = changes.get("unit")
+        if isinstance(unit, str) and is_own_code(unit) and unit != base.unit:
+            raise ConfigError(
+                f"list={path}{name and ', '}{name}: unit={shown(unit)} is no part of attnet, and code is not run "
+                f"because a file names it; if you trust it, give --unit {shown(unit)} yourself"
+            )
     return _named(entries, base, f"list={path}")
 
 

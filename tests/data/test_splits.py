@@ -87,6 +87,7 @@ def test_all_classes_in_another_order() -> None:
     [
         ("dgo,cat", "'dgo' is no class of animals; did you mean 'dog'?"),
         ("Cat,dog", "'Cat' is no class of animals; did you mean 'cat'?"),
+        (f"dog,{'9' * 5000}", "'9{80}' is no class of animals"),
         ("dog,5", "'5' is no class of animals; known are 0 to 4: cat, dog, frog, horse, ship"),
         ("dog,-1", "'-1' is no class"),
         ("dog,", "'' is no class"),
