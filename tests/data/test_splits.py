@@ -87,7 +87,6 @@ def test_all_classes_in_another_order() -> None:
     [
         ("dgo,cat", "'dgo' is no class of animals; did you mean 'dog'?"),
         ("Cat,dog", "'Cat' is no class of animals; did you mean 'cat'?"),
-        (f"dog,{'9' * 5000}", "'9{80}' is no class of animals"),
         ("dog,5", "'5' is no class of animals; known are 0 to 4: cat, dog, frog, horse, ship"),
         ("dog,-1", "'-1' is no class"),
         ("dog,", "'' is no class"),
@@ -99,6 +98,11 @@ def test_classes_that_cannot_be(wanted: str, reason: str) -> None:
     with pytest.raises(DataError) as error:
         dataset().of_classes(wanted)
     assert str(error.value).startswith(f"classes={wanted!r}: {reason}")
+
+
+def test_a_number_of_thousands_of_digits_is_no_class() -> None:
+    with pytest.raises(DataError, match="is no class of animals; known are 0 to 4"):
+        dataset().of_classes(f"dog,{'9' * 5000}")
 
 
 def test_classes_are_chosen_before_noise_is_drawn() -> None:
