@@ -9,11 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from attnet.base.device import choose
-from attnet.base.errors import in_sentences
+from attnet.base.errors import in_sentences, printable
 from attnet.base.files import command_line, output_file, resolve_path, write_record
 from attnet.base.host import environment
 from attnet.base.intervals import confidence_interval
-from attnet.base.words import printable
 from attnet.data.folder import is_pair_folder, load_pairs
 from attnet.data.registry import find_dataset
 from attnet.masks.compare import compare_localisation, localisation_table, measure

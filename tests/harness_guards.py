@@ -67,6 +67,28 @@ GUARDS: dict[str, tuple[str, str, str, str]] = {
         "study/verify.py", 'AGREE if found == chain["seal"] else DIFFER', "AGREE", "study/test_verify.py"),
     "recorded parameters of another type are damage": (
         "engine/result.py", 'check_parameters(content["parameters"])', "pass", "study/test_report.py"),
+    "values within values are counted before they are made": (
+        "model/formats.py", "if values.deepest > _DEPTH or values.repeated", "if False and values.repeated",
+        "model/test_contents.py::test_values_within_values_without_end_are_never_made[a long key again and again]"),
+    "a file of weights is a plain file": (
+        "model/formats.py", "if path.exists() and not path.is_file():", "if False:",
+        "model/test_contents.py::test_what_is_no_plain_file_is_not_waited_for[folder.pt]"),
+    "momentum is that of the weights that are trained": (
+        "engine/precision.py", "if held and not (fits and", "if False and not (fits and",
+        "engine/test_precision.py::test_momentum_of_other_weights_is_refused"),
+    "momentum lies in memory as its weights do": (
+        "engine/precision.py", "torch.empty_like(weights[place]).copy_(held[place])", "held[place]",
+        "engine/test_precision.py::test_momentum_goes_on_with_its_own_weights_however_they_lie_in_memory"),
+    "no line goes through a link": (
+        "base/files.py", 'getattr(os, "O_NOFOLLOW", 0)', "0", "base/test_files.py"),
+    "a result names no file outside its folder": (
+        "study/verify.py", "if Path(name).name != name or not os.path.isfile(folder / name):", "if False:",
+        "study/test_verify.py::test_no_file_outside_the_folder_is_read_because_a_result_names_it[../secret]"),
+    "a sweep imports nothing that a list names": (
+        "study/configs.py", "and is_own_code(unit) and unit != base.unit:", "and False:",
+        "study/test_sweep.py::test_a_list_imports_nothing_that_it_names"),
+    "an error is of bounded length": (
+        "base/errors.py", "brief(printable(line), _LONGEST)", "line", "base/test_words.py"),
     "the last epoch trains at full size": (
         "data/augment.py", "math.floor((epochs - 1 - number)", "math.floor((epochs - number)", "data/test_batches.py"),
 }  # fmt: skip

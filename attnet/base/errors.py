@@ -9,16 +9,24 @@ import contextlib
 import difflib
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 _SHOWN = 160  # characters of a value in a message
+_LONGEST = 2000  # of a line of a message
 Main = Callable[[Sequence[str] | None], int]
 
 
 class AttnetError(ValueError):
-    """Base of every error that `attnet` raises on purpose; the command line prints it without a traceback."""
+    """Base of every error that `attnet` raises on purpose; the command line prints it without a traceback.
+
+    What it quotes may come from anybody's file: its lines are text for every terminal, of bounded length.
+    """
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(_tellable(word) if isinstance(word, str) else word for word in words))
 
 
 class ConfigError(AttnetError):
@@ -44,6 +52,32 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6, otherwise: 
     if near:
         return f"did you mean {near[0]!r}?"
     return f"known are {', '.join(known)}" if otherwise is None else otherwise
+
+
+def printable(text: object) -> str:
+    r"""Text that every file and terminal takes: what is no UTF-8 in a file's name, or steers a terminal or the order
+    of letters, as `\xb2`."""
+    # Python keeps the byte 0xb2 of a name as the character 0xdcb2, which nothing can encode.
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", _escaped, str(text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def brief(text: str, most: int) -> str:
+    """Text of `most` characters: of a longer one its beginning and its end, which often holds the way out."""
+    if len(text) <= most:
+        return text
+    left_out = f" … ({len(text):,} characters) … "
+    room = most - len(left_out)
+    return text[: room - room // 3] + left_out + text[len(text) - room // 3 :]
+
+
+def _tellable(message: str) -> str:
+    return "\n".join(brief(printable(line), _LONGEST) for line in message.split("\n"))
 
 
 def shown(value: object) -> str:

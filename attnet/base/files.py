@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import re
 import shlex
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from attnet.base.errors import ConfigError, SaveError, shown
 from attnet.base.json_files import to_json
@@ -91,6 +94,38 @@ def relative_to_root(path: Path) -> str:
     """A path as a user would type it: relative where it lies below the repository root."""
     root = repository_root()
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def append_to(path: str | Path) -> TextIO:
+    """Open a log to add lines to; it is made where it is missing. UTF-8, and no character is too much for it.
+
+    A folder may come from anybody: through a link there the lines would go into a file somewhere else, and a pipe
+    never opens.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads
+            raise OSError(error.errno, "it is no plain file; take it away") from None
+        raise
+    file = os.fdopen(handle, "a", encoding="utf-8", errors="replace")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no plain file; take it away")
+    return file
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits, in a megabyte of memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -62,6 +62,11 @@ def read_object(file: Path, form: type | Mapping[str, object] = types.MappingPro
     return content
 
 
+def read_value(file: Path, pairs: Callable[[list[tuple[str, object]]], object] = dict) -> object:
+    """Whatever a JSON file holds; `pairs` as for `parse`, errors as `read_object`."""
+    return _read(file, lambda blob: parse(blob, pairs))
+
+
 def read_lines(file: Path, form: Mapping[str, object], needed: Sequence[str] = ()) -> list[dict[str, object]]:
     """The objects of a file with one a line; JsonError as `read_object`, and where one lacks what is `needed`."""
     rows = _read(file, lambda blob: [parse(line) for line in blob.splitlines() if line.strip()])

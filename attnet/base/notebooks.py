@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError, in_sentences
-from attnet.base.files import repository_root
+from attnet.base.files import expand_path, repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import somebody_looks
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`attnet notebooks DIR`: copy them; none that is there already is written over."""
     parser = argparse.ArgumentParser(prog="attnet notebooks", description="Copy the notebooks to a folder.")
     parser.add_argument("folder", metavar="DIR", help="it is made where it is missing")
-    folder = Path(parser.parse_args(arguments).folder).expanduser()
+    folder = Path(expand_path(parser.parse_args(arguments).folder, "DIR"))
     found = sorted(notebooks_home().glob("*.ipynb"))
     if not found:
         raise AttnetError(f"{notebooks_home()}: no notebooks there; install attnet from a wheel or a checkout")

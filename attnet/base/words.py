@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 
-from attnet.base.errors import ConfigError, shown
+from attnet.base.errors import ConfigError, brief, printable, shown
 
 NONE = "–"  # where there is no figure
+_WIDEST = 500  # characters of a cell
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[int] = (0,)) -> str:
     """A Markdown table with padded columns; those numbered in `words` stand to the left, all others, figures, to the
     right.
 
-    None is shown as a dash, and a bar within a cell does not end it.
+    None is shown as a dash. What stands in a cell, whoever wrote it, ends neither the cell nor the line, and is cut
+    where it is long.
     """
-    lines = [[NONE if cell is None else str(cell).replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    lines = [[NONE if cell is None else _cell(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
     def padded(line: Sequence[str]) -> str:
@@ -27,6 +28,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], words: Sequen
 
     rule = "|" + "|".join("-" * (width + 1) + ("-" if i in words else ":") for i, width in enumerate(widths)) + "|"
     return "\n".join([padded(lines[0]), rule, *map(padded, lines[1:])])
+
+
+def _cell(cell: object) -> str:
+    return brief(printable(cell), _WIDEST).replace("|", "\\|")
 
 
 def duration(seconds: float) -> str:
@@ -99,14 +104,3 @@ def listed_seeds(text: str) -> list[int]:
     if not all(word.isdecimal() for word in listed(text)):
         raise ConfigError(f"seeds={text!r}: whole numbers with commas between are needed, as 0,1,2")
     return [int(word) for word in listed(text)]
-
-
-def printable(text: object) -> str:
-    r"""Text that every file and terminal takes: what is no UTF-8 in a file's name, or steers a terminal, as `\xb2`."""
-    # Python keeps the byte 0xb2 of a name as the character 0xdcb2, which nothing can encode.
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", _escaped, str(text))
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code:02x}"

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnet.base.errors import DataError, in_sentences
+from attnet.base.errors import DataError, in_sentences, printable
 from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.host import process_memory
-from attnet.base.words import printable, table
+from attnet.base.words import table
 from attnet.data.folder_scan import RULE, FolderScan, is_image_folder, pictures_in, scan_folder
 from attnet.data.objects import read_pairs
 from attnet.data.pairs import ENDING, with_masks

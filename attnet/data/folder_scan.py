@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attnet.base.errors import DataError
+from attnet.base.errors import DataError, printable
 from attnet.base.files import resolve_path
-from attnet.base.words import printable
 from attnet.data.pairs import whole_parts, with_masks
 
 # Words in the names of parts, in any case, alone before others ("seg_train"); the first one that is there is taken.

@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnet.base.errors import ConfigError, DataError, shown
+from attnet.base.errors import ConfigError, DataError, printable, shown
 from attnet.base.files import resolve_path
-from attnet.base.words import printable
 from attnet.data.pairs import mask_beside
 from attnet.data.pictures import as_square, decoded, in_threads, refusing_bombs
 from attnet.data.pixels import strips, upright, upright_size

@@ -25,11 +25,10 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from attnet.base.errors import DataError
+from attnet.base.errors import DataError, printable
 from attnet.base.files import resolve_path
 from attnet.base.host import usable_cores
 from attnet.base.progress import tracked
-from attnet.base.words import printable
 from attnet.data.pixels import middle_square, shrunk
 
 FORMATS = "PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF, PPM"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnet.base.errors import DataError
+from attnet.base.errors import DataError, brief
 from attnet.base.words import names_of
 
 
@@ -93,12 +93,12 @@ class Dataset:
     def _class_number(self, word: str, wanted: str | Sequence[str]) -> int:
         if word in self.classes:
             return self.classes.index(word)
-        if word.isdecimal() and int(word) < len(self.classes):
+        if word.isdecimal() and len(word) < 10 and int(word) < len(self.classes):
             return int(word)
         near = difflib.get_close_matches(word.lower(), self.classes, n=1)
         shown = ", ".join(self.classes[:10]) + (" …" if len(self.classes) > 10 else "")
         hint = f"did you mean {near[0]!r}?" if near else f"known are 0 to {len(self.classes) - 1}: {shown}"
-        raise DataError(f"classes={wanted!r}: {word!r} is no class of {self.name}; {hint}")
+        raise DataError(f"classes={brief(repr(wanted), 160)}: {word[:80]!r} is no class of {self.name}; {hint}")
 
 
 def _of_classes(split: Split, numbers: Sequence[int]) -> Split:

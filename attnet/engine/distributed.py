@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from attnet.base import device as devices
 from attnet.base.device import Device
 from attnet.base.errors import AttnetError, ConfigError, say
+from attnet.base.files import append_to
 from attnet.base.processes import is_alive, variable_of
 from attnet.base.words import duration
 from attnet.engine.parameters import TrainConfig
@@ -243,10 +244,9 @@ def redirect_output() -> None:
     """Send this rank's output to its own file when `attnet.launch` asks for it, whatever writes it."""
     if is_watched():
         path = os.path.join(os.environ[LOG_DIR], f"rank{os.environ['RANK']}.log")
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.close(log)
+        with append_to(path) as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
 
 
 def share_cores(local_rank: int, local_size: int) -> None:

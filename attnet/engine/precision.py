@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from attnet.base.device import Device
+from attnet.base.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,23 @@ def set_rate(optimizer: Optimizer, lr: float | Tensor) -> None:
 
 
 def load_momentum(optimizer: Optimizer, state: Mapping[str, object]) -> None:
-    """Take what SGD has gathered from a state dict, whose options may be another device type's or apex's."""
-    options = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": options})
+    """Take what SGD has gathered from a state dict, whose options may be another device type's or apex's.
+
+    Each weight's momentum is laid out anew as the weight lies in memory: the fused optimiser goes over both as they
+    lie, and where they lie otherwise (a file of somebody's, a run that goes on with another `channels_last`) it would
+    add the wrong numbers, or read beyond their end.
+
+    Raises:
+        ConfigError: the momentum of other weights.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    held = {place: entry.get("momentum_buffer") for place, entry in state["state"].items()}
+    held = {place: value for place, value in held.items() if value is not None}
+    fits = held.keys() == set(range(len(weights)))
+    if held and not (fits and all(held[place].shape == weight.shape for place, weight in enumerate(weights))):
+        raise ConfigError("the momentum in it is that of other weights than are trained")
+    fresh = {place: {"momentum_buffer": torch.empty_like(weights[place]).copy_(held[place])} for place in held}
+    optimizer.load_state_dict({"state": fresh, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def input_type(level: str, device: Device) -> torch.dtype:

@@ -6,6 +6,7 @@ has no secret: it shows damage and slips, not what somebody forges with care. Fo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError
-from attnet.base.files import resolve_path
-from attnet.base.json_files import read_lines, read_object, to_json
+from attnet.base.files import file_hash, resolve_path
+from attnet.base.json_files import misfit, read_lines, read_object, to_json
 from attnet.base.values import checked
 from attnet.data.splits import Dataset, Split
 from attnet.engine.parameters import TrainConfig
@@ -24,8 +25,11 @@ from attnet.engine.run_folder import BEST, CONFIG, METRICS, RESULT
 if TYPE_CHECKING:
     import pandas
 
+# Of `Result.chain`.
+CHAIN = {"seal": str, "configuration": str, "code": str, "data": dict[str, object], "weights": dict[str, str]}
 # Of an epoch's row in metrics.jsonl.
-ROW = {"epoch": int, **dict.fromkeys(("lr", "train_loss", "test_loss", "top1", "fps", "seconds"), float)}
+ROW = {"epoch": int, "trace": list[float]}
+ROW |= dict.fromkeys(("lr", "train_loss", "test_loss", "top1", "fps", "seconds"), float)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ class Result:
         """Read a finished run's folder; AttnetError names it when it holds something else."""
         folder = Path(output_dir)
         try:
-            content = read_object(folder / RESULT, cls)
+            content = read_object(folder / RESULT)
+            if wrong := problem(content):
+                raise AttnetError(f"{folder / RESULT}: {wrong}; restore it from a copy, or take it away")
             if not content.get("parameters"):  # a run from before they were kept here
                 content["parameters"] = read_object(folder / CONFIG) if (folder / CONFIG).exists() else {}
             check_parameters(content["parameters"])
@@ -139,6 +145,18 @@ def standing(
             rehearsed.append(f"{asked:,} {what} images")
     kind = "simulated" if pretended else "rehearsal" if rehearsed else "measured"
     return kind, (*pretended, *rehearsed)
+
+
+def problem(content: Mapping[str, object]) -> str:
+    """What is wrong with what should be a result, that no run of ours has written; "" where nothing is."""
+    needs_none = (dataclasses.MISSING, dataclasses.MISSING)
+    needed = [spec.name for spec in dataclasses.fields(Result) if (spec.default, spec.default_factory) == needs_none]
+    if wrong := misfit(content, Result) or misfit(content.get("chain", {}), CHAIN):
+        return wrong
+    if lacking := [name for name in needed if name not in content]:
+        return f"lacks {', '.join(lacking)}"
+    odd = next((name for name in ("top1", "last_top1") if not 0 <= content[name] <= 100), "")
+    return f"{odd} is {content[odd]:g} where 0 to 100 per cent is needed" if odd else ""
 
 
 def check_parameters(recorded: Mapping[str, object]) -> None:
@@ -178,12 +196,12 @@ def code_link() -> str:
 
 def weights_links(folder: Path) -> dict[str, str]:
     """Name -> hash of each file of weights in a run folder."""
-    return {file.name: file_hash(file) for file in sorted(folder.glob("*.pt"))}
+    return {file.name: weights_link(file) for file in sorted(folder.glob("*.pt")) if file.is_file()}
 
 
-def file_hash(file: Path) -> str:
-    """Of a file's bytes."""
-    return _hash(file.read_bytes())
+def weights_link(file: Path) -> str:
+    """Of a file of weights."""
+    return file_hash(file)[:_SHOWN]
 
 
 def seal(result: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> str:

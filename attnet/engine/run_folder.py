@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from attnet.base.errors import ConfigError, SaveError, say
-from attnet.base.files import relative_to_root, resolve_path, write_text
+from attnet.base.files import append_to, relative_to_root, resolve_path, write_text
 from attnet.base.json_files import misfit, to_json
 from attnet.base.processes import is_alive
 from attnet.engine.distributed import LAUNCHER
@@ -30,6 +30,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 OURS = (CONFIG, METRICS, RESULT, LAST, BEST, STEP, PREVIOUS)  # a folder that holds one of them is a run's
 # What a checkpoint says of its place.
 _CHECKPOINT = {"epoch": int, "step": int, "shards": int, "seconds": float, "rows": list[dict[str, object]]}
+_NOTE, _LONGEST_PID = 1000, 9  # bytes of a note; digits of a process's number
 CLAIM = ".claimed"  # by a launcher, whose process it names, until its ranks have begun
 USUAL = "runs/train_1p"  # where a run goes that is given no folder
 
@@ -71,7 +72,7 @@ class RunFolder:
         if not self.is_held:
             return
         try:
-            with open(self.path / "log.txt", "a", encoding="utf-8", errors="replace") as file:
+            with append_to(self.path / "log.txt") as file:
                 file.write(line + "\n")
         except OSError as error:
             if self._is_logged:
@@ -105,12 +106,8 @@ def _lock(path: Path) -> FileLock | None:
     except Timeout:
         if not os.path.exists(lock.lock_file):
             raise ConfigError(f"output_dir={path}: cannot be written; mend that, or give another one") from None
-        with contextlib.suppress(OSError):
-            holder = owner.read_text(encoding="utf-8").strip()
-            raise InUse(
-                f"output_dir={path}: in use by {holder or 'another process'}; wait for it, or give another output_dir"
-            ) from None
-        raise InUse(f"output_dir={path}: in use; wait for it, or give another output_dir") from None
+        holder = _note(owner) or "another process"
+        raise InUse(f"output_dir={path}: in use by {holder}; wait for it, or give another output_dir") from None
     except NotImplementedError:
         return None
     except OSError as error:
@@ -120,6 +117,15 @@ def _lock(path: Path) -> FileLock | None:
             ) from None
         return None
     return lock
+
+
+def _note(file: Path) -> str:
+    """What a small file of ours says, whatever has become of it; "" where it is none."""
+    with contextlib.suppress(OSError):
+        if file.is_file():  # a pipe would keep us waiting
+            with open(file, "rb") as opened:
+                return opened.read(_NOTE).decode(errors="replace").strip()
+    return ""
 
 
 def load_newest(folder: Path, names: Sequence[str] = (STEP, LAST, PREVIOUS)) -> dict | None:
@@ -204,8 +210,10 @@ def _is_taken(path: Path) -> bool:
     """Whether anything of a run is there, or a launcher that is not ours holds it for ranks that have yet to begin."""
     if any((path / name).exists() for name in OURS) or any(path.glob("epoch_*.pt")):
         return True
-    holder = (path / CLAIM).read_text(encoding="utf-8").strip() if (path / CLAIM).exists() else ""
-    return holder.isdecimal() and holder not in (os.environ.get(LAUNCHER), str(os.getpid())) and is_alive(int(holder))
+    holder = _note(path / CLAIM)
+    if not (holder.isascii() and holder.isdecimal() and len(holder) <= _LONGEST_PID):
+        return False
+    return holder not in (os.environ.get(LAUNCHER), str(os.getpid())) and is_alive(int(holder))
 
 
 def _base(config: TrainConfig) -> Path:

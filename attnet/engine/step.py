@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnet.base.device import Device
+from attnet.base.errors import ConfigError
 from attnet.base.files import resolve_path
 from attnet.data.batches import Batch
 from attnet.engine.distributed import World
@@ -195,6 +196,8 @@ class TrainStep:
         if isinstance(self.take, Replayed):
             self.take.forget()  # the optimiser has other tensors now
         for name, value in self.average.items():
+            if state["model"][name].shape != value.shape:  # which `copy_` would stretch
+                raise ConfigError(f"the average of {name} in it is that of another weight")
             value.copy_(state["model"][name])
         self.updates = state.get("updates", 0)
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from attnet.base import device
 from attnet.base.errors import ConfigError
+from attnet.base.json_files import misfit
 from attnet.base.progress import Stopwatch
 from attnet.data.batches import Batch
 from attnet.data.splits import Split
 from attnet.engine.distributed import World
 from attnet.engine.evaluation import Evaluation, evaluate
 from attnet.engine.plan import Plan
-from attnet.engine.result import data_link
+from attnet.engine.result import ROW, data_link
 from attnet.engine.schedule import learning_rate
 from attnet.engine.step import TrainStep
 from attnet.model.variants import build_model, study_options
@@ -135,7 +136,7 @@ class Training:
         """The inverse of `state`.
 
         Raises:
-            ConfigError: the checkpoint's data were others.
+            ConfigError: the checkpoint's data were others, or it is no checkpoint of this run.
         """
         begun = state.get("data") or {}  # nothing in checkpoints from before
         for name in begun.keys() & self.data.keys():
@@ -144,8 +145,25 @@ class Training:
                     f"resume: this run was begun with other data: {name} {begun[name]} there, {self.data[name]} now, "
                     f"from {self.plan.dataset.source}; bring them back, or begin a new run without resume"
                 )
+        try:
+            self._take(state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            why = str(error).split("\n")[0] or type(error).__name__
+            raise ConfigError(
+                f"resume: the checkpoint is none of this run ({why}); bring its own back, or begin a new run without "
+                "resume"
+            ) from error
+
+    def _take(self, state: dict[str, object]) -> None:
+        """What `load_state` does; of a foreign checkpoint any error may come."""
+        epochs, steps = self.config.total_epochs, len(self.train_batches)
+        if not (0 <= state["epoch"] <= epochs and 0 <= state["step"] <= steps):
+            raise ValueError(f"it is after epoch {state['epoch']}, step {state['step']}, of {epochs} epochs")
+        if problem := next(filter(None, (misfit(row, ROW) for row in state["rows"])), ""):
+            raise ValueError(f"of one of its epochs {problem}")
         self.train_step.load_state(state)
-        self.epoch, self.step, self.rows, self.best = (state[name] for name in ("epoch", "step", "rows", "best"))
+        self.epoch, self.step, self.rows = (state[name] for name in ("epoch", "step", "rows"))
+        self.best = float(state["best"])
         self.trace = [value.to(self.loss_sum.device) for value in state.get("trace", ())]
         sums = state.get("loss_sums") or [state["loss_sum"]]  # one for all in checkpoints from before
         if len(sums) == self.world.size:

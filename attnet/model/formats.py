@@ -26,6 +26,10 @@ ONNX, SAFETENSORS = ".onnx", ".safetensors"
 # Bytes of a PyTorch file besides the numbers of its tensors: names, shapes, and whatever else it records. Python takes
 # up to 64 times as much for them. Ours have at most 2 MB.
 _MOST_PICKLED = 16 << 20
+# Values within one another; and how often, by the byte, a value may be used again.
+_DEPTH, _REPEATED = 1000, 16
+# Opcodes that leave a list or a dict, or a thing with a state of its own, on the stack.
+_GROW = {"EMPTY_LIST", "EMPTY_DICT", "LIST", "DICT", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"}
 FETCH_AGAIN = "download or copy it again"
 # torch unpickles these, and each makes memory of any size from a number. No state dict holds them.
 _MAKERS = re.compile(r"bytearray|\w*(Tensor|TypedStorage|UntypedStorage)")
@@ -53,6 +57,8 @@ def read_torch(path: Path) -> object:
         WeightsError: damaged, or not to be read without running code or in memory of about the file's own size.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"weights {path}: is no plain file; give one")  # a pipe would keep us waiting
         with open(path, "rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
         (_check_zip if is_zip else _check_pickles)(path)
@@ -126,11 +132,53 @@ def _check_length(path: Path, length: int) -> None:
 
 
 def _check_pickle(path: Path, stream: io.BytesIO) -> None:
-    """Walk through a pickle, running nothing, and see that it asks for no maker of memory."""
+    """Walk through a pickle, running nothing, and see that it asks for no maker of memory and no endless value."""
+    begun, values = stream.tell(), _Values()
     for opcode, argument, _ in pickletools.genops(stream):
         name = argument.rpartition(" ")[2] if opcode.name == "GLOBAL" else ""
         if _MAKERS.fullmatch(name):
             raise _refused(path, f"it asks for {argument.replace(' ', '.')}")
+        values.follow(opcode, argument)
+        if values.deepest > _DEPTH or values.repeated > _REPEATED * (stream.tell() - begun) + _DEPTH:
+            raise _refused(path, "it holds values within values without end")
+
+
+class _Values:
+    """What the values of a pickle weigh, followed through its opcodes without making any.
+
+    A value may stand in it once and be used often: sixty tuples, each twice the one before, are 200 bytes, and what
+    goes over them (as a dict does with its keys) never comes back. What may grow later, a list or a dict, weighs one:
+    no key holds it.
+    """
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[int, int] | None] = []  # weight and depth; None is a mark
+        self.memo: dict[int, tuple[int, int]] = {}
+        self.repeated, self.deepest = 0, 0
+
+    def follow(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
+        if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+            value = self.memo.get(argument, (1, 0))
+            self.repeated += value[0]
+            self.stack.append(value)
+        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            place = len(self.memo) if argument is None else argument
+            self.memo[place] = (self.stack and self.stack[-1]) or (1, 0)
+        else:
+            parts = [part for wanted in reversed(opcode.stack_before) for part in self._taken(wanted)]
+            weight, depth = 1 + sum(w for w, _ in parts), 1 + max((d for _, d in parts), default=-1)
+            kept = (1, 0) if opcode.name in _GROW else (weight, depth)
+            self.deepest = max(self.deepest, kept[1])
+            self.stack += [None if made is pickletools.markobject else kept for made in opcode.stack_after]
+
+    def _taken(self, wanted: pickletools.StackObject) -> list[tuple[int, int]]:
+        taken = []
+        while self.stack and (wanted is not pickletools.stackslice or self.stack[-1] is not None):
+            if (value := self.stack.pop()) is not None:
+                taken.append(value)
+            if wanted is not pickletools.stackslice:
+                break
+        return taken
 
 
 def first_line(error: Exception) -> str:

@@ -22,6 +22,7 @@ from attnet.engine.evaluation import Evaluation
 from attnet.masks.changes import check_comparable, mask_changes
 from attnet.masks.reduce import attention_maps
 from attnet.masks.scale import robust_scale
+from attnet.model.formats import read_torch
 from attnet.model.network import attention_network
 from attnet.model.weights import load_weights
 from attnet.plots.figure import BLUE, ORANGE, Picture, bare, nothing
@@ -176,7 +177,7 @@ def plot_right_and_wrong(
 
 def _epoch_title(path: Path) -> str:
     """What stands over a checkpoint's column."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_torch(path)
     epoch, top1 = content.get("epoch"), content.get("top1")
     return (path.stem if epoch is None else f"epoch {epoch}") + ("\n" if top1 is None else f"\n{top1:.1f} %")
 

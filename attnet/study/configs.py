@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.errors import ConfigError, shown
 from attnet.base.files import resolve_path
-from attnet.base.json_files import parse
+from attnet.base.json_files import JsonError, read_value
 from attnet.base.values import facts
 from attnet.engine.parameters import TrainConfig
+from attnet.model.units import is_own_code
 from attnet.study.runner import content_hash
 
 BASE = "base"  # the name of a configuration that changes nothing
@@ -40,21 +42,27 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
     parameters as `grid`'s are. A relative path starts at the repository root.
 
     Raises:
-        ConfigError: no such file, not of that form, a name or a configuration twice, or as `grid`.
+        ConfigError: no such file, not of that form, a name or a configuration twice, a unit outside this package that
+            `base` has not (code is not run because a file names it), or as `grid`.
     """
     path = resolve_path(file)
     try:
-        content = parse(path.read_bytes(), pairs=_without_repeats)
-    except OSError as error:
-        raise ConfigError(f"list={path}: cannot be read ({error.strerror}); give a JSON file") from None
-    except AttnetError as error:
-        raise ConfigError(f"list={path}: {error}") from None
+        content = read_value(path, _without_repeats)
+    except JsonError as error:
+        raise ConfigError(f"list={error}") from None
     entries = list(content.items()) if isinstance(content, dict) else [("", entry) for entry in _sequence(content)]
     if not entries or not all(isinstance(changes, dict) for _, changes in entries):
         raise ConfigError(
             f'list={path}: {{"name": {{"lr": 0.1, …}}, …}} or [{{"lr": 0.1, …}}, …] is needed, with one '
             "configuration at least"
         )
+    for name, changes in entries:
+        unit = changes.get("unit")
+        if isinstance(unit, str) and is_own_code(unit) and unit != base.unit:
+            raise ConfigError(
+                f"list={path}{name and ', '}{name}: unit={shown(unit)} is no part of attnet, and code is not run "
+                f"because a file names it; if you trust it, give --unit {shown(unit)} yourself"
+            )
     return _named(entries, base, f"list={path}")
 
 
@@ -102,5 +110,5 @@ def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ConfigError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+        raise JsonError(f"{shown(Counter(names).most_common(1)[0][0])} stands there twice")
     return content

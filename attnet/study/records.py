@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from attnet.base.files import command_line, relative_to_root, resolve_path
-from attnet.base.json_files import JsonError, misfit, read_object
+from attnet.base.json_files import JsonError, read_object
 from attnet.base.words import table
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.result import Result, standing
+from attnet.engine.result import Result, problem, standing
 from attnet.engine.run_folder import CONFIG, RESULT
 from attnet.study.rows import Row, on_what
 
@@ -128,8 +128,8 @@ def _training(content: Content, file: Path) -> list[Row]:
     before, history = content.get("history_before", []), content["history"]
     history = before + [row | {"epoch": len(before) + row["epoch"]} for row in history]
     fields = {f.name: content[f.name] for f in dataclasses.fields(Result) if f.name in content}
-    if problem := misfit(fields, Result):
-        raise ValueError(problem)
+    if wrong := problem(fields):
+        raise ValueError(wrong)
     fields |= {"history": history, "epochs": len(before) + content["epochs"], "output_dir": Path()}
     notes = [f"{len(before)} + {content['epochs']} epochs"] if before else []
     if before:  # both parts are ours: it began at the beginning

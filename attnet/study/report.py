@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.errors import AttnetError, ConfigError, shown
 from attnet.base.files import listed_folders, relative_to_root, resolve_path
 from attnet.engine.result import Result
 from attnet.engine.run_folder import finished_runs
@@ -134,10 +134,14 @@ def scaling(result: Result, runs: str | Path = RUNS) -> str:
 def _conditions(where: str) -> dict[str, list[str]]:
     """name -> allowed values."""
     found = {}
-    for word in shlex.split(where):
+    try:
+        words = shlex.split(where)
+    except ValueError:
+        raise ConfigError(f"where={shown(where)}: a quotation mark has no partner; add it") from None
+    for word in words:
         name, sign, values = word.partition("=")
         if name not in NAMES or not sign:
-            raise ConfigError(f"where={word!r}: name=value is needed, with a name of {', '.join(NAMES)}")
+            raise ConfigError(f"where={shown(word)}: name=value is needed, with a name of {', '.join(NAMES)}")
         found[name] = values.split(",")
     return found
 

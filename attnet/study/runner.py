@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path, writing
+from attnet.base.files import append_to, resolve_path, writing
 from attnet.base.host import usable_cores
 from attnet.base.json_files import read_object
 from attnet.base.notebooks import GATHERS, parameter_names, trains
@@ -123,7 +123,7 @@ class Run:
         threads = max(1, usable_cores() // parallel) if parallel > 1 else 0
         with writing(f"folder={self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.folder / LOG, "a", encoding="utf-8") as log:
+            with append_to(self.folder / LOG) as log:
                 return start(self._words(self.config.replace(**changes)), log, threads=threads)
 
     def _words(self, config: TrainConfig) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from attnet.base.errors import AttnetError, in_sentences
 from attnet.base.files import resolve_path
 from attnet.base.host import DECISIVE, environment, usable_cores
-from attnet.base.json_files import read_lines, read_object
+from attnet.base.json_files import misfit, read_lines, read_object
 from attnet.base.words import table
 from attnet.engine.evaluation import evaluate_weights
 from attnet.engine.parameters import TrainConfig
@@ -26,8 +27,9 @@ from attnet.engine.result import (
     code_link,
     configuration_link,
     data_link,
-    file_hash,
+    problem,
     seal,
+    weights_link,
 )
 from attnet.engine.run_folder import BEST, CONFIG, LAST, METRICS, PREVIOUS, RESULT, load_newest
 from attnet.engine.training import Training, traced_steps
@@ -94,12 +96,24 @@ def _read(place: Path) -> tuple[dict, list[dict], Path | None]:
     """What a result says, its epochs, and its folder where there is one."""
     if place.is_dir():
         rows = read_lines(place / METRICS, ROW, ("epoch", "top1")) if (place / METRICS).exists() else []
-        return read_object(place / RESULT, Result), rows, place
-    content = read_object(place, Result)
+        return _checked(place / RESULT, read_object(place / RESULT)), rows, place
+    content = read_object(place)
     if content.get("kind") != "training":
         raise AttnetError(f"{place}: no record of a training (attnet report --record), nor a run folder")
     known = {name: content[name] for name in Result.__dataclass_fields__ if name in content and name != "history"}
-    return known, content.get("history", []), None
+    rows = content.get("history", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise AttnetError(f"{place}: its history is no list of epochs; restore it from a copy")
+    for row in rows:
+        if wrong := misfit(row, ROW) or ("" if "top1" in row else "lacks top1"):
+            raise AttnetError(f"{place}: of an epoch in its history {wrong}; restore it from a copy")
+    return _checked(place, known), rows, None
+
+
+def _checked(file: Path, content: dict) -> dict:
+    if wrong := problem(content):
+        raise AttnetError(f"{file}: {wrong}; restore it from a copy")
+    return {"parameters": {}, "chain": {}} | content
 
 
 def _words(content: Mapping, rows: list[dict], chain: Mapping, folder: Path | None) -> Iterator[Finding]:
@@ -126,10 +140,10 @@ def _words(content: Mapping, rows: list[dict], chain: Mapping, folder: Path | No
         detail = f"other parameters than were trained with in {', '.join(wrong)}" if wrong else chain["configuration"]
         yield Finding("configuration", DIFFER if wrong else AGREE, detail)
     for name, link in (chain.get("weights") or {}).items() if folder is not None else ():
-        if not (folder / name).exists():
-            yield Finding(name, CANNOT, "the file is gone")
+        if Path(name).name != name or not os.path.isfile(folder / name):  # the result may name any file there is
+            yield Finding(name, CANNOT, "there is no file of that name in the folder")
         else:
-            found = file_hash(folder / name)
+            found = weights_link(folder / name)
             yield Finding(name, AGREE if found == link else DIFFER, f"{link} recorded, {found} found")
 
 
@@ -171,7 +185,7 @@ def _tested_again(config: TrainConfig, content: Mapping, folder: Path | None, sa
         yield Finding("Top-1 of the weights", CANNOT, "a record has no weights; give the run's folder")
         return
     for name, key in ((BEST, "top1"), (LAST, "last_top1")):
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             continue
         try:
             asked = {"pretrained": str(folder / name), "device_type": "auto", "data_path": config.data_path}
@@ -208,8 +222,9 @@ def _taken_again(
         return Finding(
             what, CANNOT, "no sums of losses are on record (older runs, and runs on several cards, have none)"
         )
-    training = Training(plan)
+    training = None
     try:
+        training = Training(plan)
         if epoch:
             training.load_state(load_newest(folder, (PREVIOUS,)))
         marks = traced_steps(len(training.train_batches))[: len(trace)]
@@ -222,9 +237,10 @@ def _taken_again(
                 break
         recorded, found = trace[marks.index(end)], training.loss_sum.item()
     except (AttnetError, KeyError, TypeError) as error:
-        return Finding(what, CANNOT, f"{PREVIOUS}: {error}")
+        return Finding(what, CANNOT, f"{PREVIOUS}: {error}" if epoch else str(error))
     finally:
-        training.train_step.let_go()
+        if training is not None:
+            training.train_step.let_go()
     near = found == recorded if same else math.isclose(found, recorded, rel_tol=NEAR)
     where = f"epoch {epoch + 1}, steps 1 to {end}: sum of losses {recorded!r} recorded, {found!r} now"
     return Finding(what, AGREE if near else DIFFER, where + ("" if same else f" (within {100 * NEAR:g} %)"))

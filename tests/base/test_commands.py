@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from attnet.base import notebooks
 from attnet.base.errors import DataError, in_sentences
 from attnet.base.files import repository_root
 from attnet.base.processes import TrainingInterrupted
@@ -42,6 +43,12 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(ValueError, match="a fault of ours"):
         main()
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "x" * 100_000, "~nobody-is-called-so/x"])
+def test_a_place_for_the_notebooks_that_cannot_be_is_a_sentence(folder, capsys):
+    assert notebooks.main([folder]) == 2
+    assert "attnet: DIR=" in capsys.readouterr().err
 
 
 UNREAD = """

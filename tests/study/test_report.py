@@ -141,10 +141,11 @@ def test_a_network_is_asked_for_with_or_without_its_options():
     [
         ({"where": "top1=3"}, "where='top1=3': name=value is needed, with a name of kind, name, "),
         ({"where": "shapes"}, "where='shapes': name=value"),
+        ({"where": "name='mine"}, "a quotation mark has no partner"),
         ({"sort": "size"}, "sort='size': choose one of network, top1"),
         ({"published": "some"}, "published='some': choose beside, all"),
     ],
-    ids=["name", "no-value", "sort", "published"],
+    ids=["name", "no-value", "quotation", "sort", "published"],
 )
 def test_what_cannot_be_chosen_is_a_sentence(words, message):
     with pytest.raises(ConfigError, match=message):

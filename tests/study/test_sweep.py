@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -218,6 +219,25 @@ def test_lists_that_cannot_be(tmp_path, text, message):
     if text is not None:
         file.write_text(text)
     with pytest.raises(ConfigError, match=message):
+        read_list(file, BASE)
+
+
+def test_a_list_imports_nothing_that_it_names(tmp_path):
+    file = tmp_path / "list.json"
+    for text in ('{"a": {"unit": "evil:Unit"}}', '[{"unit": "evil:Unit"}]'):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"code is not run because a file names it.*--unit 'evil:Unit'"):
+            read_list(file, BASE)
+        assert len(read_list(file, BASE.replace(unit="evil:Unit"))) == 1
+    file.write_text('{"a": {"unit": "resnext"}}')
+    assert read_list(file, BASE)["a"].unit == "resnext"
+
+
+@pytest.mark.parametrize("odd", ["pipe", "device", "folder"])
+def test_a_list_that_is_no_file_is_not_waited_for(tmp_path, odd):
+    file = tmp_path / "list.json"
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir}[odd](file)
+    with pytest.raises(ConfigError, match="is no file"):
         read_list(file, BASE)
 
 

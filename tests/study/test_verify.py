@@ -1,6 +1,7 @@
 """`attnet verify`: what was done as it says agrees, and whatever was changed afterwards differs."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -161,3 +162,57 @@ def test_parameters_that_came_later_change_nothing(copy):
             content["chain"]["configuration"] = configuration_link(parameters)
         (copy / file).write_text(json.dumps(content))
     assert outcomes(copy, steps=0)["configuration"] == AGREE
+
+
+ODD = {
+    "a result without its figure": (lambda c: c.pop("top1"), "result.json: lacks top1"),
+    "a Top-1 that cannot be": (lambda c: c.update(top1=250), "top1 is 250 where 0 to 100 per cent is needed"),
+    "weights that are a list": (lambda c: c["chain"].update(weights=[1]), "weights is a list where"),
+    "data that are text": (lambda c: c["chain"].update(data="abc"), "data is text where"),
+    "a seal that is a number": (lambda c: c["chain"].update(seal=5), "seal is a number where"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_result_of_another_form_is_a_sentence(copy, name):
+    change, says = ODD[name]
+    changed("result.json", change)(copy)
+    with pytest.raises(AttnetError, match=says):
+        verify(copy)
+
+
+@pytest.mark.parametrize("history", [5, [5], [{"epoch": 1}], [{"epoch": 1, "top1": 5.0, "trace": "x"}]])
+def test_a_record_of_another_form_is_a_sentence(run, tmp_path, history):
+    (tmp_path / "record.json").write_text(json.dumps(record(run) | {"history": history}))
+    with pytest.raises(AttnetError, match="history"):
+        verify(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../secret", "x" * 100_000, "a\0b", "pipe"])
+def test_no_file_outside_the_folder_is_read_because_a_result_names_it(copy, name, tmp_path):
+    (tmp_path / "secret").write_text("mine")
+    os.mkfifo(copy / "pipe")
+    changed("result.json", lambda c: c["chain"].update(weights={name: "abc"}))(copy)
+    assert [f.outcome for f in verify(copy, steps=0) if f.what == name] == [CANNOT]
+
+
+def test_the_checkpoint_of_another_network_cannot_be_gone_on_from(copy):
+    """Verified or resumed: a sentence, never a step with another network's momentum."""
+    for change in ({"freeze": "body"}, {"model": "attention56_cifar"}):
+        changed("result.json", lambda c: c["parameters"].update(change))(copy)  # noqa: B023
+        last = verify(copy, seed=0)[-1]
+        assert last.outcome == CANNOT and "the checkpoint is none of this run" in last.detail
+    (copy / "result.json").unlink()
+    good = torch.load(copy / "last.pt", weights_only=True)
+    (copy / "previous.pt").unlink()
+    for other in (
+        {"model": {}},
+        {"precision": 5},
+        {"rows": [{"top1": "x"}]},
+        {"rng": 3},
+        {"epoch": 50},
+        {"best": None},
+    ):
+        save(good | other, copy / "last.pt")
+        with pytest.raises(ConfigError, match="resume: the checkpoint is none of this run"):
+            attnet.fit(TrainConfig(resume=str(copy)))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError, say
-from attnet.base.files import relative_to_root, resolve_path, write_text, writing
+from attnet.base.files import append_to, relative_to_root, resolve_path, write_text, writing
 from attnet.base.json_files import read_lines
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.base.progress import LiveProgress, Progress, make_progress
@@ -121,7 +121,7 @@ class _Job:
     def __enter__(self) -> _Job:
         variables = {**self.launcher.variables, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
         with writing(f"output_dir={self.folder}"):
-            log = open(self.logs / "torchrun.log", "a", encoding="utf-8")
+            log = append_to(self.logs / "torchrun.log")
         with log:
             self.process = start(
                 self.launcher.words(self.folder), log, variables, without=of_another_job(), end_with_us=False
