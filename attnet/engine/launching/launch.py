@@ -10,6 +10,7 @@ beside `torchrun.py`, and its line in LAUNCHERS.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from attnet.base.progress import LiveProgress, make_progress
 from attnet.base.watching import Draw
 from attnet.base.words import duration
 from attnet.engine.distributed import LAUNCHER, LOG_DIR, of_another_job, spoken_of
+from attnet.engine.launching import slurm
 from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
@@ -52,8 +54,9 @@ def launch(
 ) -> Result:
     """Train with `device_num` processes, one a card; rank 0's lines appear here as they come.
 
-    Each rank's output is kept in `logs/rank<k>.log` of the run folder. A rank that dies is brought back from the
-    last checkpoint up to `max_restarts` times. Interrupting saves the run and ends every process.
+    Under srun the machines are those of Slurm's step, unless nnodes and dist_url say otherwise. Each rank's output is
+    kept in `logs/rank<k>.log` of the run folder. A rank that dies is brought back from the last checkpoint up to
+    `max_restarts` times. Interrupting saves the run and ends every process.
 
     Args:
         config: the parameters, or the plan that `attnet.make_plan` made of them: then data are not read again here.
@@ -68,6 +71,20 @@ def launch(
         LaunchError: with the last lines of the rank that failed.
         TrainingInterrupted: after Ctrl-C or SIGTERM; saved, and the message says how to continue.
     """
+    if isinstance(config, Plan):
+        on_this = {name: slurm.on_this_machine(getattr(config, name)) for name in ("config", "asked")}
+        config = dataclasses.replace(config, **on_this)
+    else:
+        config = slurm.on_this_machine(config)
+    return launch_as_said(config, draw, launcher)
+
+
+def launch_as_said(
+    config: TrainConfig | Plan,
+    draw: Callable[[TrainConfig], Draw] | None = None,
+    launcher: str = "torchrun",
+) -> Result:
+    """`launch` with the machines that `config` names, whatever Slurm says."""
     if isinstance(config, Plan):
         asked, chosen, device, folder = config.asked, config.config, config.device, config.resumed
     else:
@@ -91,6 +108,8 @@ def launch(
         say(
             f"attnet: {', '.join(others)}: set here, by another job it seems, and not passed on to this one", sys.stderr
         )
+    if line := slurm.describe(asked):
+        say(line)
     say(shown)
     with StopSignal() as stop, _Job(by, folder, chosen, draw and draw(chosen)) as job:
         return job.follow(stop)
@@ -105,13 +124,14 @@ class _Job:
         with writing(f"output_dir={folder}"):
             self.logs.mkdir(parents=True, exist_ok=True)
         self.rank0, self.log = self.logs / "rank0.log", folder / "log.txt"
+        self.torchrun = self.logs / f"torchrun{config.node_rank or ''}.log"
         self.position, self.logged = (file.stat().st_size if file.exists() else 0 for file in (self.rank0, self.log))
         self.begun = time.time()
 
     def __enter__(self) -> _Job:
         variables = {**self.launcher.variables, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
         with writing(f"output_dir={self.folder}"):
-            log = open(self.logs / "torchrun.log", "a", encoding="utf-8")
+            log = open(self.torchrun, "a", encoding="utf-8")
         with log:
             self.process = start(
                 self.launcher.words(self.folder), log, variables, without=of_another_job(), end_with_us=False
@@ -124,7 +144,7 @@ class _Job:
             (self.folder / CLAIM).unlink(missing_ok=True)
 
     def follow(self, stop: StopSignal) -> Result:
-        """Show rank 0's lines until the job ends, by itself or by a signal."""
+        """Show rank 0's lines, on machine 0, until the job ends, by itself or by a signal."""
         display = make_progress(self.config.progress, lambda line: None, self.draw)
         live = isinstance(display, LiveProgress)
         if live:
@@ -161,7 +181,7 @@ class _Job:
 
     def _waiting(self, waited: float) -> str:
         """What to say while no rank has begun."""
-        config, log = self.config, self.logs / "torchrun.log"
+        config, log = self.config, self.torchrun
         if config.nnodes == 1:
             return f"no rank has begun after {duration(waited)}; torchrun's own words are in {log}"
         return (
@@ -192,7 +212,7 @@ class _Job:
         return f"stopped {when}; there is nothing to go on with, so begin again"
 
     def _show(self, live: LiveProgress | None) -> None:
-        if not self.rank0.exists():
+        if self.config.node_rank or not self.rank0.exists():
             return
         with open(self.rank0, "rb") as log:
             log.seek(self.position)
@@ -215,14 +235,14 @@ class _Job:
 
     def _cause(self) -> str:
         """Which rank failed first, how, and its last lines."""
-        report = (self.logs / "torchrun.log").read_text(encoding="utf-8", errors="replace")
+        report = self.torchrun.read_text(encoding="utf-8", errors="replace")
         found = re.findall(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", report, flags=re.DOTALL)
         rank, code = map(int, found[-1]) if found else (0, self.process.returncode)
         if not self._has_begun():
             lines = report.splitlines()[-SHOWN_LINES:]
             ended = f"torchrun ended before its ranks began ({how_it_ended(self.process.returncode)})"
             return "\n".join(
-                [f"{ended}; its last lines, from {self.logs / 'torchrun.log'}:", *(f"    {x}" for x in lines)]
+                [f"{ended}; its last lines, from {self.torchrun}:", *(f"    {x}" for x in lines)]
             )
         log = self.logs / f"rank{rank}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
