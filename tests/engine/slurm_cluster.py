@@ -2,8 +2,8 @@
 
     python tests/engine/slurm_cluster.py sbatch --wait job.sh   # a command on a cluster that lives as long as it does
 
-Nodes are called n0 and n1. These names do not resolve, as on many a cluster; each node has half of the cores. A signal
-reaches every process of a step, as with cgroups.
+Nodes are called n0 and n1. These names do not resolve, as on many a cluster; each node has a core. A signal reaches
+every process of a step, as with cgroups.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -28,7 +28,6 @@ CONFIGURATION = """
 ClusterName=attnet
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
-CredType=cred/munge
 SlurmUser=root
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
@@ -42,11 +41,7 @@ SlurmdTimeout=10
 KillWait=20
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
 SelectType=select/linear
-MpiDefault=none
-SwitchType=switch/none
 ReturnToService=2
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=100000
 NodeName=n0 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 State=UNKNOWN
@@ -68,7 +63,9 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.processes = folder, {}
-        self.variables = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.cores = sorted(os.sched_getaffinity(0))[: len(NODES)]
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
+        self.variables = others | {"SLURM_CONF": str(folder / "slurm.conf")}
 
     def start(self) -> None:
         """Start everything and wait until both nodes take jobs."""
@@ -82,24 +79,20 @@ class Cluster:
         )
         munge = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "seed", "log")]
         self._run("munged", "munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *munge)
-        _wait(lambda: (self.folder / "munge.socket").exists())
+        self.wait(lambda: (self.folder / "munge.socket").exists())
         self._run("slurmctld", "slurmctld", "-D", "-i")
         for node in NODES:
             self.start_node(node)
-        _wait(lambda: self.command("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2")
+        self.wait(lambda: self.command("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2")
 
     def start_node(self, node: str) -> None:
-        """slurmd of one node, on its share of the cores."""
-        cores = sorted(os.sched_getaffinity(0))
-        half = len(cores) // 2
-        mine = (cores[:half] if node == NODES[0] else cores[half : 2 * half]) or cores
-        self._run(node, "taskset", "-c", ",".join(map(str, mine)), "slurmd", "-D", "-N", node, **{_NODE: node})
+        """slurmd of one node, on its own core."""
+        core = self.cores[NODES.index(node) % len(self.cores)]
+        self._run(node, "taskset", "-c", str(core), "slurmd", "-D", "-N", node, **{_NODE: node})
 
-    def command(self, *words: str, **options: object) -> str:
-        """A command of Slurm's; its output."""
-        done = subprocess.run(
-            words, env=self.variables, capture_output=True, text=True, timeout=60, check=False, **options
-        )
+    def command(self, *words: str) -> str:
+        """What a command of Slurm's says."""
+        done = subprocess.run(words, env=self.variables, capture_output=True, text=True, timeout=60, check=False)
         return done.stdout + done.stderr
 
     def kill_node(self, node: str) -> None:
@@ -107,18 +100,15 @@ class Cluster:
         slurmd = self.processes.pop(node)
         slurmd.kill()
         slurmd.wait()
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                variables = process.environ()
-                if variables.get("SLURM_CONF") == self.variables["SLURM_CONF"]:
-                    if node in (variables.get("SLURMD_NODENAME"), variables.get(_NODE)):
-                        process.kill()
+        for process, variables in self._left():
+            if node in (variables.get("SLURMD_NODENAME"), variables.get(_NODE)):
+                process.kill()
 
     def stop(self) -> None:
-        """End all jobs, then every daemon, by its process id."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        """End all jobs, then every daemon, by its process id, and what nodes that were killed have left."""
+        with contextlib.suppress(subprocess.TimeoutExpired, TimeoutError):
             self.command("scancel", "--user=root")
-            _wait(lambda: not self.command("squeue", "-h").strip(), seconds=30)
+            self.wait(lambda: not self.command("squeue", "-h").strip(), seconds=40)
         for process in reversed(self.processes.values()):
             process.terminate()
             try:
@@ -126,6 +116,25 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for process, _ in self._left():
+            process.kill()
+
+    def wait(self, condition: Callable[[], object], seconds: float = 60) -> None:
+        """Until `condition` holds; TimeoutError with the cluster's own last words."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                logs = [file.read_text(errors="replace")[-1500:] for file in sorted(self.folder.glob("*.log"))]
+                raise TimeoutError("\n\n".join(["nothing happened; the cluster's words:", *logs]))
+            time.sleep(0.1)
+
+    def _left(self) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+        """Every process of this cluster, with its variables."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                variables = process.environ()
+                if variables.get("SLURM_CONF") == self.variables["SLURM_CONF"]:
+                    yield process, variables
 
     def _run(self, name: str, *words: str, **variables: str) -> None:
         with open(self.folder / f"{name}.out", "a") as log:
@@ -152,14 +161,6 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def _wait(condition: object, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the cluster did not come up, or did not end")
-        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -241,9 +241,7 @@ class _Job:
         if not self._has_begun():
             lines = report.splitlines()[-SHOWN_LINES:]
             ended = f"torchrun ended before its ranks began ({how_it_ended(self.process.returncode)})"
-            return "\n".join(
-                [f"{ended}; its last lines, from {self.torchrun}:", *(f"    {x}" for x in lines)]
-            )
+            return "\n".join([f"{ended}; its last lines, from {self.torchrun}:", *(f"    {x}" for x in lines)])
         log = self.logs / f"rank{rank}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
         lines = lines or report.splitlines()[-SHOWN_LINES:]
