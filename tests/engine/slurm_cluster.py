@@ -100,7 +100,7 @@ class Cluster:
         slurmd = self.processes.pop(node)
         slurmd.kill()
         slurmd.wait()
-        for process, variables in self._left():
+        for process, variables in self.left():
             if node in (variables.get("SLURMD_NODENAME"), variables.get(_NODE)):
                 process.kill()
 
@@ -116,7 +116,7 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for process, _ in self._left():
+        for process, _ in self.left():
             process.kill()
 
     def wait(self, condition: Callable[[], object], seconds: float = 60) -> None:
@@ -128,7 +128,7 @@ class Cluster:
                 raise TimeoutError("\n\n".join(["nothing happened; the cluster's words:", *logs]))
             time.sleep(0.1)
 
-    def _left(self) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    def left(self) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
         """Every process of this cluster, with its variables."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

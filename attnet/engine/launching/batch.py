@@ -28,8 +28,8 @@ SCRIPT = """\
 # A task a machine, which starts a process a card. Which machine it is, and where all meet, comes from Slurm.
 srun --cpu-bind=none {command}
 status=$?
-# 143: asked to stop before the time was up, and saved; the job goes on in the queue. scancel ends this script, too.
-[ $status -ne 143 ] || scontrol requeue "$SLURM_JOB_ID"
+# 143: asked to stop before the time was up, and saved: back to the queue, which ends this script, as scancel does.
+if [ $status -eq 143 ]; then scontrol requeue "$SLURM_JOB_ID" && sleep 60; fi
 exit $status
 """
 
