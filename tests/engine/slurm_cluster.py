@@ -83,7 +83,12 @@ class Cluster:
         self._run("slurmctld", "slurmctld", "-D", "-i")
         for node in NODES:
             self.start_node(node)
-        self.wait(lambda: self.command("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == "2")
+        self.wait(lambda: self.idle == len(NODES))
+
+    @property
+    def idle(self) -> int:
+        """How many nodes are up and free."""
+        return int(self.command("sinfo", "--noheader", "--states=idle", "--format=%D").strip() or 0)
 
     def start_node(self, node: str) -> None:
         """slurmd of one node, on its own core."""

@@ -60,7 +60,7 @@ def test_machines_and_meeting_point_are_slurms(step):
     assert config == TWO.replace(nnodes=2, node_rank=1, dist_url="10.0.0.3:10012")
     assert slurm.on_this_machine(config) == config
     assert slurm.describe(config) == (
-        "slurm: job 12, 2 machines (n[3-4]) with 2 processes each meet at 10.0.0.3:10012; this is machine 1, n4"
+        "slurm: job 12, 2 machines (n[3-4]) meet at 10.0.0.3:10012; this is machine 1, n4"
     )
     words = Torchrun(config).arguments(Path("/shared/run"))
     assert "--local_addr=10.0.0.4" in words and "--rdzv_conf=is_host=0,read_timeout=600" in words

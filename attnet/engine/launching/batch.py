@@ -1,6 +1,9 @@
 """`attnet submit`: a training as a Slurm job. The batch script is shown, then handed to sbatch.
 
 attnet submit --nodes 2 --gpus_per_node 8 --time 8:00:00 --output_dir /shared/run --data_path /shared/cifar10
+
+A person can read the script, paste it and change it. (submitit, which submits Python functions, would put a pickle and
+a wrapper of its own in the place of the command, ask for SIGUSR2 and requeue by itself.)
 """
 
 from __future__ import annotations

@@ -93,10 +93,9 @@ def describe(config: TrainConfig) -> str:
     """Which job and machine this is, in a line; "" where Slurm has no part in it."""
     step = Step.here()
     if step is not None and config.nnodes > 1:
-        each = config.device_num // config.nnodes
         return (
-            f"slurm: job {step.job}, {step.nodes} machines ({step.names}) with {each} processes each meet at "
-            f"{config.dist_url}; this is machine {config.node_rank}, {step.name}"
+            f"slurm: job {step.job}, {step.nodes} machines ({step.names}) meet at {config.dist_url}; this is machine "
+            f"{config.node_rank}, {step.name}"
         )
     nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
     if step is None and config.nnodes == 1 and nodes != "1" and "SLURM_JOB_ID" in os.environ:
