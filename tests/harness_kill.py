@@ -59,7 +59,7 @@ def family_of(job: psutil.Popen) -> tuple[psutil.Process | None, list[psutil.Pro
     try:
         children = job.children(recursive=True)
         ranks = [p for p in children if "-u" in p.cmdline() and "attnet.train" in p.cmdline()]
-        agents = [p for p in children if "torch.distributed.run" in p.cmdline()]
+        agents = [p for p in children if "attnet.engine.launching.agent" in p.cmdline()]
         return (agents[0] if agents else None), ranks
     except psutil.NoSuchProcess:
         return None, []

@@ -34,12 +34,16 @@ class TrainingInterrupted(KeyboardInterrupt):
 class StopSignal:
     """Turns Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step; a second Ctrl-C stops at once.
 
+    A single one after another signal does not: Slurm's SIGTERM reaches papermill and its kernel alike, and papermill
+    passes it on as an interrupt.
+
     `number` is the signal that came, or None. Signals can only be caught in the main thread; elsewhere this does
     nothing and Python's own handling stays. A SIGHUP that is ignored stays so: that is what `nohup` is for.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._interrupts = 0
 
     def __enter__(self) -> StopSignal:
         self._before = {}
@@ -54,9 +58,10 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is not None and number == signal.SIGINT:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
             raise KeyboardInterrupt
-        self.number = number
+        self.number = self.number or number
 
 
 # -- processes of our own -----------------------------------------------------------------------------------------

@@ -113,14 +113,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     redirect_output()
     world = World.from_environment()
-    config = TrainConfig.parse(arguments, description="Train a residual attention network.")
+    given = TrainConfig.parse_given(arguments, description="Train a residual attention network.")
+    config = TrainConfig(**given)
     if config.device_num > 1 and world.size == 1:
-        from attnet.engine.launching.launch import launch
+        from attnet.engine.launching.launch import launch_as_said
+        from attnet.engine.launching.slurm import on_this_machine
 
-        result = launch(config)
+        config = config if given.get("nnodes") == "1" else on_this_machine(config)
+        result = launch_as_said(config)
     else:
         result = fit(config)
-    if world.is_main and not is_watched():  # else `attnet.launch` shows the result
+    if world.is_main and config.node_rank == 0 and not is_watched():  # else `attnet.launch` shows the result
         fps = "" if result.fps is None else f", {result.fps:,.0f} images/s"
         print(f"Top-1 {result.top1:.2f} % ({result.kind}), {result.epochs} epochs{fps}")
         print(f"{result.model} on {result.dataset}, {result.amp}, {result.device}, batch {result.batch_size}")

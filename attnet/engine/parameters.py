@@ -102,12 +102,20 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         also=("gpus", "num_gpus", "n_gpus", "n_gpu", "devices", "world_size", "nproc_per_node", "nproc"),
     )
     nnodes: int = parameter(
-        default=1, help="how many machines share the cards", low=1, high=10_000, decides="never", also=("num_nodes",)
+        default=1,
+        help="how many machines share the cards",
+        low=1,
+        high=10_000,
+        decides="never",
+        here=True,
+        also=("num_nodes",),
     )
     node_rank: int = parameter(
-        default=0, help="which of them this one is, counted from 0", low=0, high=10_000, decides="never"
+        default=0, help="which of them this one is, counted from 0", low=0, high=10_000, decides="never", here=True
     )
-    dist_url: str = parameter(default="", help="HOST:PORT on machine 0 where several machines meet", decides="never")
+    dist_url: str = parameter(
+        default="", help="HOST:PORT on machine 0 where several machines meet", decides="never", here=True
+    )
     max_restarts: int = parameter(
         default=3,
         help="how often a job of several cards is brought back after a rank died",
@@ -220,8 +228,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
     )
     ema: float | None = parameter(
         default=None,
-        help="decay a step of an exponential moving average of the weights, which is then what is tested and kept; "
-        "0: off",
+        help="decay a step of an exponential moving average of the weights, which is then tested and kept; 0: off",
         low=0,
         high=0.99999,
         recipe=0.0,

@@ -85,6 +85,7 @@ class Plan:
         """The plan in plain lines, for logs and notebooks."""
         config, network = self.config, self.network
         cards = f", {config.device_num} processes, one a card" if config.device_num > 1 else ""
+        cards += f", on {config.nnodes} machines" if config.nnodes > 1 else ""
         compiled = COMPILED[config.compile]
         counted = network.count_parameters(config.num_classes)
         return "\n".join(

@@ -199,11 +199,13 @@ def test_processes_stopped_three_times_end_like_one_that_never_was(tmp_path):
 # ---- the signal itself ----
 
 
-def test_the_first_signal_asks_the_second_stops_at_once():
+def test_the_first_signal_asks_a_second_ctrl_c_stops_at_once():
+    """One Ctrl-C after SIGTERM is papermill's word for the same request, where Slurm asked both."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopSignal() as stop:
         assert stop.number is None
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
         assert stop.number == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

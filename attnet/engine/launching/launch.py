@@ -29,6 +29,7 @@ from attnet.base.progress import LiveProgress, Progress, make_progress
 from attnet.base.watching import Draw
 from attnet.base.words import duration
 from attnet.engine.distributed import LAUNCHER, LOG_DIR, of_another_job, spoken_of
+from attnet.engine.launching import slurm
 from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
@@ -59,8 +60,9 @@ def launch(
 ) -> Result:
     """Train with `device_num` processes, one a card; rank 0's lines appear here as they come.
 
-    Each rank's output is kept in `logs/rank<k>.log` of the run folder. A rank that dies is brought back from the
-    last checkpoint up to `max_restarts` times. Interrupting saves the run and ends every process.
+    Under srun the machines are those of Slurm's step, unless nnodes and dist_url say otherwise. Each rank's output is
+    kept in `logs/rank<k>.log` of the run folder. A rank that dies is brought back from the last checkpoint up to
+    `max_restarts` times. Interrupting saves the run and ends every process.
 
     Args:
         config: the parameters, or the plan that `attnet.make_plan` made of them: then data are not read again here.
@@ -75,6 +77,20 @@ def launch(
         LaunchError: with the last lines of the rank that failed.
         TrainingInterrupted: after Ctrl-C or SIGTERM; saved, and the message says how to continue.
     """
+    if isinstance(config, Plan):
+        on_this = {name: slurm.on_this_machine(getattr(config, name)) for name in ("config", "asked")}
+        config = dataclasses.replace(config, **on_this)
+    else:
+        config = slurm.on_this_machine(config)
+    return launch_as_said(config, draw, launcher)
+
+
+def launch_as_said(
+    config: TrainConfig | Plan,
+    draw: Callable[[TrainConfig, Plan | None], Draw] | None = None,
+    launcher: str = "torchrun",
+) -> Result:
+    """`launch` with the machines that `config` names, whatever Slurm says."""
     plan = None
     if isinstance(config, Plan):
         plan = dataclasses.replace(config, device=devices.choose("CPU"))  # cards are the ranks'
@@ -100,6 +116,8 @@ def launch(
         say(
             f"attnet: {', '.join(others)}: set here, by another job it seems, and not passed on to this one", sys.stderr
         )
+    if line := slurm.describe(asked):
+        say(line)
     say(shown)
     with StopSignal() as stop, _Job(by, folder, chosen, draw and draw(chosen, plan)) as job:
         return job.follow(stop)
@@ -114,6 +132,7 @@ class _Job:
         with writing(f"output_dir={folder}"):
             self.logs.mkdir(parents=True, exist_ok=True)
         self.rank0, self.log = self.logs / "rank0.log", folder / "log.txt"
+        self.torchrun = self.logs / f"torchrun{config.node_rank or ''}.log"
         self.position, self.logged = (file.stat().st_size if file.exists() else 0 for file in (self.rank0, self.log))
         self.begun = time.time()
         self.shown = 0  # epochs
@@ -121,7 +140,7 @@ class _Job:
     def __enter__(self) -> _Job:
         variables = {**self.launcher.variables, LAUNCHER: str(os.getpid()), LOG_DIR: str(self.logs)}
         with writing(f"output_dir={self.folder}"):
-            log = append_to(self.logs / "torchrun.log")
+            log = append_to(self.torchrun)
         with log:
             self.process = start(
                 self.launcher.words(self.folder), log, variables, without=of_another_job(), end_with_us=False
@@ -134,7 +153,7 @@ class _Job:
             (self.folder / CLAIM).unlink(missing_ok=True)
 
     def follow(self, stop: StopSignal) -> Result:
-        """Show rank 0's lines until the job ends, by itself or by a signal."""
+        """Show rank 0's lines, on machine 0, until the job ends, by itself or by a signal."""
         display = make_progress(self.config.progress, lambda line: None, self.draw)
         if isinstance(display, LiveProgress):
             display.start(1, self.config.total_epochs, 1, look=self._look)
@@ -167,7 +186,7 @@ class _Job:
 
     def _waiting(self, waited: float) -> str:
         """What to say while no rank has begun."""
-        config, log = self.config, self.logs / "torchrun.log"
+        config, log = self.config, self.torchrun
         if config.nnodes == 1:
             return f"no rank has begun after {duration(waited)}; torchrun's own words are in {log}"
         return (
@@ -210,7 +229,7 @@ class _Job:
 
     def _show(self, display: Progress) -> None:
         """What rank 0 has said since, and the picture of an epoch that has ended."""
-        if not self.rank0.exists():
+        if self.config.node_rank or not self.rank0.exists():
             return
         with open(self.rank0, "rb") as log:
             log.seek(self.position)
@@ -237,15 +256,13 @@ class _Job:
 
     def _cause(self) -> str:
         """Which rank failed first, how, and its last lines."""
-        report = (self.logs / "torchrun.log").read_text(encoding="utf-8", errors="replace")
+        report = self.torchrun.read_text(encoding="utf-8", errors="replace")
         found = re.findall(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", report, flags=re.DOTALL)
         rank, code = map(int, found[-1]) if found else (0, self.process.returncode)
         if not self._has_begun():
             lines = report.splitlines()[-SHOWN_LINES:]
             ended = f"torchrun ended before its ranks began ({how_it_ended(self.process.returncode)})"
-            return "\n".join(
-                [f"{ended}; its last lines, from {self.logs / 'torchrun.log'}:", *(f"    {x}" for x in lines)]
-            )
+            return "\n".join([f"{ended}; its last lines, from {self.torchrun}:", *(f"    {x}" for x in lines)])
         log = self.logs / f"rank{rank}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
         lines = lines or report.splitlines()[-SHOWN_LINES:]

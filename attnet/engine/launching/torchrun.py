@@ -10,7 +10,10 @@ from typing import ClassVar
 from attnet.base.errors import ConfigError
 from attnet.base.files import relative_to_root
 from attnet.engine.distributed import of_another_job
+from attnet.engine.launching.slurm import own_address
 from attnet.engine.parameters import TrainConfig
+
+PATIENCE = 600  # seconds that machines wait for machine 0, as ranks for each other
 
 
 class Torchrun:
@@ -46,6 +49,10 @@ class Torchrun:
         if config.nnodes > 1:
             where = [f"--nnodes={config.nnodes}", f"--node_rank={config.node_rank}", "--rdzv_backend=c10d"]
             where += [f"--rdzv_endpoint={self.endpoint}", "--rdzv_id=attnet"]
+            # Else torchrun takes machine 0 for another one where its name does not lead to the address; and machines
+            # that have to wait for it give up after a minute.
+            where += [f"--rdzv_conf=is_host={int(config.node_rank == 0)},read_timeout={PATIENCE}"]
+            where += [f"--local_addr={mine}"] if (mine := own_address()) else []
         each = config.device_num // config.nnodes
         flags = config.replace(output_dir=relative_to_root(folder), resume="auto", progress="auto").flags()
         restarts = f"--max_restarts={config.max_restarts}"
@@ -79,7 +86,7 @@ class Torchrun:
 
     def words(self, folder: Path) -> list[str]:
         """What follows `python`."""
-        return ["-m", "torch.distributed.run", *self.arguments(folder)]
+        return ["-m", "attnet.engine.launching.agent", *self.arguments(folder)]
 
     def shown(self, folder: Path) -> str:
         """The plain command, to be pasted into a shell."""
