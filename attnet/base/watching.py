@@ -24,7 +24,7 @@ class Sight:
 
     `rows` are those of metrics.jsonl so far; `losses` those of this process's steps, `first` of which were done before
     (after a resume), `steps` an epoch. `look()` gives a copy of the network as it is now, in evaluation mode; None
-    where other processes train it.
+    where other processes train it. `begun` is the epoch at work as a row without a test, where only files are known.
     """
 
     rows: Sequence[dict]
@@ -32,6 +32,7 @@ class Sight:
     first: int
     steps: int
     look: Callable[[], nn.Module] | None = None
+    begun: Sequence[dict] = ()
 
 
 class Draw(Protocol):

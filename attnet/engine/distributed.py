@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import inspect
 import os
+import signal
 import sys
 import threading
 import time
@@ -259,6 +260,13 @@ def share_cores(local_rank: int, local_size: int) -> None:
     if share:
         os.sched_setaffinity(0, cores[local_rank * share : (local_rank + 1) * share])
     torch.set_num_threads(max(1, share))
+
+
+def end_torchrun(world: World) -> None:
+    """Ask this machine's torchrun, if it started this process, to end: ranks that stopped because they were asked to
+    would be failures for it, and it would bring them back."""
+    if world.local_rank == 0 and "TORCHELASTIC_RUN_ID" in os.environ:
+        os.kill(os.getppid(), signal.SIGTERM)
 
 
 def _watch_parents() -> None:

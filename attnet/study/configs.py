@@ -11,6 +11,7 @@ from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files import resolve_path
 from attnet.base.json_files import parse
 from attnet.base.values import facts
+from attnet.engine.hooks.names import is_own_hook
 from attnet.engine.parameters import TrainConfig
 from attnet.study.runner import content_hash
 
@@ -55,6 +56,8 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
             f'list={path}: {{"name": {{"lr": 0.1, …}}, …}} or [{{"lr": 0.1, …}}, …] is needed, with one '
             "configuration at least"
         )
+    if own := [changes["log"] for _, changes in entries if is_own_hook(str(changes.get("log", "")))]:
+        raise ConfigError(f"list={path}: log={own[0]!r}: code is not run because a file names it; give --log yourself")
     return _named(entries, base, f"list={path}")
 
 

@@ -27,6 +27,7 @@ from attnet.base.progress import LiveProgress, make_progress
 from attnet.base.watching import Draw
 from attnet.base.words import duration
 from attnet.engine.distributed import LAUNCHER, LOG_DIR, of_another_job, spoken_of
+from attnet.engine.hooks.names import check_log
 from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
@@ -75,6 +76,7 @@ def launch(
         if folder is not None and config.device_num == 1:  # not said: as many as before
             asked = asked.replace(device_num=TrainConfig.load(folder / CONFIG).device_num)
         chosen, device, *_ = decide(asked)
+    check_log(chosen.log)
     devices.check_cards(device.kind, asked.device_num // asked.nnodes)
     if folder is None and asked.nnodes == 1:
         with new_run(asked) as claimed:  # its ranks will hold it; until then the claim keeps others away
