@@ -24,11 +24,14 @@ REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Training was stopped by a signal; everything is saved and the message says how to go on."""
+    """Training was stopped by a signal; everything is saved and the message says how to go on.
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    `was_asked`: by a request in the run's folder, which every rank obeyed, and no signal.
+    """
+
+    def __init__(self, message: str, signal_number: int, *, was_asked: bool = False) -> None:
         super().__init__(message)
-        self.signal_number = signal_number
+        self.signal_number, self.was_asked = signal_number, was_asked
 
 
 class StopSignal:

@@ -9,7 +9,6 @@ import contextlib
 import datetime
 import inspect
 import os
-import signal
 import sys
 import threading
 import time
@@ -105,9 +104,7 @@ class World:
         share_cores(self.local_rank, self.local_size)
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         others = f"the other {self.size - 1} of {self.size} ranks at {place} (MASTER_ADDR, MASTER_PORT)"
-        stale = (
-            "" if "TORCHELASTIC_RUN_ID" in os.environ else f"; if this is to be one process: `unset {' '.join(_ALONE)}`"
-        )
+        stale = "" if is_kept_by_torchrun() else f"; if this is to be one process: `unset {' '.join(_ALONE)}`"
         with spoken_of(lambda waited: f"rank {self.rank} has waited {duration(waited)} for {others}{stale}"):
             try:
                 self._meet(device, datetime.timedelta(minutes=timeout_minutes))
@@ -262,11 +259,9 @@ def share_cores(local_rank: int, local_size: int) -> None:
     torch.set_num_threads(max(1, share))
 
 
-def end_torchrun(world: World) -> None:
-    """Ask this machine's torchrun, if it started this process, to end: ranks that stopped because they were asked to
-    would be failures for it, and it would bring them back."""
-    if world.local_rank == 0 and "TORCHELASTIC_RUN_ID" in os.environ:
-        os.kill(os.getppid(), signal.SIGTERM)
+def is_kept_by_torchrun() -> bool:
+    """Whether torchrun started this process, and brings it back when it fails."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _watch_parents() -> None:

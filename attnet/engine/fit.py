@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from attnet.base.errors import ConfigError, in_sentences
+from attnet.base.errors import ConfigError, in_sentences, say
+from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import make_progress, unsaved_end
 from attnet.base.watching import Draw
-from attnet.engine.distributed import World, is_watched, redirect_output
+from attnet.engine.distributed import World, is_kept_by_torchrun, is_watched, redirect_output
 from attnet.engine.estimate import estimate
 from attnet.engine.hooks.hook import Hooks, as_hook
 from attnet.engine.hooks.names import check_log
@@ -141,7 +143,13 @@ def main(arguments: Sequence[str] | None = None, pictures: Callable[[Plan], Pict
 
         result = launch(config)
     else:
-        result = fit(config, pictures=pictures)
+        try:
+            result = fit(config, pictures=pictures)
+        except TrainingInterrupted as stop:
+            if not (stop.was_asked and is_kept_by_torchrun()):
+                raise
+            say(f"attnet: {stop}", sys.stderr)
+            return 0  # for torchrun anything else were a failure, and it would begin again
     if world.is_main and not is_watched():  # else `attnet.launch` shows the result
         fps = "" if result.fps is None else f", {result.fps:,.0f} images/s"
         print(f"Top-1 {result.top1:.2f} % ({result.kind}), {result.epochs} epochs{fps}")

@@ -12,7 +12,7 @@ from attnet.base.files import save
 from attnet.base.host import environment
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted
 from attnet.base.progress import Progress
-from attnet.engine.distributed import Requests, World, end_torchrun
+from attnet.engine.distributed import Requests, World
 from attnet.engine.evaluation import Evaluation, check_finite, where_not_finite
 from attnet.engine.hooks.hook import Hooks
 from attnet.engine.plan import Plan, task
@@ -93,29 +93,29 @@ class Trainer(Training):
 
     def run(self, folder: RunFolder, progress: Progress, resumed: bool = False, hooks: Hooks | None = None) -> Result:
         """Every epoch that is left, then result.json; `hooks` are told of it."""
-        self.folder, self.progress, result = folder, progress, None
-        self.hooks = hooks or self.hooks
-        with self.pulse.beating(folder.path):
-            try:
-                result = self._run(resumed)
-            finally:
-                self.hooks.end(result)
-        return result
-
-    def _run(self, resumed: bool) -> Result:
-        config, folder, progress = self.config, self.folder, self.progress
+        config, result = self.config, None
+        self.folder, self.progress, self.hooks = folder, progress, hooks or self.hooks
         if resumed:
             self.restore()
         elif self.world.is_main:
             folder.write_json(CONFIG, config.to_dict())
             if config.is_train and config.keep_epochs:
                 self.save_weights("epoch_000.pt")
+        with self.pulse.beating(folder.path):
+            try:
+                result = self._run()
+            finally:
+                self.hooks.end(result)
+        return result
+
+    def _run(self) -> Result:
+        config, progress = self.config, self.progress
         if not config.is_train:
             return self.finish(check_finite(self.test(), self.model.state_dict(), config.pretrained))
         evaluation = None
         look = self.train_step.for_testing if self.world.size == 1 else None  # of several cards, all would have to
         progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches), self.step, look)
-        self.hooks.start(folder.path, self.epoch)
+        self.hooks.start(self.folder.path, self.epoch)
         self.save_at = self._next_save()
         try:
             with StopSignal() as stop:
@@ -315,6 +315,4 @@ class Trainer(Training):
             f'resume="{self.folder.path}" (a parameter of the notebooks, --resume on the command line)'
         )
         self.folder.log(message)
-        if number == ASKED:
-            end_torchrun(self.world)
-        raise TrainingInterrupted(message, number or SIGTERM)
+        raise TrainingInterrupted(message, number or SIGTERM, was_asked=number == ASKED)

@@ -86,6 +86,9 @@ def launch(
         folder = resolve_path(asked.output_dir or "runs/train")
         if is_finished(folder):
             raise ConfigError(f"output_dir={folder}: holds a finished run; give another one on every machine")
+    elif asked.nnodes == 1:  # who watches the folder is to know that its ranks will come
+        with writing(f"output_dir={folder}"):
+            write_text(folder / CLAIM, str(os.getpid()))
     by = LAUNCHERS[launcher](asked)
     shown = by.shown(folder)
     by.check_port()
@@ -145,7 +148,7 @@ class _Job:
             self._show(display if live else None)
         finally:
             display.close()
-        if self.process.returncode == 0:
+        if self.process.returncode == 0 and is_finished(self.folder):  # else it was asked to stop, through its folder
             result = Result.load(self.folder)
             if not live and display.watch is not None and result.history:
                 display.watch.end_epoch(result.history)
@@ -153,7 +156,7 @@ class _Job:
         last = self._last_word()
         if stop.number is not None:
             raise TrainingInterrupted(self._left_behind(bool(last)), stop.number)
-        if last:  # torchrun was asked to end from outside, as by a batch system
+        if last:  # torchrun or the run was asked to end from outside, as by a batch system or `attnet watch`
             raise TrainingInterrupted(last, signal.SIGTERM)
         raise LaunchError(self._cause())
 

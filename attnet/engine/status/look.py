@@ -91,12 +91,13 @@ def _state(
     """Name of the state, who works there, and why it ended."""
     if os.path.lexists(folder / RESULT):
         return "finished", "", ""
+    last = log[-1] if log and log[-1].startswith(STOPPED_LINE) else ""
     if not signs:
         pid, host, age = holder(folder)
         if begun_by := launcher(folder):
             return "begins", f"process {begun_by} here", ""
-        if log and log[-1].startswith(STOPPED_LINE):
-            return "stopped", "", log[-1]
+        if last:
+            return "stopped", "", last
         if pid and (host != socket.gethostname() or lives(pid, age)):
             return "begins", _place(pid, host), ""
         return "died", "", "it left no sign of life" if (folder / CONFIG).exists() else "it ended before it began"
@@ -109,8 +110,8 @@ def _state(
         return "begins", f"process {begun_by} here brings its ranks back or ends them", ""
     if main.ended != STOPPED and here and keeper and lives(keeper, age):
         return "begins", f"torchrun, process {keeper} here, brings its ranks back or ends them", ""
-    if main.ended == STOPPED:
-        return "stopped", "", next((line for line in reversed(log) if line.startswith(STOPPED_LINE)), "")
+    if main.ended == STOPPED or last:
+        return "stopped", "", last
     told = next((f"rank {rank.rank}: {rank.ended}" for rank in ranks if rank.ended not in ("", STOPPED)), "")
     if told:
         return "died", "", told if len(ranks) > 1 else told.removeprefix("rank 0: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +21,7 @@ def frame(status: Status, width: int = 80, height: int = 40, marks: str = MARKS)
     """The whole of it: what runs, how far, its curves, its ranks, its last checkpoint, the log's end; no line is longer
     than `width`, and the log gives way where `height` is short."""
     lines = [title(status), state(status), pace(status), _bar(status, width, marks)]
-    if status.why:
-        lines.append(f"why: {status.why}")
+    lines += textwrap.wrap(status.why, width, max_lines=3, placeholder=" …")
     lines += ["", *_curves(status, width, marks)]
     silent = [rank for rank in status.ranks if rank.state != "training"]
     if len(status.ranks) > 1:
@@ -71,7 +71,8 @@ def position(status: Status) -> str:
     if status.state == "running" and status.epoch < status.epochs:
         step = f", step {status.step:,} of {status.steps:,}" if status.steps else ""
         return f"epoch {status.epoch + 1} of {status.epochs}{step}"
-    return f"{status.epoch} of {status.epochs or NONE} epochs done"
+    step = f", {status.step:,} steps of the next" if status.step and status.state != "finished" else ""
+    return f"{status.epoch} of {status.epochs or NONE} epochs done{step}"
 
 
 def line(status: Status) -> str:
