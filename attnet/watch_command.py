@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -56,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what.look()
         say("\n".join(what.frame(*_size())))
         return what.exit_status
-    return _redrawn(what) if sys.stdout.isatty() else _told(what)
+    try:
+        return _redrawn(what) if sys.stdout.isatty() else _told(what)
+    except KeyboardInterrupt:  # Ctrl-C leaves; the run goes on
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,8 +106,9 @@ def _redrawn(what: Watched | WatchedRuns) -> int:
         while True:
             what.look()
             width, height, marks = _size()
-            lines = what.frame(width, height - 2, marks)[: max(1, height - 2)]
-            lines += [words[:width]] if what.is_at_work else []
+            last = textwrap.wrap(words, width)[:3] if what.is_at_work else []
+            room = max(1, height - 1 - len(last))
+            lines = [*what.frame(width, room, marks)[:room], *last]
             back = f"\x1b[{drawn}F" if drawn else ""
             say(f"{back}\x1b[J" + "\n".join(lines))
             drawn = len(lines)
@@ -128,7 +133,7 @@ def _asked(what: Watched | WatchedRuns) -> str:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """A function that waits so many seconds for a key, and gives it or ""; Ctrl-C counts as q."""
+    """A function that waits so many seconds for a key, and gives it or ""."""
     try:
         import select
         import termios
@@ -136,26 +141,15 @@ def _keys() -> Iterator[Callable[[float], str]]:
 
         before = termios.tcgetattr(sys.stdin)
     except (ImportError, OSError, ValueError, AttributeError):  # not a terminal's, or not Unix
-        yield lambda seconds: _waited(seconds)
+        yield lambda seconds: time.sleep(seconds) or ""
         return
 
     def pressed(seconds: float) -> str:
-        try:
-            ready, _, _ = select.select([sys.stdin], [], [], seconds)
-            return os.read(sys.stdin.fileno(), 1).decode(errors="replace") if ready else ""
-        except KeyboardInterrupt:
-            return "q"
+        ready, _, _ = select.select([sys.stdin], [], [], seconds)
+        return os.read(sys.stdin.fileno(), 1).decode(errors="replace") if ready else ""
 
     try:
         tty.setcbreak(sys.stdin)
         yield pressed
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def _waited(seconds: float) -> str:
-    try:
-        time.sleep(seconds)
-    except KeyboardInterrupt:
-        return "q"
-    return ""

@@ -42,7 +42,7 @@ class Looker:
         log = self._read(LOG, _LOG, lines_of) or []
         signs = signs_of(folder)
         main = signs[0][0] if signs and signs[0][0]["rank"] == 0 else {}
-        ranks = [_rank(sign, age) for sign, age in signs if sign["rank"] < main.get("size", 2**20)]
+        ranks = [_rank(sign, age) for sign, age in signs if sign["rank"] < max(1, main.get("size", 2**20))]
         state, where, why = _state(folder, signs, ranks, log)
         epochs = _bounded(main.get("epochs") or config.get("total_epochs"), 100_000)
         epoch = min(_bounded(main.get("epoch"), epochs) if main else max((r["epoch"] for r in rows), default=0), epochs)

@@ -4,7 +4,6 @@ have is as if it were not there.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
@@ -42,11 +41,16 @@ def tail(file: Path, most: int) -> tuple[bytes, float]:
         handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would never open
     except (OSError, ValueError):
         return b"", float("inf")
-    with os.fdopen(handle, "rb") as stream, contextlib.suppress(OSError):
+    try:
         seen = os.fstat(handle)
         if stat.S_ISREG(seen.st_mode):
-            stream.seek(max(0, seen.st_size - most))
-            return stream.read(most), max(0.0, time.time() - seen.st_mtime)
+            with open(handle, "rb", closefd=False) as stream:
+                stream.seek(max(0, seen.st_size - most))
+                return stream.read(most), max(0.0, time.time() - seen.st_mtime)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
     return b"", float("inf")
 
 
