@@ -71,7 +71,8 @@ def position(status: Status) -> str:
     if status.state == "running" and status.epoch < status.epochs:
         step = f", step {status.step:,} of {status.steps:,}" if status.steps else ""
         return f"epoch {status.epoch + 1} of {status.epochs}{step}"
-    step = f", {status.step:,} steps of the next" if status.step and status.state != "finished" else ""
+    plural = "s" * (status.step != 1)
+    step = f", {status.step:,} step{plural} of the next" if status.step and status.state != "finished" else ""
     return f"{status.epoch} of {status.epochs or NONE} epochs done{step}"
 
 

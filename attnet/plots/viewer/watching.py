@@ -41,10 +41,11 @@ class WatchView(widgets.VBox):
     """
 
     def __init__(self, what: Watched | WatchedRuns) -> None:
-        self.what = what
-        self.head, self.ranks, self.log = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.what, self.drawn, self.over, self.shell = what, None, threading.Event(), kernel_shell()
+        super().__init__()
+        self.head, self.ranks, self.lines = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.picture, self.note = widgets.HTML(), widgets.HTML()
-        fold = widgets.Accordion([self.log], titles=("the last lines of log.txt",), selected_index=None)
+        fold = widgets.Accordion([self.lines], titles=("the last lines of log.txt",), selected_index=None)
         fold.layout.display = "none" if isinstance(what, WatchedRuns) else ""
         self.stop = widgets.Button(description="Stop the run", icon="stop", tooltip="it saves itself first")
         self.sure = widgets.Button(description="Yes, save and stop", button_style="danger")
@@ -52,11 +53,9 @@ class WatchView(widgets.VBox):
         for button, done in ((self.stop, self._ask), (self.sure, self._stop), (self.no, self._ask_no_more)):
             button.on_click(lambda _, done=done: done())
         self.buttons = widgets.HBox([self.stop, self.note])
-        super().__init__([self.head, self.picture, self.ranks, fold, self.buttons])
+        self.children = [self.head, self.picture, self.ranks, fold, self.buttons]
         self.add_class("attnet-watch")
-        self.drawn, self.over = None, threading.Event()
         self._show()
-        self.shell = kernel_shell()
         if self.shell is not None:
             self.shell.events.register("post_run_cell", self._after_a_cell)
         threading.Thread(target=self._follow, name="attnet-watch", daemon=True).start()
@@ -83,7 +82,7 @@ class WatchView(widgets.VBox):
             self.over.wait((time.perf_counter() - begun) * (1 / SHARE - 1))
 
     def _show(self) -> None:
-        self.head.value, self.ranks.value, self.log.value = _head(self.what), _ranks(self.what), _log(self.what)
+        self.head.value, self.ranks.value, self.lines.value = _head(self.what), _ranks(self.what), _log(self.what)
         if (seen := _worth_a_picture(self.what)) != self.drawn:
             self.drawn = seen
             self.picture.value = _picture(self.what)
@@ -164,7 +163,8 @@ def _ranks(what: Watched | WatchedRuns) -> str:
         return html_table(words.HEADER, words.cells(what.runs, what.folder), words=(0, 2))
     ranks = what.status.ranks
     if len(ranks) < 2:
-        return escape(f"now: {ranks[0].state}") if ranks and what.status.state == "running" else ""
+        now = ranks[0].state if ranks and what.status.state == "running" else "training"
+        return "" if now == "training" else escape(f"now: {now}")
     rows = [[r.rank, r.host, r.pid, f"{r.step:,} of {r.steps:,}", r.state] for r in ranks]
     return html_table(("rank", "machine", "process", "step", "state"), rows, words=(1, 4))
 
