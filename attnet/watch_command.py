@@ -20,14 +20,14 @@ from attnet.engine.status.watched import Watched, WatchedRuns, watched
 from attnet.engine.status.words import MARKS, PLAIN
 
 if TYPE_CHECKING:
-    from attnet.plots.viewer.watching import WatchView
+    from attnet.plots.viewer.watching import Still, WatchView
 
 EVERY = 2.0  # seconds between looks
 KEYS = "q leaves, the run goes on; s asks it to stop"
 ASKING = "stop it? It saves itself first. y stops it, any other key goes on"
 
 
-def watch(folder: str | Path) -> WatchView | object:
+def watch(folder: str | Path) -> WatchView | Still:
     """A run, or the runs of a folder, as the last line of a notebook cell: its curves, rate, time left, ranks, log.
 
     It follows the run until that ends, in the background: other cells run meanwhile. All of it comes from the run's

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from made import ROW, begun_run, wait_until
 
-from attnet.base.pages import Page
 from attnet.engine.status.watched import watched
 from attnet.plots.viewer import watching
 from attnet.plots.viewer.watching import WatchView, view
@@ -34,7 +33,7 @@ def live(run):
 
 def test_where_nobody_looks_it_is_one_look(run):
     page = view(watched(run))
-    assert isinstance(page, Page)
+    assert "epoch 3 of 10, step 5 of 10 · 32 images/s" in repr(page), "in a plain Python too"
     html = page._repr_html_()
     assert "data:image/png;base64," in html and "epoch 3 of 10, step 5 of 10" in html and "epoch 2/10" in html
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import threading
 import time
+from dataclasses import dataclass
 from html import escape
 
 import ipywidgets as widgets
 
 from attnet.base.errors import AttnetError
 from attnet.base.pages import Page, html_table
-from attnet.base.progress import kernel_shell, somebody_looks
+from attnet.base.progress import in_notebook, kernel_shell, somebody_looks
 from attnet.base.watching import Sight
-from attnet.base.words import duration
+from attnet.base.words import duration, folded
 from attnet.engine.result import standing
 from attnet.engine.status import words
 from attnet.engine.status.watched import Watched, WatchedRuns
@@ -26,12 +27,23 @@ LOG = 30  # lines
 _COLOURS = {"running": GREEN, "begins": GREEN, "finished": GREEN, "stopped": ORANGE, "died": RED}
 
 
-def view(what: Watched | WatchedRuns) -> WatchView | Page:
+def view(what: Watched | WatchedRuns) -> WatchView | Still:
     """What follows it while somebody looks; else one look at it."""
     what.look()
-    if somebody_looks():
+    if in_notebook() and somebody_looks():
         return WatchView(what)
-    return Page("\n".join([_head(what), _picture(what), _ranks(what), _log(what)]))
+    log = folded("the last lines of log.txt", _log(what)) if _log(what) else ""
+    return Still("\n".join([_head(what), _picture(what), _ranks(what), log]), text="\n".join(what.frame(80, 40)))
+
+
+@dataclass(frozen=True, repr=False)
+class Still(Page):
+    """One look: as HTML in a notebook, as text elsewhere."""
+
+    text: str = ""
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 class WatchView(widgets.VBox):
@@ -47,7 +59,8 @@ class WatchView(widgets.VBox):
         self.picture, self.note = widgets.HTML(), widgets.HTML()
         fold = widgets.Accordion([self.lines], titles=("the last lines of log.txt",), selected_index=None)
         fold.layout.display = "none" if isinstance(what, WatchedRuns) else ""
-        self.stop = widgets.Button(description="Stop the run", icon="stop", tooltip="it saves itself first")
+        whole = "Stop the sweep" if isinstance(what, WatchedRuns) else "Stop the run"
+        self.stop = widgets.Button(description=whole, icon="stop", tooltip="it saves itself first")
         self.sure = widgets.Button(description="Yes, save and stop", button_style="danger")
         self.no = widgets.Button(description="No, go on")
         for button, done in ((self.stop, self._ask), (self.sure, self._stop), (self.no, self._ask_no_more)):
