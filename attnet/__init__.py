@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from attnet.model.variants import build_model, variants
     from attnet.model.weights import load_weights
     from attnet.together import fit, launch, make_plan
+    from attnet.watch_command import watch
 
 __version__ = VERSION
 _HINT = "`attnet doctor` says what to mend"
@@ -45,6 +46,7 @@ _HOMES = {
     "model.variants": ("build_model", "variants"),
     "model.weights": ("load_weights",),
     "together": ("fit", "launch", "make_plan"),
+    "watch_command": ("watch",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "open_pretrained",
     "plan_evaluation",
     "variants",
+    "watch",
 ]
 
 

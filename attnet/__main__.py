@@ -10,8 +10,9 @@ from attnet.base.errors import nearest
 
 # command -> the module whose `main(arguments)` does it, loaded when it is asked for, and a line of help.
 COMMANDS = {
-    "train": ("attnet.engine.fit", "train a network, or evaluate weights, on one card or many"),
+    "train": ("attnet.train", "train a network, or evaluate weights, on one card or many"),
     "submit": ("attnet.engine.launching.batch", "the same as a Slurm job: the batch script, shown and submitted"),
+    "watch": ("attnet.watch_command", "a run or a sweep from anywhere: curve, time left, ranks, log; stop it cleanly"),
     "report": ("attnet.report", "runs, records and published figures as one table; a run as a record"),
     "verify": ("attnet.study.verify", "does a result hold: its hashes, its weights, its training steps again"),
     "sweep": ("attnet.study.sweep_command", "many trainings as one job that can be stopped and started again"),

@@ -15,10 +15,12 @@ from attnet.engine.result import Result, standing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from attnet.plots import LoggedPictures
 
-def fit(config: TrainConfig | Plan) -> Result:
+
+def fit(config: TrainConfig | Plan, log: object = None) -> Result:
     """Train (or, with is_train=False, only evaluate) as `config` says; see `attnet.engine.fit.fit`."""
-    return _fit(config, draw=Learning)
+    return _fit(config, draw=Learning, log=log, pictures=_pictures)
 
 
 def launch(config: TrainConfig | Plan) -> Result:
@@ -29,6 +31,12 @@ def launch(config: TrainConfig | Plan) -> Result:
 def make_plan(config: TrainConfig) -> Plan:
     """What `fit` will do and why, before it is done; see `attnet.engine.fit.plan_run`."""
     return plan_run(config)
+
+
+def _pictures(plan: Plan) -> LoggedPictures:
+    from attnet.plots import LoggedPictures  # here, since few logs ask for pictures
+
+    return LoggedPictures(plan)
 
 
 class Learning:

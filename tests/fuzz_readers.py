@@ -29,6 +29,7 @@ from attnet.data.pictures import read_picture
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
 from attnet.engine.run_folder import load_newest
+from attnet.engine.status.watched import watched
 from attnet.model.graphs import OnnxNetwork
 from attnet.model.weights import Weights, load_weights
 from attnet.study.configs import read_list
@@ -137,6 +138,24 @@ def _read_result(file: Path) -> None:
     Result.load(file.parent)
 
 
+def _signs() -> list[bytes]:
+    sign = {"rank": 0, "size": 2, "pid": 1, "host": "here", "keeper": 1, "every": 1.0, "epochs": 3, "epoch": 1}
+    sign |= {"step": 5, "steps": 10, "images": 16, "rate": 2.5, "still": 0.5, "trace": [1.5, 2.5], "traced": 4}
+    return [json.dumps(sign).encode(), json.dumps(sign | {"ended": "stopped"}).encode(), *_rows()]
+
+
+def _read_status(file: Path) -> None:
+    """The same bytes as every file of a run."""
+    blob = file.read_bytes()
+    file.rename(file.with_name("config.json"))
+    (file.parent / "pulse").mkdir()
+    for name in ("metrics.jsonl", "log.txt", ".owner", ".claimed", "pulse/rank0.json", "pulse/rank1.json"):
+        (file.parent / name).write_bytes(blob)
+    run = watched(file.parent)
+    run.look()
+    run.frame(80, 40)
+
+
 def _rows() -> list[bytes]:
     row = {"epoch": 1, "lr": 0.1, "train_loss": 1.5, "test_loss": 1.25, "top1": 55.5, "fps": 99.0, "seconds": 3.5}
     return [(json.dumps(row) + "\n" + json.dumps(row | {"epoch": 2}) + "\n").encode()]
@@ -214,6 +233,7 @@ READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], object], st
         lambda f: read_list(f, TrainConfig()),
         ".json",
     ),
+    "status": (_signs, _read_status, ".json"),
     "picture": (_pictures, read_picture, ".png"),
     "mask": (_pictures, _read_mask, ".png"),
     "parameters": (_parameters, _read_parameters, ".txt"),

@@ -1,6 +1,8 @@
 """What tests of several rooms make: results, the files of finished runs, notebooks; and waiting for other processes."""
 
 import json
+import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +50,26 @@ def save(result: Result, folder: Path) -> Path:
     (folder / "result.json").write_text(json.dumps(result.to_json()))
     if result.history:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in result.history))
+    return folder
+
+
+ROW = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "test_loss": 2.1, "top1": 30.0, "fps": 100.0, "seconds": 60.0}
+
+
+def begun_run(folder: Path, epochs: int = 2, **sign: object) -> Path:
+    """The files of a run of 10 epochs that has done some and stands at step 5 of 10; its process is this one.
+
+    `sign`: what the last sign of life of rank 0 says besides; size=2 makes a second rank.
+    """
+    (folder / "pulse").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"total_epochs": 10, "model": "attention56_tiny", "seed": 3}))
+    rows = [ROW | {"epoch": n, "top1": 30.0 + n, "trace": [1.5, 3.0, 4.0]} for n in range(1, epochs + 1)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "log.txt").write_text("a plan\n" + "".join(f"epoch {row['epoch']}/10\n" for row in rows))
+    known = {"size": 1, "pid": os.getpid(), "host": socket.gethostname(), "keeper": None, "every": 1.0, "epochs": 10}
+    known |= {"epoch": epochs, "step": 5, "steps": 10, "images": 16, "rate": 2.0, "still": 0.1, "trace": [], **sign}
+    for rank in range(known["size"]):
+        (folder / "pulse" / f"rank{rank}.json").write_text(json.dumps({"rank": rank, **known}))
     return folder
 
 

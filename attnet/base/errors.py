@@ -16,7 +16,7 @@ from typing import TextIO
 
 _SHOWN = 160  # characters of a value in a message
 _LONGEST = 2000  # of a line of a message
-Main = Callable[[Sequence[str] | None], int]
+Main = Callable[..., int]
 
 
 class AttnetError(ValueError):
@@ -111,19 +111,19 @@ def _silence(stream: TextIO) -> None:
 
 
 def in_sentences(main: Main) -> Main:
-    """`main(arguments) -> exit status` with a sentence in place of a traceback.
+    """`main(arguments, ...) -> exit status` with a sentence in place of a traceback.
 
     Status 2 for an AttnetError, a mistake that the user can mend, and 128 + the signal's number for a training that
     was stopped and saved, as a shell says it, or for output that nobody reads to its end (SIGPIPE).
     """
 
     @functools.wraps(main)
-    def told(arguments: Sequence[str] | None = None) -> int:
+    def told(arguments: Sequence[str] | None = None, **more: object) -> int:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a log in another encoding is no reason to fail
                 stream.reconfigure(errors="replace")
         try:
-            return main(arguments)
+            return main(arguments, **more)
         except AttnetError as error:
             say(f"attnet: {error}", sys.stderr)
             return 2

@@ -24,11 +24,14 @@ REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Training was stopped by a signal; everything is saved and the message says how to go on."""
+    """Training was stopped by a signal; everything is saved and the message says how to go on.
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    `was_asked`: by a request in the run's folder, which every rank obeyed, and no signal.
+    """
+
+    def __init__(self, message: str, signal_number: int, *, was_asked: bool = False) -> None:
         super().__init__(message)
-        self.signal_number = signal_number
+        self.signal_number, self.was_asked = signal_number, was_asked
 
 
 class StopSignal:
@@ -171,4 +174,21 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    except PermissionError:  # somebody else's
+        return True
     return True
+
+
+def began(pid: int) -> float | None:
+    """When a process began, in seconds since 1970, to a second; None where that is not told (Linux tells it).
+
+    A number is given to another process after a while: one that began after a file was written did not write it.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        with open("/proc/stat", encoding="utf-8") as file:
+            booted = next(int(line.split()[1]) for line in file if line.startswith("btime"))
+        return booted + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None

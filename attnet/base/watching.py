@@ -26,7 +26,8 @@ class Sight:
 
     `rows` are those of metrics.jsonl so far; `losses` those of this process's steps, `first` of which were done before
     (after a resume), `steps` an epoch. `look()` gives a copy of the network as it is now, or where other processes
-    train it as it was saved last, in evaluation mode; None where that is not to be had.
+    train it as it was saved last, in evaluation mode; None where that is not to be had. `begun` is the epoch at work as
+    a row without a test, where only files are known.
     """
 
     rows: Sequence[dict]
@@ -34,6 +35,7 @@ class Sight:
     first: int
     steps: int
     look: Look | None = None
+    begun: Sequence[dict] = ()
 
     @property
     def epochs(self) -> float:

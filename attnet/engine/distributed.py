@@ -105,9 +105,7 @@ class World:
         share_cores(self.local_rank, self.local_size)
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         others = f"the other {self.size - 1} of {self.size} ranks at {place} (MASTER_ADDR, MASTER_PORT)"
-        stale = (
-            "" if "TORCHELASTIC_RUN_ID" in os.environ else f"; if this is to be one process: `unset {' '.join(_ALONE)}`"
-        )
+        stale = "" if is_kept_by_torchrun() else f"; if this is to be one process: `unset {' '.join(_ALONE)}`"
         with spoken_of(lambda waited: f"rank {self.rank} has waited {duration(waited)} for {others}{stale}"):
             try:
                 self._meet(device, datetime.timedelta(minutes=timeout_minutes))
@@ -259,6 +257,11 @@ def share_cores(local_rank: int, local_size: int) -> None:
     if share:
         os.sched_setaffinity(0, cores[local_rank * share : (local_rank + 1) * share])
     torch.set_num_threads(max(1, share))
+
+
+def is_kept_by_torchrun() -> bool:
+    """Whether torchrun started this process, and brings it back when it fails."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _watch_parents() -> None:

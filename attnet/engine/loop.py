@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from signal import Signals
+from signal import SIGTERM, Signals
 
 from attnet.base.errors import AttnetError
 from attnet.base.files import save
@@ -14,16 +14,20 @@ from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted
 from attnet.base.progress import Progress
 from attnet.engine.distributed import Requests, World
 from attnet.engine.evaluation import Evaluation, check_finite, where_not_finite
+from attnet.engine.hooks.hook import Hooks
 from attnet.engine.plan import Plan, task
 from attnet.engine.result import Result, code_link, configuration_link, seal, weights_links
-from attnet.engine.run_folder import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP, RunFolder, checkpoint
-from attnet.engine.training import Training
+from attnet.engine.run_folder import RunFolder, checkpoint
+from attnet.engine.status.names import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP
+from attnet.engine.status.pulse import Pulse
+from attnet.engine.training import Training, traced_steps
 from attnet.engine.trouble import dead_masks, signs
 from attnet.model.network import ResidualAttentionNetwork
 
 # The document counts images per second from here on: the first steps also pay for start-up.
 WARM_UP_STEPS = 5
 LOOKED_AT = 32  # test images, for masks that are dead
+ASKED = 0  # what is posted for a request to stop that came through the run folder, in place of a signal
 CLOCKED = 8  # steps an epoch, at most, whose forward pass is timed where there are several cards
 
 
@@ -37,6 +41,8 @@ class Trainer(Training):
         super().__init__(plan, world)
         self.requests, self.save_at, self.stopped_by = Requests(self.world), math.inf, None
         self.warnings: dict[str, str] = {}  # what -> sentence, each said once
+        self.hooks = Hooks((), plan)
+        self.pulse = Pulse(self.world.rank, self.world.size, self.where)
 
     # -- one epoch -----------------------------------------------------------------------------------------------
 
@@ -72,6 +78,8 @@ class Trainer(Training):
         together = here + (self.world.size > 1)
         if stop.number is not None:
             self.requests.post("stop", together, stop.number)
+        elif self.pulse.asked:
+            self.requests.post("stop", together, ASKED)
         if self.world.is_main and time.monotonic() >= self.save_at:
             self.requests.post("save", together)
             self.save_at = math.inf
@@ -83,21 +91,31 @@ class Trainer(Training):
 
     # -- the run -------------------------------------------------------------------------------------------------
 
-    def run(self, folder: RunFolder, progress: Progress, resumed: bool = False) -> Result:
-        """Every epoch that is left, then result.json."""
-        config = self.config
-        self.folder, self.progress = folder, progress
+    def run(self, folder: RunFolder, progress: Progress, resumed: bool = False, hooks: Hooks | None = None) -> Result:
+        """Every epoch that is left, then result.json; `hooks` are told of it."""
+        config, result = self.config, None
+        self.folder, self.progress, self.hooks = folder, progress, hooks or self.hooks
         if resumed:
             self.restore()
         elif self.world.is_main:
             folder.write_json(CONFIG, config.to_dict())
             if config.is_train and config.keep_epochs:
                 self.save_weights("epoch_000.pt")
+        with self.pulse.beating(folder.path):
+            try:
+                result = self._run()
+            finally:
+                self.hooks.end(result)
+        return result
+
+    def _run(self) -> Result:
+        config, progress = self.config, self.progress
         if not config.is_train:
             return self.finish(check_finite(self.test(), self.model.state_dict(), config.pretrained))
         evaluation = None
         look = self.train_step.for_testing if self.world.size == 1 else None  # of several cards, all would have to
         progress.start(self.epoch + 1, config.total_epochs, len(self.train_batches), self.step, look)
+        self.hooks.start(self.folder.path, self.epoch)
         self.save_at = self._next_save()
         try:
             with StopSignal() as stop:
@@ -160,6 +178,7 @@ class Trainer(Training):
             self.folder.write_metrics(self.rows)
         self.progress.end_epoch(self.rows)
         self.look_out(evaluation, network)
+        self.hooks.epoch(row, network, evaluation)
         return evaluation
 
     def look_out(self, evaluation: Evaluation, network: ResidualAttentionNetwork) -> None:
@@ -173,6 +192,16 @@ class Trainer(Training):
         for what in found.keys() - self.warnings.keys():
             self.warnings[what] = f"epoch {self.epoch}: {found[what]}"
             self.progress.emit(f"warning: {self.warnings[what]}")
+
+    def where(self) -> dict[str, object]:
+        """Where the training stands, for `Pulse`, whose thread asks: nothing here waits for the device."""
+        config, steps = self.config, len(self.train_batches) if self.train_batches else 0
+        position = {"epochs": config.total_epochs, "epoch": self.epoch, "step": self.step, "steps": steps}
+        position["images"] = config.train_batch_size * self.shards
+        if not self.device.is_accelerator:
+            trace = [value.item() for value in [*self.trace]]
+            position |= {"trace": trace, "traced": traced_steps(steps)[len(trace) - 1] if trace else 0}
+        return position
 
     def diverged(self, how: str) -> None:
         """Raise AttnetError; what the folder holds of the epoch before stays."""
@@ -277,10 +306,13 @@ class Trainer(Training):
 
     def interrupt(self, number: int) -> None:
         """Raise TrainingInterrupted; the position is saved already."""
+        if number == ASKED:
+            self.world.gather(None)  # rank 0 has written everything
+        by = "a request" if number == ASKED else Signals(number).name
         where = f"epoch {self.epoch + 1}, step {self.step} of {len(self.train_batches)}"
         message = (
-            f"{STOPPED} {Signals(number).name} in {where}; everything is saved. Go on with "
+            f"{STOPPED} {by} in {where}; everything is saved. Go on with "
             f'resume="{self.folder.path}" (a parameter of the notebooks, --resume on the command line)'
         )
         self.folder.log(message)
-        raise TrainingInterrupted(message, number)
+        raise TrainingInterrupted(message, number or SIGTERM, was_asked=number == ASKED)

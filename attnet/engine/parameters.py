@@ -294,6 +294,12 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         high=100_000,
         decides="never",
     )
+    log: str = parameter(
+        default="",
+        help="tell it of every epoch: tensorboard, or a hook of your own as package.module:name; empty: nobody",
+        decides="never",
+        also=("logger", "report_to", "tensorboard"),
+    )
     resume: str = parameter(
         default="",
         help='run folder to continue, or "auto": the newest at output_dir; empty: begin afresh',

@@ -20,7 +20,7 @@ from attnet.base.json_files import misfit, read_lines, read_object, to_json
 from attnet.base.values import checked
 from attnet.data.splits import Dataset, Split
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.run_folder import BEST, CONFIG, METRICS, RESULT
+from attnet.engine.status.names import BEST, CONFIG, METRICS, RESULT
 
 if TYPE_CHECKING:
     import pandas

@@ -18,20 +18,17 @@ from attnet.base.files import append_to, relative_to_root, resolve_path, write_t
 from attnet.base.json_files import misfit, to_json
 from attnet.base.processes import is_alive
 from attnet.engine.distributed import LAUNCHER
+from attnet.engine.hooks.names import is_own_hook
 from attnet.engine.parameters import TrainConfig
+from attnet.engine.status.names import CLAIM, CONFIG, LAST, LOG, METRICS, OURS, OWNER, PREVIOUS, RESULT, STEP
 from attnet.model.formats import read_torch
 from attnet.model.units import is_own_code
 
-# The end of the last epoch and of the one before; a position within an epoch; the best epoch's weights.
-LAST, PREVIOUS, STEP, BEST = "last.pt", "previous.pt", "step.pt", "best.pt"
-CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 # What a file system answers that has no locks: everything else works there.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-OURS = (CONFIG, METRICS, RESULT, LAST, BEST, STEP, PREVIOUS)  # a folder that holds one of them is a run's
 # What a checkpoint says of its place.
 _CHECKPOINT = {"epoch": int, "step": int, "shards": int, "seconds": float, "rows": list[dict[str, object]]}
 _NOTE, _LONGEST_PID = 1000, 9  # bytes of a note; digits of a process's number
-CLAIM = ".claimed"  # by a launcher, whose process it names, until its ranks have begun
 USUAL = "runs/train_1p"  # where a run goes that is given no folder
 
 
@@ -62,6 +59,8 @@ class RunFolder:
     def close(self) -> None:
         """Let other processes have the folder."""
         if self._lock is not None:
+            with contextlib.suppress(OSError):  # who holds it, as long as somebody does
+                (self.path / OWNER).unlink(missing_ok=True)
             self._lock.release()
 
     def log(self, line: str) -> None:
@@ -72,12 +71,12 @@ class RunFolder:
         if not self.is_held:
             return
         try:
-            with append_to(self.path / "log.txt") as file:
+            with append_to(self.path / LOG) as file:
                 file.write(line + "\n")
         except OSError as error:
             if self._is_logged:
                 why = f"cannot be written ({error.strerror}); the run goes on, its lines are shown only here"
-                say(f"attnet: {self.path / 'log.txt'}: {why}", sys.stderr)
+                say(f"attnet: {self.path / LOG}: {why}", sys.stderr)
             self._is_logged = False
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
@@ -96,7 +95,7 @@ def _lock(path: Path) -> FileLock | None:
         InUse: another process holds it. ConfigError: the folder cannot be written, or .lock is no plain file: through
             a link what it leads to would be emptied, and a pipe never opens.
     """
-    lock, owner = FileLock(path / ".lock"), path / ".owner"
+    lock, owner = FileLock(path / ".lock"), path / OWNER
     if os.path.lexists(lock.lock_file) and not stat.S_ISREG(os.lstat(lock.lock_file).st_mode):
         raise ConfigError(f"output_dir={path}: its .lock is no plain file; take it away, or give another output_dir")
     try:
@@ -255,7 +254,7 @@ def resuming(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
 
     Raises:
         ConfigError: `resume` names no interrupted run, or one with a unit outside this package, which is not imported
-            because a file names it.
+            because a file names it. A hook of that kind (`log`) is left out.
     """
     resumed = run_to_resume(config)
     if resumed is None:
@@ -266,6 +265,8 @@ def resuming(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
             f"resume={resumed}: begun with unit={begun.unit!r}, which is no part of attnet, and code is not run "
             f"because {CONFIG} names it; if you trust it, give unit={begun.unit!r} yourself"
         )
+    if is_own_hook(begun.log) and config.log != begun.log:
+        begun = begun.replace(log="")
     return begun.continued(config), resumed
 
 

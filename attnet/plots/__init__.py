@@ -10,6 +10,7 @@ from attnet.plots.contrasts import *  # noqa: F403
 from attnet.plots.figure import *  # noqa: F403
 from attnet.plots.growth import *  # noqa: F403
 from attnet.plots.learning import *  # noqa: F403
+from attnet.plots.logged import *  # noqa: F403
 from attnet.plots.masks import *  # noqa: F403
 from attnet.plots.measures import *  # noqa: F403
 from attnet.plots.runs import *  # noqa: F403

@@ -59,7 +59,7 @@ def plot_learning(
 ) -> Figure:
     """A training as it stands. To see: the loss of single steps (faint) and smoothed (blue), the test loss (orange) and
     Top-1 after each epoch; below, the image's mask from the untrained network on."""
-    if not (sight.rows or sight.losses):
+    if not (sight.rows or sight.losses or sight.begun):
         return nothing("no step was taken")
     strip = bool(glimpses and glimpses.maps)
     height = TALL + STRIP * strip
@@ -71,7 +71,7 @@ def plot_learning(
     left, right = panel(0.065, 0.42), panel(0.565, 0.42)
     _draw_losses(left, sight)
     _draw_top1(right, sight.rows, chance)
-    longest = max([row["epoch"] for row in sight.rows], default=0)
+    longest = max([row["epoch"] for row in [*sight.rows, *sight.begun]], default=0)
     if sight.losses:
         longest = max(longest, math.ceil(_epochs(sight)[-1]))
     for ax in (left, right):
@@ -99,7 +99,7 @@ def _draw_losses(ax: Axes, sight: Sight) -> None:
         words = f"train loss, mean of {window} steps" if window > 1 else "train loss, each step"
         ax.plot(x[window - 1 :][::thin], smooth[::thin], color=BLUE, lw=1.6, label=words)
     else:
-        x, losses = _recorded(rows)
+        x, losses = _recorded([*rows, *sight.begun])
         ax.plot(x, losses, color=BLUE, marker="o" if len(x) <= 30 else None, ms=4, label="train loss")
     if rows:
         ax.plot([row["epoch"] for row in rows], [row["test_loss"] for row in rows], color=ORANGE, ms=4,

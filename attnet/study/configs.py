@@ -12,6 +12,7 @@ from attnet.base.errors import ConfigError, shown
 from attnet.base.files import resolve_path
 from attnet.base.json_files import JsonError, read_value
 from attnet.base.values import facts
+from attnet.engine.hooks.names import is_own_hook
 from attnet.engine.parameters import TrainConfig
 from attnet.model.units import is_own_code
 from attnet.study.runner import content_hash
@@ -63,6 +64,8 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
                 f"list={path}{name and ', '}{name}: unit={shown(unit)} is no part of attnet, and code is not run "
                 f"because a file names it; if you trust it, give --unit {shown(unit)} yourself"
             )
+    if own := [changes["log"] for _, changes in entries if is_own_hook(str(changes.get("log", "")))]:
+        raise ConfigError(f"list={path}: log={own[0]!r}: code is not run because a file names it; give --log yourself")
     return _named(entries, base, f"list={path}")
 
 

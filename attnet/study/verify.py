@@ -31,7 +31,8 @@ from attnet.engine.result import (
     seal,
     weights_link,
 )
-from attnet.engine.run_folder import BEST, CONFIG, LAST, METRICS, PREVIOUS, RESULT, load_newest
+from attnet.engine.run_folder import load_newest
+from attnet.engine.status.names import BEST, CONFIG, LAST, METRICS, PREVIOUS, RESULT
 from attnet.engine.training import Training, traced_steps
 from attnet.model.units import is_own_code
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from made import wait_until
 from PIL import Image
 
 import attnet
@@ -298,6 +299,57 @@ def test_every_control_of_the_explorer(browser, lab, house):
     if shots := os.environ.get("ATTNET_SCREENSHOTS"):
         viewer.root.screenshot(path=Path(shots) / "explorer.png")
     page.close()
+
+
+def test_a_run_started_elsewhere_is_watched_and_stopped(browser, lab, house, tmp_path):
+    run = house / "runs" / "live"
+    given = SMALL | {"train_images": 320, "total_epochs": 50, "output_dir": str(run), "progress": "lines"}
+    values = [word for name, value in given.items() for word in ("-p", name, str(value))]
+    words = [
+        "papermill",
+        "--engine",
+        "attnet",
+        str(house / "notebooks" / "train_1p.ipynb"),
+        str(tmp_path / "out.ipynb"),
+    ]
+    papermill = subprocess.Popen(
+        [sys.executable, "-m", *words, *values, "-k", "python3", "--no-progress-bar"],
+        cwd=house, env={**os.environ, "PYTHONPATH": str(house)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: (run / "metrics.jsonl").exists())
+        cells = [
+            nbformat.v4.new_code_cell(f"import attnet\nattnet.watch({str(run)!r})"),
+            nbformat.v4.new_code_cell("6 * 7"),
+        ]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), house / "notebooks" / "watching.ipynb")
+        page = run_all(browser, lab, "watching.ipynb")  # the kernel is free: the second cell has run
+        watch = page.locator(".attnet-watch")
+        before = watch.inner_text()
+        assert "running, process" in before and "images/s" in before and watch.locator("img").count() == 1
+        page.wait_for_function("b => document.querySelector('.attnet-watch').innerText != b", arg=before)
+        page.reload()  # as after closing the browser: run the cell again
+        page = run_all(browser, lab, "watching.ipynb")
+        watch = page.locator(".attnet-watch")
+        watch.get_by_text("the last lines of log.txt").click()
+        watch.get_by_text("epoch 1/50").wait_for()
+        watch.get_by_role("button", name="Stop the run").click()
+        if shots := os.environ.get("ATTNET_SCREENSHOTS"):
+            page.screenshot(path=Path(shots) / "watch.png")
+        watch.get_by_role("button", name="Yes, save and stop").click()
+        assert papermill.wait(120) != 0
+        watch.get_by_text("stopped by a request").first.wait_for()
+        watch.get_by_role("button", name="Stop the run").wait_for(state="hidden")
+        assert_no_errors(page)
+        if shots:
+            page.screenshot(path=Path(shots) / "watch_stopped.png")
+        page.close()
+    finally:
+        papermill.terminate()
+        papermill.wait(60)
+    again = attnet.TrainConfig(resume=str(run), device_type="CPU", progress="none")
+    done = attnet.make_plan(again).position
+    assert done > (0, 0) and not (run / "result.json").exists(), "saved, to be resumed"
 
 
 @pytest.fixture(scope="module")

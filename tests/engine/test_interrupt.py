@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from made import wait_until
 
 from attnet import TrainConfig, fit, make_plan
 from attnet.base.errors import ConfigError
 from attnet.base.processes import StopSignal, TrainingInterrupted
 from attnet.base.progress import Progress
 from attnet.engine import run_folder as checkpoint
+from attnet.engine.status.look import look
+from attnet.engine.status.pulse import Pulse
 
 ROOT = Path(__file__).resolve().parents[2]
 # With everything that is drawn at random, so that a difference in any of it shows in the weights.
@@ -69,6 +72,32 @@ def fit_in(folder: Path, parameters: dict[str, object]) -> Path:
 @pytest.fixture(scope="module")
 def short_run(tmp_path_factory) -> Path:
     return fit_in(tmp_path_factory.mktemp("short") / "run", SHORT)
+
+
+def test_a_run_asked_to_stop_in_its_folder_ends_the_same_and_an_old_request_is_nothing(
+    tmp_path, short_run, monkeypatch, capsys
+):
+    begun = []
+
+    class Known(Pulse):
+        def __init__(self, *words: object) -> None:
+            super().__init__(*words)
+            begun.append(self)
+
+    def ask(row: dict) -> None:
+        (tmp_path / "run" / "stop").touch()
+        wait_until(lambda: begun[0].asked)
+
+    monkeypatch.setattr("attnet.engine.loop.Pulse", Known)
+    monkeypatch.setattr("attnet.engine.status.pulse.EVERY", 0.01)
+    with pytest.raises(TrainingInterrupted, match="stopped by a request in epoch 2, step 0 of 4") as stopped:
+        fit(TrainConfig(**SHORT, output_dir=tmp_path / "run"), log=ask)
+    assert stopped.value.was_asked and stopped.value.signal_number == signal.SIGTERM
+    status = look(tmp_path / "run")
+    assert (status.state, status.epoch) == ("stopped", 1) and not (tmp_path / "run" / "stop").exists()
+    (tmp_path / "run" / "stop").touch()
+    assert same_end(fit_in(tmp_path / "run", {"resume": str(tmp_path / "run"), "device_type": "CPU"}), short_run)
+    assert look(tmp_path / "run").state == "finished" and not (tmp_path / "run" / "stop").exists()
 
 
 @pytest.mark.parametrize(

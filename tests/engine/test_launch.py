@@ -31,6 +31,9 @@ from attnet.engine.launching.launch import launch
 from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, decide
+from attnet.engine.status.look import look
+from attnet.engine.status.read import is_run
+from attnet.engine.status.watched import watched
 
 EPOCHS = 4
 TINY = {
@@ -354,3 +357,23 @@ def test_another_number_of_cards_goes_on_from_an_epochs_end(tmp_path, monkeypatc
     assert attnet.fit(TrainConfig(accumulate=3, resume=str(tmp_path / "three"))).epochs == 2
     shown = capfd.readouterr().out
     assert "reached with 2 micro-batches a step, now there are 3; going on from the end of epoch 1" in shown
+
+
+@pytest.mark.slow
+def test_ranks_that_are_asked_to_stop_are_saved_and_not_brought_back(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, total_epochs=500, train_images=800)
+    try:
+        wait_until(lambda: is_run(folder) and look(folder).step > 0, process)
+        status = look(folder)
+        assert status.state == "running" and len(status.ranks) == 2
+        watched(folder).stop()
+        output = process.stdout.read().decode()
+        assert process.wait() == 130 and "INTERRUPTED stopped by a request" in output
+    finally:
+        end(process, [])
+    status = look(folder)
+    assert status.state == "stopped" and [rank.state for rank in status.ranks] == ["stopped and saved"] * 2
+    assert (folder / "logs" / "rank0.log").read_text().count("network: attention56_tiny") == 1, "begun once"
+    state = torch.load(folder / "step.pt", weights_only=True)
+    assert (state["epoch"], state["step"]) == (status.epoch, status.step)

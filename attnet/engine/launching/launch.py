@@ -29,6 +29,7 @@ from attnet.base.progress import LiveProgress, Progress, make_progress
 from attnet.base.watching import Draw
 from attnet.base.words import duration
 from attnet.engine.distributed import LAUNCHER, LOG_DIR, of_another_job, spoken_of
+from attnet.engine.hooks.names import check_log
 from attnet.engine.launching import slurm
 from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
@@ -100,6 +101,7 @@ def launch_as_said(
         if folder is not None and config.device_num == 1:  # not said: as many as before
             asked = asked.replace(device_num=TrainConfig.load(folder / CONFIG).device_num)
         chosen, device, *_ = decide(asked)
+    check_log(chosen.log)
     devices.check_cards(device.kind, asked.device_num // asked.nnodes)
     if folder is None and asked.nnodes == 1:
         with new_run(asked) as claimed:  # its ranks will hold it; until then the claim keeps others away
@@ -109,6 +111,9 @@ def launch_as_said(
         folder = resolve_path(asked.output_dir or "runs/train")
         if is_finished(folder):
             raise ConfigError(f"output_dir={folder}: holds a finished run; give another one on every machine")
+    elif asked.nnodes == 1:  # who watches the folder is to know that its ranks will come
+        with writing(f"output_dir={folder}"):
+            write_text(folder / CLAIM, str(os.getpid()))
     by = LAUNCHERS[launcher](asked)
     shown = by.shown(folder)
     by.check_port()
@@ -171,12 +176,12 @@ class _Job:
             self._show(display)
         finally:
             display.close()
-        if self.process.returncode == 0:
+        if self.process.returncode == 0 and is_finished(self.folder):  # else it was asked to stop, through its folder
             return Result.load(self.folder)
         last = self._last_word()
         if stop.number is not None:
             raise TrainingInterrupted(self._left_behind(bool(last)), stop.number)
-        if last:  # torchrun was asked to end from outside, as by a batch system
+        if last:  # torchrun or the run was asked to end from outside, as by a batch system or `attnet watch`
             raise TrainingInterrupted(last, signal.SIGTERM)
         raise LaunchError(self._cause())
 

@@ -56,7 +56,8 @@ class Torchrun:
         each = config.device_num // config.nnodes
         flags = config.replace(output_dir=relative_to_root(folder), resume="auto", progress="auto").flags()
         restarts = f"--max_restarts={config.max_restarts}"
-        return [*where, f"--nproc_per_node={each}", restarts, "-m", "attnet.train", *flags]
+        ours = ["--"] if "--log" in flags else []  # else torchrun takes it for an option of its own, cut short
+        return [*where, f"--nproc_per_node={each}", restarts, "-m", *ours, "attnet.train", *flags]
 
     @property
     def endpoint(self) -> str:
