@@ -6,13 +6,14 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from attnet.base.errors import ConfigError, SaveError, shown
+from attnet.base.errors import AttnetError, ConfigError, SaveError, shown
 from attnet.base.json_files import to_json
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
@@ -93,54 +94,101 @@ def relative_to_root(path: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def write_text(path: Path, text: str) -> None:
+class Guard(Protocol):
+    """The right to write in a folder, which may be lost to another process (see `attnet.engine.holding.lease`)."""
+
+    def beside(self, path: Path) -> Path:
+        """Where what is to replace `path` is written first."""
+
+    def check(self) -> None:
+        """Raise an AttnetError where the right is lost: asked when the new file is there, before it is renamed."""
+
+
+class _Free:
+    """The guard of what anybody may write."""
+
+    def beside(self, path: Path) -> Path:
+        return path.with_name(path.name + ".tmp")
+
+    def check(self) -> None:
+        pass
+
+
+FREE = _Free()
+
+
+def write_text(path: Path, text: str, guard: Guard = FREE) -> None:
     """Replace a small file atomically; UTF-8 whatever the machine's encoding."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), guard)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, guard: Guard = FREE) -> None:
     """Replace a file atomically.
 
     Raises:
-        SaveError: it cannot be written; what was there is untouched.
+        SaveError: it cannot be written; what was there is untouched. AttnetError: as `guard` says.
     """
-    fresh = path.with_name(path.name + ".tmp")
-    try:
+    fresh = guard.beside(path)
+    with _taken_away(fresh, guard, f"{path}: could not be written", "what was there before is kept"):
         with _new(fresh) as file:
             file.write(content)
+        guard.check()
         os.replace(fresh, path)
-    except OSError as error:
-        _remove(fresh)
-        raise SaveError(f"{path}: could not be written ({error}); what was there before is kept") from error
 
 
-def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> None:
+def save(state: Mapping[str, object], path: Path, keep: Path | None = None, guard: Guard = FREE) -> None:
     """Write a checkpoint, a dict of plain values and tensors, so that a crash at any moment leaves a readable file.
 
     Written beside `path`, flushed to the disk, read back, then renamed over it; tensors are moved to the CPU, so that
     `torch.load(weights_only=True)` reads it on any device type. `keep` names where the file that was at `path` goes.
 
     Raises:
-        SaveError: it cannot be written, for instance to a full disk; what was there is untouched.
+        SaveError: it cannot be written, for instance to a full disk; what was there is untouched. AttnetError: as
+            `guard` says.
     """
     import torch  # here, since most of what writes files does without
 
-    fresh = path.with_name(path.name + ".tmp")
-    try:
+    fresh = guard.beside(path)
+    mend = f'what was there before is kept. Mend that and go on with resume="{path.parent}"'
+    with _taken_away(fresh, guard, f"{path}: could not be written", mend):
         with _new(fresh) as file:
             torch.save(_on_cpu(state), file)
             file.flush()
             os.fsync(file.fileno())
         torch.load(fresh, map_location="cpu", weights_only=True)
         if keep is not None and path.exists():
-            os.replace(path, keep)
+            _copy(path, keep, guard)
+        guard.check()
         os.replace(fresh, path)
+
+
+def _copy(path: Path, other: Path, guard: Guard) -> None:
+    """Let `other` hold what is at `path`, by a second name where the file system knows such, which costs nothing."""
+    fresh = guard.beside(other)
+    _remove(fresh)
+    try:
+        os.link(path, fresh)
+    except OSError:
+        shutil.copyfile(path, fresh)
+    try:
+        guard.check()
+        os.replace(fresh, other)
+    finally:
+        _remove(fresh)  # still there where both were names of one file, or another's to write
+
+
+@contextlib.contextmanager
+def _taken_away(fresh: Path, guard: Guard, what: str, mend: str) -> Iterator[None]:
+    """Take a new file away that could not be put in its place; SaveError in place of what the disk answers."""
+    try:
+        yield
+    except AttnetError:
+        _remove(fresh)
+        raise
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
         _remove(fresh)
-        raise SaveError(
-            f"{path}: could not be written ({error}); what was there before is kept. Mend that and go on with "
-            f'resume="{path.parent}"'
-        ) from error
+        guard.check()  # it may be that another took it away
+        raise SaveError(f"{what} ({error}); {mend}") from error
 
 
 def _new(fresh: Path) -> BinaryIO:

@@ -167,3 +167,37 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def identity() -> str:
+    """This process, told from every other of any machine: machine (as booted), process namespace, number, start.
+
+    Linux only; elsewhere "".
+    """
+    return f"{machine} {os.getpid()} {_begun(os.getpid())}" if (machine := _machine()) else ""
+
+
+def is_gone(process: str) -> bool:
+    """Whether a process, by its `identity`, was one of this machine and has ended; False where that cannot be known."""
+    machine, _, rest = process.partition(" ")
+    if not machine or machine != _machine():
+        return False
+    number, _, begun = rest.partition(" ")
+    return not number.isdecimal() or not is_alive(int(number)) or _begun(int(number)) != begun
+
+
+def _machine() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _begun(pid: int) -> str:
+    """When a process began, in ticks since the machine was booted; "" where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

@@ -12,7 +12,7 @@ from attnet.base.files import resolve_path
 from attnet.base.json_files import parse
 from attnet.base.values import facts
 from attnet.engine.parameters import TrainConfig
-from attnet.study.runner import content_hash
+from attnet.study.sweeps.runs import content_hash
 
 BASE = "base"  # the name of a configuration that changes nothing
 # Parameters that a sweep gives to each run itself, and what the user gives instead.

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError
-from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.files import relative_to_root, resolve_path, writing
 from attnet.base.host import environment
 from attnet.base.intervals import over_seeds
 from attnet.base.processes import StopSignal
 from attnet.base.words import table
+from attnet.engine.holding.lease import SECONDS, check_seconds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
-from attnet.engine.run_folder import InUse, RunFolder, is_finished
+from attnet.engine.run_folder import is_finished
 from attnet.study.rows import FACTS
-from attnet.study.runner import Run, Runner, check_notebook, content_hash
+from attnet.study.sweeps.runner import Runner
+from attnet.study.sweeps.runs import Run, check_notebook, content_hash
+from attnet.study.sweeps.workers import Worker
 from attnet.study.tables import as_csv
 
 
@@ -73,11 +75,16 @@ class Sweep:
                 found[run.name][run.config.seed] = Result.load(run.folder)
         return found
 
-    def run(self, parallel: int = 1) -> list[dict[str, object]]:
+    def run(self, parallel: int = 1, lease: float = SECONDS) -> list[dict[str, object]]:
         """Run what is not finished, `parallel` at once, on accelerators a card each, or shared where there are fewer.
 
+        Any number of processes, on machines that share the folder's file system, may do so at once: each run is one's
+        alone, another's after `lease` seconds in which nothing was heard of its holder, and each call returns when all
+        runs are done, by whomever.
+
         A first line on standard output says what is finished and what is to do; then each run gets a line. One that
-        fails is tried once more, then its row says why; the others go on. What failed is tried again by the next call.
+        fails is tried once more, then its row says why; the others go on. What failed is tried again by the next call
+        that finds nobody else at work.
 
         Returns:
             A row a configuration: `name`; `changed`, the parameters that the configurations do not share; `top1` of
@@ -87,12 +94,16 @@ class Sweep:
             that all share (see `attnet.study.rows.FACTS`), None without one.
 
         Raises:
-            ConfigError: more at once than there are cards, or another sweep at work in the folder.
+            ConfigError: more at once than there are cards, a lease of no length, or a folder that cannot be written.
             TrainingInterrupted: after Ctrl-C or SIGTERM; what was begun is saved, and the same call goes on.
         """
         self._check_parallel(parallel)
-        with self._held(), StopSignal() as stop, Runner(self.runs(), parallel) as runner:
-            print(self.describe(), flush=True)
+        folder = resolve_path(self.folder)
+        with writing(f"folder={folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+        worker = Worker(folder, check_seconds(lease))
+        with StopSignal() as stop, Runner(self.runs(), parallel, worker) as runner:
+            print(f"{self.describe()}{worker.company()}", flush=True)
             runner.work(stop)
         results, changed = self.results(), self.changed()
         return [
@@ -129,20 +140,6 @@ class Sweep:
         for config in self.configs.values() if parallel > 1 else ():
             if config.device_num > 1:
                 raise ConfigError(f"parallel={parallel}: runs of device_num={config.device_num} go one at a time only")
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """Keep other sweeps out of the folder, since two would begin the same runs."""
-        folder = resolve_path(self.folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = RunFolder(folder)
-        except InUse:
-            raise ConfigError(f"folder={folder}: another sweep works there; wait, or give another folder") from None
-        except OSError as error:
-            raise ConfigError(f"folder={folder}: cannot be written ({error.strerror}); give another one") from None
-        with lock:
-            yield
 
 
 def summary(results: Sequence[Result | None]) -> dict[str, object]:

@@ -14,9 +14,10 @@ from datetime import date
 from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files import command_line, output_file, write_record, write_text
 from attnet.base.words import listed_seeds
+from attnet.engine.holding.lease import SECONDS
 from attnet.engine.parameters import TrainConfig
-from attnet.study.configs import BASE, OWN, grid, read_list
-from attnet.study.sweep import FORMS, Sweep, state_table, sweep_csv, sweep_record
+from attnet.study.sweeps.configs import BASE, OWN, grid, read_list
+from attnet.study.sweeps.sweep import FORMS, Sweep, state_table, sweep_csv, sweep_record
 from attnet.study.tables import sweep_table
 
 
@@ -24,7 +25,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attnet sweep",
         description="Train several configurations, each with several seeds. A sweep that was stopped, in whatever "
-        "way, goes on when the same command is given again: what is finished is not run again.",
+        "way, goes on when the same command is given again: what is finished is not run again. Given several times at "
+        "once, on machines that share the folder, the runs are shared out.",
         epilog="Every parameter of attnet train is a flag as well and holds for every run. Exit status 1 "
         "when runs failed, 2 for a mistake in what was given, 128 + signal when stopped.",
         allow_abbrev=False,
@@ -51,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         help="runs at once; on accelerators a card each, or shared where there are fewer (default 1)",
+    )
+    parser.add_argument(
+        "--lease",
+        type=float,
+        default=SECONDS,
+        help="seconds without a sign of life after which this worker's runs go to others that sweep the same folder, "
+        f"on any machine (default {SECONDS:g})",
     )
     parser.add_argument(
         "--notebook",
@@ -82,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{sweep.describe()}\n\n{state_table(sweep.runs())}")
         return 0
     file = output_file(options.output, FORMS) if options.output else None
-    rows = sweep.run(options.parallel)
+    rows = sweep.run(options.parallel, options.lease)
     print(sweep_table(rows))
     command = command_line("sweep", arguments)
     if file is not None and file.suffix == ".json":
