@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -104,7 +105,7 @@ class Guard(Protocol):
         """Raise an AttnetError where the right is lost: asked when the new file is there, before it is renamed."""
 
 
-class _Free:
+class Free:
     """The guard of what anybody may write."""
 
     def beside(self, path: Path) -> Path:
@@ -114,7 +115,14 @@ class _Free:
         pass
 
 
-FREE = _Free()
+class OneOfMany(Free):
+    """The guard of what several processes may write at once, each as a whole; the last one's stays."""
+
+    def beside(self, path: Path) -> Path:
+        return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+FREE = Free()
 
 
 def write_text(path: Path, text: str, guard: Guard = FREE) -> None:
@@ -251,14 +259,15 @@ def command_line(command: str, arguments: Sequence[str]) -> str:
     return shlex.join(["attnet", command, *arguments])
 
 
-def write_record(file: Path, content: Mapping[str, object], command: str) -> None:
+def write_record(file: Path, content: Mapping[str, object], command: str, guard: Guard = FREE) -> None:
     """Write a measured result as JSON: `kind` and `what` first, then what was found, the command and the date.
 
     Args:
         file: as `output_file` gives it.
         content: `kind`, and whatever the kind holds; `environment` says on what it was measured.
         command: that makes it again.
+        guard: as of `write_text`.
     """
     record = dict(content) | {"command": command}
     record.setdefault("date", date.today().isoformat())
-    write_text(file, to_json(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, to_json(record, indent=2, ensure_ascii=False) + "\n", guard)

@@ -77,7 +77,7 @@ class Runner:
         Raises:
             TrainingInterrupted: `stop` has a signal.
         """
-        while self.waiting or self.jobs:
+        while self.waiting or self.jobs or self._may_come():
             if stop.number is not None:
                 message = (
                     f"{STOPPED} {signal.Signals(stop.number).name} with {self.done} of {self.total} runs done; what "
@@ -93,6 +93,20 @@ class Runner:
                     del self.jobs[slot]
                     self._look_at = float("-inf")
                     self._ended(job, status)
+                else:
+                    self._goes_on(job)
+
+    # -- for those whose runs are not all known from the start -----------------------------------------------------
+
+    def _may_come(self) -> bool:
+        """Whether more runs are to come."""
+        return False
+
+    def _goes_on(self, job: Job) -> None:
+        """A job is still at work."""
+
+    def _settled(self, run: Run) -> None:
+        """A run is finished or has failed, here or elsewhere; its lease, where it is ours, is not given back yet."""
 
     # -- which runs there are to do ------------------------------------------------------------------------------
 
@@ -120,13 +134,15 @@ class Runner:
             elif why := self.worker.failure(run.folder):
                 self.waiting.remove(run)
                 self.failures[run] = why
+                self._settled(run)
                 self.done += 1
         self._is_first = False
 
     def _passed(self, run: Run) -> None:
+        self._settled(run)
         self._give_back(run)
         if self._is_first:
-            self._show(run, "done before")
+            self._show(run, f"Top-1 {Result.load(run.folder).last_top1:.2f} %, done before")
         else:  # by another worker, who shows it
             self.done += 1
 
@@ -186,7 +202,8 @@ class Runner:
         run = job.run
         if is_finished(run.folder):
             self.seconds.append(time.monotonic() - job.begun)
-            self._show(run, duration(self.seconds[-1]))
+            self._settled(run)
+            self._show(run, f"Top-1 {Result.load(run.folder).last_top1:.2f} %, {duration(self.seconds[-1])}")
             self._give_back(run)
         elif not self.leases[run].is_held():
             self._leave(run)
@@ -194,16 +211,13 @@ class Runner:
             self.waiting.insert(0, run)
         else:
             self.failures[run] = run.failure(status)
-            self._show(run)
+            self._settled(run)
+            self._show(run, f"failed {ATTEMPTS} times: {self.failures[run]} ({run.folder / LOG})")
             self._give_back(run, self.failures[run])
 
-    def _show(self, run: Run, how: str = "") -> None:
+    def _show(self, run: Run, outcome: str) -> None:
         self.done += 1
-        if run in self.failures:
-            outcome = f"failed {ATTEMPTS} times: {self.failures[run]} ({run.folder / LOG})"
-        else:
-            outcome = f"Top-1 {Result.load(run.folder).last_top1:.2f} %, {how}"
-        left = len(self.waiting) + len(self.jobs)
+        left = max(self.total - self.done, 0)
         if left and self.seconds:
             at_once = min(left, self.parallel * (1 + len(self.worker.others)))
             outcome += f", about {duration(statistics.mean(self.seconds) * left / at_once)} left"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError
-from attnet.base.files import relative_to_root, resolve_path, writing
+from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.host import environment
 from attnet.base.intervals import over_seeds
 from attnet.base.processes import StopSignal
 from attnet.base.words import table
-from attnet.engine.holding.lease import SECONDS, check_seconds
+from attnet.engine.holding.lease import SECONDS
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
 from attnet.engine.run_folder import is_finished
@@ -97,21 +97,22 @@ class Sweep:
             ConfigError: more at once than there are cards, a lease of no length, or a folder that cannot be written.
             TrainingInterrupted: after Ctrl-C or SIGTERM; what was begun is saved, and the same call goes on.
         """
-        self._check_parallel(parallel)
-        folder = resolve_path(self.folder)
-        with writing(f"folder={folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
-        worker = Worker(folder, check_seconds(lease))
+        self.check_parallel(parallel)
+        worker = Worker.at(self.folder, lease)
         with StopSignal() as stop, Runner(self.runs(), parallel, worker) as runner:
             print(f"{self.describe()}{worker.company()}", flush=True)
             runner.work(stop)
+        return self.rows(runner.failures)
+
+    def rows(self, failures: Mapping[Run, str]) -> list[dict[str, object]]:
+        """A row a configuration, as `run` returns them, of what is finished by now."""
         results, changed = self.results(), self.changed()
         return [
             {
                 "name": name,
                 "changed": changed[name],
                 **summary([results[name].get(seed) for seed in self.seeds]),
-                "failures": [f"seed {r.config.seed}: {why}" for r, why in runner.failures.items() if r.name == name],
+                "failures": [f"seed {run.config.seed}: {why}" for run, why in failures.items() if run.name == name],
             }
             for name in self.configs
         ]
@@ -134,7 +135,8 @@ class Sweep:
             for name, config in self.configs.items()
         }
 
-    def _check_parallel(self, parallel: int) -> None:
+    def check_parallel(self, parallel: int) -> None:
+        """ConfigError where so many runs cannot be at work at once."""
         if parallel < 1:
             raise ConfigError(f"parallel={parallel}: at least 1 run at a time is needed")
         for config in self.configs.values() if parallel > 1 else ():

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attnet.base.files import resolve_path, writing
 from attnet.base.words import duration
-from attnet.engine.holding.lease import BEATS, PLACE, SECONDS, Lease, Seen, Watch, is_orphan, look, name_of_worker
+from attnet.engine.holding.lease import (
+    BEATS,
+    PLACE,
+    SECONDS,
+    Lease,
+    Seen,
+    Watch,
+    check_seconds,
+    is_orphan,
+    look,
+    name_of_worker,
+)
 from attnet.engine.holding.lock import user_of
 
 
@@ -23,6 +35,14 @@ class Worker:
         self.others = sorted({one.worker for one in seen.values() if one.is_held and not is_orphan(one)})
         # What failed before is tried again, but not while others are at work, who would do so one after the other.
         self._again = {} if self.others else {path: one.number for path, one in seen.items() if one.outcome}
+
+    @classmethod
+    def at(cls, folder: str | Path, seconds: float) -> Worker:
+        """A worker in a folder, made where it is not there; ConfigError where that or the lease cannot be."""
+        path = resolve_path(folder)
+        with writing(f"folder={path}"):
+            path.mkdir(parents=True, exist_ok=True)
+        return cls(path, check_seconds(seconds))
 
     def company(self) -> str:
         """How many others were at work when this one came, to follow a line; "" for nobody."""
