@@ -195,6 +195,25 @@ def test_a_trial_that_fails_says_why_and_counts(tmp_path, monkeypatch):
     good, failed = search.run()
     assert good["top1"] == [1.0] and failed["failures"] == ["seed 0: exit status 3; it wrote nothing"]
     assert states(search) == ["FAIL", "COMPLETE"]
+    assert search_in(tmp_path, 2).run() == [good, failed]
+
+
+def test_a_damaged_memory_is_a_sentence_and_what_was_not_to_be_chosen_is_no_trial(tmp_path, monkeypatch):
+    """A journal is data, whoever wrote it: it names no parameter and no value that the search has not named."""
+    with_processes(monkeypatch, NUMBERED)
+    wider = {"schedule": Choice(("step", "cosine", "warmup")), "lr": Range(0.01, 0.5, log=True)}
+    search = search_in(tmp_path, 1)
+    for schedule in ("warmup", "step"):
+        search.study.enqueue_trial({"schedule": schedule, "lr": 0.1})
+        search.study.ask({n: what.distribution() for n, what in wider.items()}).suggest_categorical(
+            "unit", ["evil.code"]
+        )
+    (trial,) = search.asked()
+    assert trial.number == 1 and "evil" not in str(search.run_of(trial).config)
+    with open(tmp_path / "search" / "journal.log", "a") as journal:
+        journal.write("{}\n[\n[\n")
+    with pytest.raises(ConfigError, match=r"journal\.log: damaged"):
+        search_in(tmp_path, 1).run()
 
 
 @pytest.mark.slow

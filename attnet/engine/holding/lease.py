@@ -34,6 +34,7 @@ PLACE = ".lease"  # in a run's folder
 VARIABLE = "ATTNET_LEASE"  # by which a worker tells the training it starts which lease that has
 SECONDS = 60.0  # without a beat, after which a lease is another's to take
 BEATS = 6  # in that time
+_MOST = 4096  # bytes of any of these files that are read
 _GONE = (errno.ENOENT, errno.ESTALE)  # of a file that was taken away; the second is NFS's word
 
 
@@ -217,7 +218,7 @@ def look(folder: Path) -> Seen:
     """The newest lease of a run."""
     place = folder / PLACE
     try:
-        number = max((int(name) for name in os.listdir(place) if name.isdecimal()), default=0)
+        number = max((int(name) for name in os.listdir(place) if name.isdecimal() and len(name) < 7), default=0)
     except OSError:
         number = 0
     if not number:
@@ -263,8 +264,8 @@ def _holder(marker: Path) -> dict[str, object]:
 
 
 def _read(file: Path) -> bytes | None:
-    with contextlib.suppress(OSError):
-        return file.read_bytes()
+    with contextlib.suppress(OSError), open(file, "rb") as content:
+        return content.read(_MOST)
     return None
 
 

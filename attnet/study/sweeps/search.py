@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnet.base.errors import ConfigError, nearest
-from attnet.base.files import resolve_path
+from attnet.base.errors import AttnetError, ConfigError, nearest
+from attnet.base.files import resolve_path, writing
 from attnet.base.processes import StopSignal
-from attnet.engine.holding.lease import SECONDS
+from attnet.engine.holding.lease import SECONDS, look
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.run_folder import is_finished
 from attnet.study.sweeps.configs import name_of
@@ -88,16 +88,22 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self.place.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(self.place / JOURNAL)))
         text = f"{content_hash(self.base)} {self.seed} {'; '.join(f'{k}={v}' for k, v in sorted(self.space.items()))}"
-        return optuna.create_study(
-            storage=storage,
-            study_name=hashlib.sha256(text.encode()).hexdigest()[:16],
-            direction="maximize",
-            load_if_exists=True,
-            pruner=PRUNERS[self.pruner](optuna, self.base.total_epochs),
-        )
+        file = self.place / JOURNAL
+        try:
+            with writing(f"folder={self.folder}"):
+                self.place.mkdir(parents=True, exist_ok=True)
+                return optuna.create_study(
+                    storage=JournalStorage(JournalFileBackend(str(file))),
+                    study_name=hashlib.sha256(text.encode()).hexdigest()[:16],
+                    direction="maximize",
+                    load_if_exists=True,
+                    pruner=PRUNERS[self.pruner](optuna, self.base.total_epochs),
+                )
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, AttnetError):
+                raise
+            raise ConfigError(f"{file}: damaged ({error}); restore it from a copy, or give another folder") from None
 
     @property
     def place(self) -> Path:
@@ -105,14 +111,24 @@ class Search:
         return resolve_path(self.folder) / PLACE
 
     def asked(self) -> list[optuna.trial.FrozenTrial]:
-        """The trials so far. One whose worker died while it was being chosen is none."""
-        return [trial for trial in self.study.get_trials(deepcopy=False) if self.space.keys() <= trial.params.keys()]
+        """The trials so far. One whose worker died while it was being chosen is none, nor what was not to be chosen."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [t for t in trials if all(n in t.params and t.params[n] in what for n, what in self.space.items())]
 
     def run_of(self, trial: optuna.trial.FrozenTrial) -> Run:
         """The run of a trial."""
         if trial.number not in self._runs:
             (self._runs[trial.number],) = self._sweep([trial]).runs()
         return self._runs[trial.number]
+
+    def name_of(self, trial: optuna.trial.FrozenTrial) -> str:
+        """ "trial 3 lr=0.03162 schedule=cosine", fit for a folder; the number tells it from others."""
+        values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in sorted(self._chosen(trial).items())}
+        return f"trial {trial.number} {name_of(values)}"[:120].rstrip(".,= ")
+
+    def _chosen(self, trial: optuna.trial.FrozenTrial) -> dict[str, object]:
+        """Of what the search has named alone: the journal is data, whoever wrote it."""
+        return {name: trial.params[name] for name in self.space}
 
     def sweep(self) -> Sweep:
         """All trials so far as a sweep, for its rows and files, the best first, what was ended early last.
@@ -125,14 +141,14 @@ class Search:
         return self._sweep(sorted(trials, key=lambda trial: (trial.number not in best, -best.get(trial.number, 0.0))))
 
     def _sweep(self, trials: Sequence[optuna.trial.FrozenTrial]) -> Sweep:
-        configs = {_name(trial): self.base.replace(**trial.params) for trial in trials}
+        configs = {self.name_of(trial): self.base.replace(**self._chosen(trial)) for trial in trials}
         return Sweep(configs, (self.seed,), self.folder, notebook=self.notebook)
 
     def pruned(self) -> dict[str, dict[str, float]]:
         """Name -> `epoch` and `top1` (per cent) with which a trial was ended early."""
         ended = [trial for trial in self.asked() if trial.state.name == "PRUNED"]
         return {
-            _name(trial): {"epoch": trial.last_step, "top1": trial.intermediate_values.get(trial.last_step)}
+            self.name_of(trial): {"epoch": trial.last_step, "top1": trial.intermediate_values.get(trial.last_step)}
             for trial in ended
         }
 
@@ -168,14 +184,9 @@ class Search:
         with StopSignal() as stop, Trials(self, parallel, worker) as runner:
             print(f"{self.describe()}{worker.company()}", flush=True)
             runner.work(stop)
-        return self.sweep().rows(runner.failures)
+        before = {run: why for trial in self.asked() if (why := look((run := self.run_of(trial)).folder).outcome)}
+        return self.sweep().rows(before | runner.failures)
 
     def _probe(self) -> Sweep:
         """What all trials share, as a sweep: wrong parameters or a notebook that is none are found before any trial."""
         return Sweep({"base": self.base}, (self.seed,), self.folder, notebook=self.notebook)
-
-
-def _name(trial: optuna.trial.FrozenTrial) -> str:
-    """ "trial 3 lr=0.03162 schedule=cosine", fit for a folder; the number tells it from others."""
-    values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in sorted(trial.params.items())}
-    return f"trial {trial.number} {name_of(values)}"[:120].rstrip(".,= ")

@@ -32,6 +32,9 @@ class Range:
         kind = IntDistribution if isinstance(self.low, int) else FloatDistribution
         return kind(self.low, self.high, log=self.log)
 
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, type(self.low)) and self.low <= value <= self.high
+
     def __str__(self) -> str:
         return f"{self.low}..{self.high}{' log' if self.log else ''}"
 
@@ -47,6 +50,9 @@ class Choice:
         from optuna.distributions import CategoricalDistribution
 
         return CategoricalDistribution(self.values)
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.values
 
     def __str__(self) -> str:
         return (";" if any("," in str(value) for value in self.values) else ",").join(map(str, self.values))

@@ -36,7 +36,7 @@ class Trials(Runner):
         self.read: dict[Run, int] = {}  # size of its metrics.jsonl when that was last read, bytes
 
     def _may_come(self) -> bool:
-        return len(self.numbers) < self.total
+        return len(self.numbers) < self.search.trials
 
     def _pass_finished(self) -> None:
         """Learn of the trials that others chose, and of those they are done with."""
@@ -45,6 +45,7 @@ class Trials(Runner):
             if run not in self.numbers:
                 self.numbers[run] = trial.number
                 self.waiting.append(run)
+                self.total = max(self.total, len(self.numbers))
             if trial.state.is_finished() and trial.number not in self.over:
                 self.over.add(trial.number)
                 if run in self.waiting and not is_finished(run.folder):  # ended early, or failed
@@ -116,6 +117,11 @@ class Trials(Runner):
         self._tell(run, state=optuna.trial.TrialState.PRUNED)
         self._show(run, f"ended early after epoch {self.ended_early[run]}, behind the others")
         self._give_back(run)
+
+    def _leave(self, run: Run) -> None:
+        self.ended_early.pop(run, None)
+        self.read.pop(run, None)
+        super()._leave(run)
 
     def _settled(self, run: Run) -> None:
         import optuna
