@@ -129,10 +129,12 @@ class Sweep:
         return found + [worker for worker in self.workers.values() if worker.poll() is None]
 
 
-def strike(sweep: Sweep, way: str, in_training: bool) -> dict[str, object] | None:
-    """One blow, at a random moment; None where all runs were done before it could fall."""
-    deadline = time.monotonic() + 300
-    time.sleep(random.uniform(0.2, 2.0))
+def strike(sweep: Sweep, way: str, in_training: bool, after: float) -> dict[str, object] | None:
+    """One blow, at a random moment once `after` runs are done; None where it could not fall any more."""
+    deadline = time.monotonic() + 900
+    while len(sweep.results) < after and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(random.uniform(0.2, 4.0))
     while not (choice := sweep.at_work(in_training)):
         if len(sweep.results) == RUNS or time.monotonic() > deadline:
             return None
@@ -146,8 +148,9 @@ def strike(sweep: Sweep, way: str, in_training: bool) -> dict[str, object] | Non
             victim.send_signal(what)
     begun = time.monotonic()
     if what == signal.SIGSTOP:
-        # Whose worker or training is awake keeps the run: that sleep ends by the clock.
-        while look(folder).number == lease and time.monotonic() < begun + (4 if len(victims) > 1 else 1.5) * LEASE:
+        # Another takes the run once it has nothing else to do. Whose worker or training is awake keeps it.
+        asleep = 300 if len(victims) > 1 else 1.5 * LEASE
+        while look(folder).number == lease and time.monotonic() < begun + asleep:
             time.sleep(0.1)
         row["taken_over"] = look(folder).number > lease
         for victim in victims:
@@ -197,19 +200,21 @@ def check(sweep: Sweep, calm: Sweep) -> list[dict[str, object]]:
     return rows
 
 
-def measure(scratch: Path, kills: int) -> dict[str, object]:
-    calm, sweep, over = Sweep(scratch / "calm"), Sweep(scratch / "struck"), threading.Event()
+def measure(scratch: Path, kills: int, kept: Path | None) -> dict[str, object]:
+    calm, sweep, over = Sweep(kept or scratch / "calm"), Sweep(scratch / "struck"), threading.Event()
     watcher = threading.Thread(target=sweep.watch, args=(over,), daemon=True)
     try:
-        calm.start(0, "--parallel", "2")
-        assert calm.workers[0].wait(3000) == 0
+        if kept is None:
+            calm.start(0, "--parallel", "2")
+            assert calm.workers[0].wait(3000) == 0
         print("calm", flush=True)
         for number in range(WORKERS):
             sweep.start(number)
         watcher.start()
         blows = []
         for number in range(kills):
-            row = strike(sweep, list(WAYS)[number % len(WAYS)], in_training=number % 3 != 2)
+            way, after = list(WAYS)[number % len(WAYS)], 0.7 * number * RUNS / kills
+            row = strike(sweep, way, number % 3 != 2, after)
             print(json.dumps(row), len(sweep.results), flush=True)
             blows += [row] if row else []
         finish(sweep)
@@ -249,12 +254,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--calm", type=Path, help="an undisturbed sweep that was made before, in place of a new one")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     random.seed(options.seed)
     scratch, begun, found = Path(tempfile.mkdtemp(prefix="attnet-workers-")), time.monotonic(), {}
     try:
-        found = measure(scratch, options.kills)
+        found = measure(scratch, options.kills, options.calm)
     finally:
         good = found and found["sound"] == found["finished_once"] == found["runs"] and not found["left"]
         good = bool(good and not found["missing"] and not found["trained_by_two_at_once"])

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import attnet
 from attnet.base import files
 from attnet.base.errors import SaveError
 from attnet.base.processes import identity, is_gone
 from attnet.engine.holding import lock
 from attnet.engine.holding.lease import BEATS, PLACE, VARIABLE, Lease, Lost, Watch, is_orphan, look
 from attnet.engine.holding.lock import InUse, user_of
+from attnet.engine.loop import Trainer
 from attnet.engine.run_folder import RunFolder
 
 
@@ -270,3 +272,24 @@ def test_a_training_whose_lease_is_lost_does_not_begin(tmp_path, monkeypatch):
     with pytest.raises(Lost):
         under(lease, monkeypatch)
     assert user_of(tmp_path) is None
+
+
+def test_a_training_that_lost_its_lease_ends_with_the_step_it_is_in(tmp_path, monkeypatch):
+    """And leaves what its successor finds as it was: no checkpoint, no epoch, no result of its own any more."""
+    monkeypatch.setenv(VARIABLE, str(Lease.take(tmp_path, 0, 30, "a").marker))
+    advance, steps = Trainer.advance, []
+
+    def sleep_in_the_third(trainer: Trainer, batches: list) -> torch.Tensor:
+        steps.append(trainer.step)
+        if len(steps) == 3:
+            assert Lease.take(tmp_path, 1, 30, "b") is not None
+            trainer.folder.lease.clock = lambda: float("inf")  # it is time to beat
+        return advance(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "advance", sleep_in_the_third)
+    tiny = {"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"}
+    tiny |= {"train_images": 40, "test_images": 10, "train_batch_size": 8, "total_epochs": 1}
+    with pytest.raises(Lost, match="taken over by b"):
+        attnet.fit(attnet.TrainConfig(**tiny, output_dir=tmp_path))
+    assert len(steps) == 3 and look(tmp_path).is_held
+    assert not {"last.pt", "step.pt", "metrics.jsonl", "result.json"} & set(os.listdir(tmp_path))

@@ -135,9 +135,10 @@ class Lease:
             raise
 
     def is_held(self) -> bool:
-        """Whether it is still ours."""
+        """Whether it is still ours, as far as the file system says."""
         try:
-            self.check()
+            with contextlib.suppress(OSError):
+                self.check()
         except Lost:
             return False
         return True
@@ -147,7 +148,7 @@ class Lease:
         if not self.is_held():
             return
         fresh = self.beside(self._part("over"))
-        with contextlib.suppress(FileNotFoundError):  # taken by another just now
+        with contextlib.suppress(OSError):  # taken by another just now, or a full disk: then its silence tells
             fresh.write_text(outcome, encoding="utf-8")
             os.replace(fresh, self._part("over"))
             self._part("beat").unlink()
