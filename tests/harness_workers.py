@@ -120,9 +120,15 @@ class Sweep:
                 for child in worker.children():
                     folder = self.trainings.get(child)
                     log = folder and folder / "log.txt"
-                    if log and (not in_training or (log.exists() and log.stat().st_mtime > child.create_time())):
+                    done = folder and (folder / "result.json").exists()
+                    if log and not done and (not in_training or self._has_begun(log, child)):
                         found.append((number, child, folder))
         return found
+
+    @staticmethod
+    def _has_begun(log: Path, training: psutil.Process) -> bool:
+        """Whether the training itself, and not the one that it goes on with, has written a line."""
+        return log.exists() and log.stat().st_mtime > training.create_time()
 
     def family(self) -> list[psutil.Process]:
         found = [process for process in self.trainings if process.is_running()]
@@ -151,6 +157,8 @@ def strike(sweep: Sweep, way: str, in_training: bool, after: float) -> dict[str,
         # Another takes the run once it has nothing else to do. Whose worker or training is awake keeps it.
         asleep = 300 if len(victims) > 1 else 1.5 * LEASE
         while look(folder).number == lease and time.monotonic() < begun + asleep:
+            if (folder / "result.json").exists():  # it was at its very end
+                break
             time.sleep(0.1)
         row["taken_over"] = look(folder).number > lease
         for victim in victims:
@@ -276,7 +284,8 @@ def main() -> int:
         "lease_seconds": LEASE,
         "job": JOB,
         "minutes": round((time.monotonic() - begun) / 60, 1),
-        "command": f"python tests/harness_workers.py --kills {options.kills} --seed {options.seed}",
+        "command": f"python tests/harness_workers.py --kills {options.kills} --seed {options.seed}"
+        + " --calm FOLDER" * (options.calm is not None),
         "environment": environment(device.choose("CPU")),
         "date": date.today().isoformat(),
     }
