@@ -15,7 +15,7 @@ COMMANDS = {
     "watch": ("attnet.watch_command", "a run or a sweep from anywhere: curve, time left, ranks, log; stop it cleanly"),
     "report": ("attnet.report", "runs, records and published figures as one table; a run as a record"),
     "verify": ("attnet.study.verify", "does a result hold: its hashes, its weights, its training steps again"),
-    "sweep": ("attnet.study.sweep_command", "many trainings as one job that can be stopped and started again"),
+    "sweep": ("attnet.study.sweeps.command", "many trainings as one job that can be stopped and started again"),
     "ablation": (
         "attnet.study.ask_command",
         "the paper's questions, the recipes' ingredients, fine-tuning: as studies",

@@ -32,8 +32,8 @@ from attnet.engine.run_folder import load_newest
 from attnet.engine.status.watched import watched
 from attnet.model.graphs import OnnxNetwork
 from attnet.model.weights import Weights, load_weights
-from attnet.study.configs import read_list
 from attnet.study.records import read_records
+from attnet.study.sweeps.configs import read_list
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -210,7 +210,7 @@ def measure_step() -> dict:
 
 def sweep_on_two_cards(folder: str) -> list[int]:
     """The cards that two runs at once were given."""
-    from attnet.study.sweep import Sweep
+    from attnet.study.sweeps.sweep import Sweep
 
     small = config(total_epochs=1, train_images=32)
     Sweep({"tiny": small}, seeds=[0, 1], folder=folder).run(parallel=2)

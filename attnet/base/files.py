@@ -8,14 +8,16 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
+import socket
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, Protocol, TextIO
 
-from attnet.base.errors import ConfigError, SaveError, shown
+from attnet.base.errors import AttnetError, ConfigError, SaveError, shown
 from attnet.base.json_files import to_json
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
@@ -119,6 +121,15 @@ def append_to(path: str | Path) -> TextIO:
     return file
 
 
+def read_small(path: str | Path, most: int) -> bytes | None:
+    """The first bytes of a plain file, `most` of them; None where there is none. A pipe would keep us waiting."""
+    with contextlib.suppress(OSError, ValueError):
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(handle, "rb") as file:
+            return file.read(most) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+    return None
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal digits, in a megabyte of memory."""
     digest = hashlib.sha256()
@@ -128,54 +139,108 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
+class Guard(Protocol):
+    """The right to write in a folder, which may be lost to another process (see `attnet.engine.holding.lease`)."""
+
+    def beside(self, path: Path) -> Path:
+        """Where what is to replace `path` is written first."""
+
+    def check(self) -> None:
+        """Raise an AttnetError where the right is lost: asked when the new file is there, before it is renamed."""
+
+
+class Free:
+    """The guard of what anybody may write."""
+
+    def beside(self, path: Path) -> Path:
+        return path.with_name(path.name + ".tmp")
+
+    def check(self) -> None:
+        pass
+
+
+class OneOfMany(Free):
+    """The guard of what several processes may write at once, each as a whole; the last one's stays."""
+
+    def beside(self, path: Path) -> Path:
+        return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+FREE = Free()
+
+
+def write_text(path: Path, text: str, guard: Guard = FREE) -> None:
     """Replace a small file atomically; UTF-8 whatever the machine's encoding."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), guard)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, guard: Guard = FREE) -> None:
     """Replace a file atomically.
 
     Raises:
-        SaveError: it cannot be written; what was there is untouched.
+        SaveError: it cannot be written; what was there is untouched. AttnetError: as `guard` says.
     """
-    fresh = path.with_name(path.name + ".tmp")
-    try:
+    fresh = guard.beside(path)
+    with _taken_away(fresh, guard, f"{path}: could not be written", "what was there before is kept"):
         with _new(fresh) as file:
             file.write(content)
+        guard.check()
         os.replace(fresh, path)
-    except OSError as error:
-        _remove(fresh)
-        raise SaveError(f"{path}: could not be written ({error}); what was there before is kept") from error
 
 
-def save(state: Mapping[str, object], path: Path, keep: Path | None = None) -> None:
+def save(state: Mapping[str, object], path: Path, keep: Path | None = None, guard: Guard = FREE) -> None:
     """Write a checkpoint, a dict of plain values and tensors, so that a crash at any moment leaves a readable file.
 
     Written beside `path`, flushed to the disk, read back, then renamed over it; tensors are moved to the CPU, so that
     `torch.load(weights_only=True)` reads it on any device type. `keep` names where the file that was at `path` goes.
 
     Raises:
-        SaveError: it cannot be written, for instance to a full disk; what was there is untouched.
+        SaveError: it cannot be written, for instance to a full disk; what was there is untouched. AttnetError: as
+            `guard` says.
     """
     import torch  # here, since most of what writes files does without
 
-    fresh = path.with_name(path.name + ".tmp")
-    try:
+    fresh = guard.beside(path)
+    mend = f'what was there before is kept. Mend that and go on with resume="{path.parent}"'
+    with _taken_away(fresh, guard, f"{path}: could not be written", mend):
         with _new(fresh) as file:
             torch.save(_on_cpu(state), file)
             file.flush()
             os.fsync(file.fileno())
         torch.load(fresh, map_location="cpu", weights_only=True)
         if keep is not None and path.exists():
-            os.replace(path, keep)
+            _copy(path, keep, guard)
+        guard.check()
         os.replace(fresh, path)
+
+
+def _copy(path: Path, other: Path, guard: Guard) -> None:
+    """Let `other` hold what is at `path`, by a second name where the file system knows such, which costs nothing."""
+    fresh = guard.beside(other)
+    _remove(fresh)
+    try:
+        os.link(path, fresh)
+    except OSError:
+        shutil.copyfile(path, fresh)
+    try:
+        guard.check()
+        os.replace(fresh, other)
+    finally:
+        _remove(fresh)  # still there where both were names of one file, or another's to write
+
+
+@contextlib.contextmanager
+def _taken_away(fresh: Path, guard: Guard, what: str, mend: str) -> Iterator[None]:
+    """Take a new file away that could not be put in its place; SaveError in place of what the disk answers."""
+    try:
+        yield
+    except AttnetError:
+        _remove(fresh)
+        raise
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
         _remove(fresh)
-        raise SaveError(
-            f"{path}: could not be written ({error}); what was there before is kept. Mend that and go on with "
-            f'resume="{path.parent}"'
-        ) from error
+        guard.check()  # it may be that another took it away
+        raise SaveError(f"{what} ({error}); {mend}") from error
 
 
 def _new(fresh: Path) -> BinaryIO:
@@ -238,14 +303,15 @@ def command_line(command: str, arguments: Sequence[str]) -> str:
     return shlex.join(["attnet", command, *arguments])
 
 
-def write_record(file: Path, content: Mapping[str, object], command: str) -> None:
+def write_record(file: Path, content: Mapping[str, object], command: str, guard: Guard = FREE) -> None:
     """Write a measured result as JSON: `kind` and `what` first, then what was found, the command and the date.
 
     Args:
         file: as `output_file` gives it.
         content: `kind`, and whatever the kind holds; `environment` says on what it was measured.
         command: that makes it again.
+        guard: as of `write_text`.
     """
     record = dict(content) | {"command": command}
     record.setdefault("date", date.today().isoformat())
-    write_text(file, to_json(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, to_json(record, indent=2, ensure_ascii=False) + "\n", guard)

@@ -185,10 +185,51 @@ def began(pid: int) -> float | None:
     A number is given to another process after a while: one that began after a file was written did not write it.
     """
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            ticks = int(file.read().rpartition(")")[2].split()[19])
         with open("/proc/stat", encoding="utf-8") as file:
             booted = next(int(line.split()[1]) for line in file if line.startswith("btime"))
-        return booted + ticks / os.sysconf("SC_CLK_TCK")
+        return booted + int(_begun(pid)) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, StopIteration):
         return None
+
+
+def identity(pid: int | None = None) -> str:
+    """A process of this machine, ours where none is named, told from every other of any machine: machine (as booted),
+    process namespace, number, start.
+
+    Linux only; elsewhere "".
+    """
+    pid = pid or os.getpid()
+    return f"{machine} {pid} {_begun(pid)}" if (machine := _machine()) else ""
+
+
+def pid_of(process: str) -> int:
+    """The number of a process, by its `identity`, where it is one of this machine and lives; else 0."""
+    machine, _, rest = process.partition(" ")
+    number = rest.partition(" ")[0]
+    return int(number) if number.isdecimal() and machine == _machine() and not is_gone(process) else 0
+
+
+def is_gone(process: str) -> bool:
+    """Whether a process, by its `identity`, was one of this machine and has ended; False where that cannot be known."""
+    machine, _, rest = process.partition(" ")
+    if not machine or machine != _machine():
+        return False
+    number, _, begun = rest.partition(" ")
+    return not number.isdecimal() or not is_alive(int(number)) or _begun(int(number)) != begun
+
+
+def _machine() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _begun(pid: int) -> str:
+    """When a process began, in ticks since the machine was booted; "" where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

@@ -8,7 +8,6 @@ import time
 from signal import SIGTERM, Signals
 
 from attnet.base.errors import AttnetError
-from attnet.base.files import save
 from attnet.base.host import environment
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted
 from attnet.base.progress import Progress
@@ -74,6 +73,7 @@ class Trainer(Training):
 
     def stop_or_save(self, stop: StopSignal) -> bool:
         """Do what any rank has asked for after this step; True when training is to stop."""
+        self.folder.beat()
         here = self.epoch * len(self.train_batches) + self.step
         together = here + (self.world.size > 1)
         if stop.number is not None:
@@ -267,7 +267,7 @@ class Trainer(Training):
     def save_weights(self, name: str, top1: float | None = None) -> None:
         """Write the weights alone, with what they are: what somebody who does not train needs."""
         content = {"model": self.train_step.weights(), "epoch": self.epoch, "top1": top1}
-        save(content | self.about(), self.folder.path / name)
+        self.folder.save(name, content | self.about())
 
     def _next_save(self) -> float:
         return time.monotonic() + (self.config.checkpoint_seconds or math.inf)
@@ -281,10 +281,9 @@ class Trainer(Training):
         self.save_at = self._next_save()
         if not self.world.is_main:
             return
-        folder = self.folder.path
-        save(content, folder / name, keep=folder / PREVIOUS if name == LAST else None)
+        self.folder.save(name, content, keep=PREVIOUS if name == LAST else "")
         if name == LAST:
-            (folder / STEP).unlink(missing_ok=True)
+            (self.folder.path / STEP).unlink(missing_ok=True)
 
     def restore(self) -> None:
         """Go back to the newest checkpoint of the run folder; to the beginning when there is none.

@@ -3,51 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import socket
-import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from attnet.base.errors import ConfigError, SaveError, say
-from attnet.base.files import append_to, relative_to_root, resolve_path, write_text
+from attnet.base.errors import ConfigError, say
+from attnet.base.files import FREE, append_to, read_small, relative_to_root, resolve_path, save, write_text
 from attnet.base.json_files import misfit, to_json
 from attnet.base.processes import is_alive
 from attnet.engine.distributed import LAUNCHER
+from attnet.engine.holding.lease import Lease
+from attnet.engine.holding.lock import hold
 from attnet.engine.hooks.names import is_own_hook
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.status.names import CLAIM, CONFIG, LAST, LOG, METRICS, OURS, OWNER, PREVIOUS, RESULT, STEP
 from attnet.model.formats import read_torch
 from attnet.model.units import is_own_code
 
-# What a file system answers that has no locks: everything else works there.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 # What a checkpoint says of its place.
 _CHECKPOINT = {"epoch": int, "step": int, "shards": int, "seconds": float, "rows": list[dict[str, object]]}
 _NOTE, _LONGEST_PID = 1000, 9  # bytes of a note; digits of a process's number
 USUAL = "runs/train_1p"  # where a run goes that is given no folder
 
 
-class InUse(ConfigError):
-    """Another process works in the folder."""
-
-
 class RunFolder:
     """One run's files. Held by one process at a time; the lock goes when that process does.
 
-    With `held=False` it is only read.
+    With `held=False` it is only read. What a worker of a sweep has started writes under the worker's lease, and nothing
+    any more once that is lost.
 
     Raises:
-        InUse: another process holds it. ConfigError: it cannot be written.
+        InUse: another process holds it. Lost: so has another the lease. ConfigError: it cannot be written.
     """
 
     def __init__(self, path: Path, held: bool = True) -> None:
         self.path, self._is_logged = path, True
-        self._lock = _lock(path) if held else None
+        self.lease = Lease.of_environment(path) if held else None
+        self._lock = hold(path, self.lease) if held else None
         self.is_held = held
 
     def __enter__(self) -> RunFolder:
@@ -79,52 +72,30 @@ class RunFolder:
                 say(f"attnet: {self.path / LOG}: {why}", sys.stderr)
             self._is_logged = False
 
+    def beat(self) -> None:
+        """Say that this process is at work, where a lease asks for that; Lost where another has the folder now."""
+        if self.lease is not None:
+            self.lease.beat()
+
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file of the folder atomically."""
-        write_text(self.path / name, to_json(content, indent=2) + "\n")
+        self._write(name, to_json(content, indent=2) + "\n")
 
     def write_metrics(self, rows: list[dict]) -> None:
         """Replace metrics.jsonl, an object an epoch."""
-        write_text(self.path / METRICS, "".join(to_json(row) + "\n" for row in rows))
+        self._write(METRICS, "".join(to_json(row) + "\n" for row in rows))
 
+    def save(self, name: str, content: Mapping[str, object], keep: str = "") -> None:
+        """Write a checkpoint, as `attnet.base.files.save`; what was called so before goes to `keep`, if given."""
+        save(content, self.path / name, self.path / keep if keep else None, self.lease or FREE)
 
-def _lock(path: Path) -> FileLock | None:
-    """A lock that no second process can hold. None where the file system has no locks.
-
-    Raises:
-        InUse: another process holds it. ConfigError: the folder cannot be written, or .lock is no plain file: through
-            a link what it leads to would be emptied, and a pipe never opens.
-    """
-    lock, owner = FileLock(path / ".lock"), path / OWNER
-    if os.path.lexists(lock.lock_file) and not stat.S_ISREG(os.lstat(lock.lock_file).st_mode):
-        raise ConfigError(f"output_dir={path}: its .lock is no plain file; take it away, or give another output_dir")
-    try:
-        lock.acquire(timeout=0)
-        with contextlib.suppress(SaveError):  # a full disk; only who waits would have liked to know
-            write_text(owner, f"process {os.getpid()} on {socket.gethostname()}")
-    except Timeout:
-        if not os.path.exists(lock.lock_file):
-            raise ConfigError(f"output_dir={path}: cannot be written; mend that, or give another one") from None
-        holder = _note(owner) or "another process"
-        raise InUse(f"output_dir={path}: in use by {holder}; wait for it, or give another output_dir") from None
-    except NotImplementedError:
-        return None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise ConfigError(
-                f"output_dir={path}: cannot be written ({error.strerror}); mend that, or give another one"
-            ) from None
-        return None
-    return lock
+    def _write(self, name: str, text: str) -> None:
+        write_text(self.path / name, text, self.lease or FREE)
 
 
 def _note(file: Path) -> str:
     """What a small file of ours says, whatever has become of it; "" where it is none."""
-    with contextlib.suppress(OSError):
-        if file.is_file():  # a pipe would keep us waiting
-            with open(file, "rb") as opened:
-                return opened.read(_NOTE).decode(errors="replace").strip()
-    return ""
+    return (read_small(file, _NOTE) or b"").decode(errors="replace").strip()
 
 
 def load_newest(folder: Path, names: Sequence[str] = (STEP, LAST, PREVIOUS)) -> dict | None:

@@ -21,7 +21,7 @@ from attnet.study.needed import NEEDED
 from attnet.study.paper import PAPER
 from attnet.study.questions import Case, Study, difference, nearest
 from attnet.study.records import records
-from attnet.study.sweep import Sweep
+from attnet.study.sweeps.sweep import Sweep
 
 STUDIES = {study.name: study for study in (RECIPE, *PAPER, FINETUNE, NEEDED)}
 FOLDER = "runs/ablation"

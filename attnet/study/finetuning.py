@@ -20,7 +20,7 @@ from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
 from attnet.engine.result import Result
 from attnet.study.questions import Case, Study, pick
-from attnet.study.sweep import Sweep
+from attnet.study.sweeps.sweep import Sweep
 
 PRETRAINING = {"mode": "rehearsal", "dataset": "shapes"}
 BUDGET = {

@@ -14,7 +14,7 @@ import pytest
 
 from attnet.base.files import repository_root, write_text
 from attnet.engine.parameters import TrainConfig
-from attnet.study.configs import read_list
+from attnet.study.sweeps.configs import read_list
 
 PACKAGE = repository_root() / "attnet"
 # Objects whose `open` is none of a text, or which have their own way.

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from attnet.base.errors import ConfigError, SaveError
-from attnet.base.files import append_to, listed_folders, output_file, save, write_record, write_text, writing
+from attnet.base.files import (
+    OneOfMany,
+    append_to,
+    listed_folders,
+    output_file,
+    save,
+    write_record,
+    write_text,
+    writing,
+)
 
 FULL = Path("/dev/full")  # a disk without room, on Linux
 
@@ -29,6 +38,15 @@ def test_what_a_crash_left_or_somebody_laid_there_is_not_followed(tmp_path, writ
     write(file)
     assert other.read_text() == "theirs" and file.is_file() and not file.is_symlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other"]
+
+
+def test_one_of_many_that_write_a_file_leaves_what_the_others_have_begun(tmp_path):
+    others = [tmp_path / "a.txt.tmp", tmp_path / "a.txt.node3-7.tmp"]
+    for file in others:
+        file.write_text("half")
+    write_text(tmp_path / "a.txt", "whole", OneOfMany())
+    assert (tmp_path / "a.txt").read_text() == "whole" and [file.read_text() for file in others] == ["half", "half"]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("write", [lambda file: write_text(file, "new"), lambda file: save({"epoch": 1}, file)])

@@ -9,7 +9,8 @@ import pytest
 
 import attnet
 from attnet.base.errors import ConfigError
-from attnet.engine.run_folder import InUse, RunFolder, new_run
+from attnet.engine.holding.lock import InUse
+from attnet.engine.run_folder import RunFolder, new_run
 
 TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"},

@@ -12,7 +12,7 @@ import pytest
 from made import ROW, begun_run, wait_until
 
 from attnet.base.errors import ConfigError, SaveError
-from attnet.base.processes import TrainingInterrupted, began
+from attnet.base.processes import TrainingInterrupted, began, identity
 from attnet.engine.status import pulse as pulses
 from attnet.engine.status import read, words
 from attnet.engine.status.facts import STATES
@@ -26,6 +26,10 @@ def aged(folder, seconds: float) -> None:
     then = time.time() - seconds
     for file in [*folder.rglob("*"), folder]:
         os.utime(file, (then, then))
+
+
+def owned_by(pid: int) -> str:
+    return json.dumps({"process": pid, "host": socket.gethostname()})
 
 
 @pytest.fixture
@@ -110,9 +114,9 @@ def test_a_run_elsewhere_is_known_by_its_signs(tmp_path):
 def test_a_run_that_begins_or_is_brought_back(tmp_path, gone):
     begins = tmp_path / "begins"
     begins.mkdir()
-    (begins / ".owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    (begins / ".owner").write_text(owned_by(os.getpid()))
     assert look(begins).state == "begins"
-    (begins / ".owner").write_text(f"process {gone} on {socket.gethostname()}")
+    (begins / ".owner").write_text(owned_by(gone))
     assert look(begins).state == "died"
     (begins / ".claimed").write_text(str(os.getpid()))
     assert look(begins).state == "begins"
@@ -235,12 +239,19 @@ def test_a_sweep_is_stopped_by_its_process_and_its_runs_by_the_sweep(tmp_path):
         watched(tmp_path).stop()
     sweep = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        (tmp_path / ".owner").write_text(f"process {sweep.pid} on {socket.gethostname()}")
-        with pytest.raises(ConfigError, match="a sweep is at work"):
+        (run / ".lease").mkdir()
+        holder = {"worker": "the night shift", "seconds": 60.0, "process": identity(sweep.pid)}
+        (run / ".lease" / "1").write_text(json.dumps(holder))
+        with pytest.raises(ConfigError, match=r"this run is a sweep's.*the night shift"):
             watched(run).stop()
         assert not (run / "stop").exists()
         watched(tmp_path).stop()
         assert sweep.wait(20) == -signal.SIGTERM
+        with pytest.raises(ConfigError, match="no sweep of this machine is at work there; a"):
+            watched(tmp_path).stop()
+        (run / ".lease" / "1").write_text(json.dumps(holder | {"process": "another-machine 1 1"}))
+        with pytest.raises(ConfigError, match="no sweep of this machine is at work there, but the night shift"):
+            watched(tmp_path).stop()
     finally:
         sweep.kill()
         sweep.wait()

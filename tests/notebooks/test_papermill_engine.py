@@ -20,8 +20,8 @@ from attnet.base.errors import ConfigError
 from attnet.base.files import repository_root
 from attnet.engine.parameters import TrainConfig
 from attnet.papermill_engine import check_parameters
-from attnet.study.runner import LOG, NOTEBOOK, check_notebook
-from attnet.study.sweep import Sweep
+from attnet.study.sweeps.runs import LOG, NOTEBOOK, check_notebook
+from attnet.study.sweeps.sweep import Sweep
 
 PARAMETERS = 'output_dir: str = ""\nresume: str = ""\nlr: float = 0.3\ndevice_num: int = 8'
 TRAIN = "import attnet\nprint(attnet.fit(attnet.TrainConfig.gather(globals())).output_dir)"

@@ -13,14 +13,14 @@ from attnet.base.words import listed
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
 from attnet.model.variants import choose_variant, study_options
-from attnet.study import runner as runs
 from attnet.study.ask import STUDIES, ablate, findings
 from attnet.study.ask_command import main
 from attnet.study.ingredients import BASELINE, FLIP, INGREDIENTS, RECIPE, TOGETHER
 from attnet.study.paper import MODULES, PAPER, network
 from attnet.study.questions import SIZES, difference
-from attnet.study.runner import LOG, Run, content_hash
-from attnet.study.sweep import Sweep
+from attnet.study.sweeps import runner as runs
+from attnet.study.sweeps.runs import LOG, Run, content_hash
+from attnet.study.sweeps.sweep import Sweep
 from attnet.study.tables import study_table
 
 GIVEN = {"device_type": "CPU", "dataset": "shapes", "total_epochs": 10}

@@ -14,7 +14,7 @@ from attnet.engine.parameters import TrainConfig
 from attnet.study import finetuning
 from attnet.study.ask_command import main
 from attnet.study.finetuning import BUDGET, FINETUNE, FROZEN, PRETRAINING, SCRATCH, TUNED
-from attnet.study.sweep import Sweep
+from attnet.study.sweeps.sweep import Sweep
 
 FEW = {"train_images": 22}
 TOP1 = {SCRATCH: [30.0, 40.0], TUNED: [60.0, 80.0], "layer decay": [50.0, 50.0], FROZEN: [50.0, 50.0]}

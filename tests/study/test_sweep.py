@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from made import make_result, save, wait_until
+from made_sweeps import EPOCHS, TINY, sweep_of, with_processes
 
 from attnet.base import device as devices
 from attnet.base.device import KINDS
@@ -23,20 +25,18 @@ from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import RECIPES
 from attnet.engine.result import Result
 from attnet.engine.run_folder import RunFolder
-from attnet.study import runner as runs
-from attnet.study.configs import grid, read_list
 from attnet.study.rows import FACTS
-from attnet.study.runner import ATTEMPTS, LOG, Run, Runner, content_hash
-from attnet.study.sweep import Sweep, state_table, summary, sweep_csv, sweep_record
-from attnet.study.sweep_command import main
+from attnet.study.sweeps import runner as running
+from attnet.study.sweeps import runs
+from attnet.study.sweeps.command import main
+from attnet.study.sweeps.configs import grid, read_list
+from attnet.study.sweeps.runner import ATTEMPTS, Runner
+from attnet.study.sweeps.runs import LOG, Run, content_hash
+from attnet.study.sweeps.sweep import Sweep, state_table, summary, sweep_csv, sweep_record
+from attnet.study.sweeps.workers import Worker
 from attnet.study.tables import sweep_table
 
 T = 12.7062  # Student's t of two seeds at 95 %
-EPOCHS = 8  # long enough to be stopped from outside
-TINY = {
-    **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU"},
-    **{"train_images": 32, "test_images": 20, "train_batch_size": 16, "total_epochs": EPOCHS},
-}
 
 
 # ---- which runs there are ----
@@ -244,31 +244,6 @@ def test_a_list_that_is_no_file_is_not_waited_for(tmp_path, odd):
 # ---- several processes, here without any training ----
 
 
-def with_processes(monkeypatch, code: str) -> list[tuple[str, int, float]]:
-    """Let `code` run in place of training, in the run's folder with `name`, `attempt` and `result` defined.
-
-    Returns a list that grows by name, slot and time at every start.
-    """
-    started = []
-    result = json.dumps(make_result(last_top1=50.0).to_json())
-
-    def start(run: Run, slot: int = 0, parallel: int = 1) -> subprocess.Popen:
-        attempt = sum(name == run.name for name, *_ in started) + 1
-        started.append((run.name, slot, time.monotonic()))
-        run.folder.mkdir(parents=True, exist_ok=True)
-        words = f"import time, signal; name, attempt, result = {run.name!r}, {attempt}, {result!r}\n{code}"
-        with open(run.folder / LOG, "a") as log:
-            return subprocess.Popen([sys.executable, "-S", "-c", words], cwd=run.folder, stdout=log, stderr=log)
-
-    monkeypatch.setattr(Run, "start", start)
-    monkeypatch.setattr(runs, "POLL", 0.02)
-    return started
-
-
-def sweep_of(folder: Path, names: str, seeds: tuple[int, ...] = (0,)) -> Sweep:
-    return Sweep({name: TrainConfig(**TINY) for name in names}, seeds, folder)
-
-
 def test_so_many_at_once_and_no_more(tmp_path, monkeypatch):
     code = "open('begun', 'w').write(str(time.monotonic())); time.sleep(0.2)\n"
     code += "open('ended', 'w').write(str(time.monotonic())); open('result.json', 'w').write(result)"
@@ -307,50 +282,44 @@ def test_a_run_without_a_result_is_no_success(tmp_path, monkeypatch):
 
 
 def test_what_another_process_trains_is_waited_for(tmp_path, monkeypatch, capsys):
-    """As after a sweep whose processes outlived it for a moment."""
+    """As by hand, or after a sweep whose processes outlived it for a moment: nobody with a lease."""
     started = with_processes(monkeypatch, "open('result.json', 'w').write(result)")
     sweep = sweep_of(tmp_path, "ab")
     folder = sweep.runs()[0].folder
     folder.mkdir(parents=True)
     other = RunFolder(folder)
-    show = Runner._show
+    speak = Runner._speak
 
-    def release_after_the_first(runner: Runner, run: Run, *rest: str) -> None:
-        show(runner, run, *rest)
-        if run.name == "b":
+    def release_once_it_waits(runner: Runner, now: float) -> None:
+        speak(runner, now)
+        if not runner.jobs:
             (folder / "result.json").write_text(json.dumps(make_result().to_json()))
             other.close()
 
-    monkeypatch.setattr(Runner, "_show", release_after_the_first)
-    sweep.run()
+    monkeypatch.setattr(Runner, "_speak", release_once_it_waits)
+    rows = sweep.run()
     assert [name for name, *_ in started] == ["b"]
-    assert "[2/2] a, seed 0: Top-1 70.50 %, done before" in capsys.readouterr().out
-
-
-def test_a_folder_belongs_to_one_sweep_at_a_time(tmp_path, monkeypatch):
-    with_processes(monkeypatch, "open('result.json', 'w').write(result)")
-    sweep = sweep_of(tmp_path, "a")
-    with RunFolder(tmp_path), pytest.raises(ConfigError, match=f"folder={tmp_path}: another sweep works there"):
-        sweep.run()
-    assert sweep.run()[0]["top1"] == [50.0]
+    assert [row["top1"] for row in rows] == [[70.5], [50.0]]
+    said = f"waiting for runs that others have: a, seed 0 (process {os.getpid()} on {socket.gethostname()})"
+    assert said in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize("stubborn", [False, True], ids=["orderly", "stubborn"])
 def test_a_signal_ends_every_process(tmp_path, monkeypatch, stubborn):
     code = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
     with_processes(monkeypatch, code + "open('here', 'w').close(); time.sleep(60)")
-    monkeypatch.setattr(runs, "GRACE", 0.5 if stubborn else 60.0)
+    monkeypatch.setattr(running, "GRACE", 0.5 if stubborn else 60.0)
     found = sweep_of(tmp_path, "abc").runs()
-    stop, begun, runner = StopSignal(), time.monotonic(), Runner(found, 2)
-    poll = runner._pass_finished
+    stop, begun, runner = StopSignal(), time.monotonic(), Runner(found, 2, Worker(tmp_path))
+    poll = runner._beat
 
-    def until_both_are_here() -> None:
-        poll()
+    def until_both_are_here() -> list[Run]:
         if all((run.folder / "here").exists() for run in found[:2]):
             stop.number = signal.SIGTERM
         assert time.monotonic() < begun + 60, "nothing happened"
+        return poll()
 
-    monkeypatch.setattr(runner, "_pass_finished", until_both_are_here)
+    monkeypatch.setattr(runner, "_beat", until_both_are_here)
     with pytest.raises(TrainingInterrupted, match="stopped by SIGTERM with 0 of 3 runs done") as raised, runner:
         runner.work(stop)
     assert raised.value.signal_number == signal.SIGTERM
@@ -403,7 +372,7 @@ def test_killed_it_goes_on_and_repeats_nothing(tmp_path, monkeypatch, capsys):
 
     (row,) = sweep.run()
     assert epochs_of(run) == list(range(1, EPOCHS + 1))
-    assert (run.folder / LOG).read_text().count("goes on after epoch") == 1
+    assert len(re.findall(r"goes on after epoch \d+, step", (run.folder / LOG).read_text())) == 1
     assert 0 <= row["mean"] <= 100 and row["fps"] > 0 and row["seconds"] > 0 and row["failures"] == []
     assert row["result"]["parameters"]["total_epochs"] == EPOCHS
     assert not psutil.Process().children(recursive=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import socket
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,9 @@ from pathlib import Path
 
 from attnet.base.errors import AttnetError
 from attnet.base.json_files import misfit, parse
-from attnet.base.processes import began, is_alive
+from attnet.base.processes import began, is_alive, pid_of
 from attnet.base.words import printable
+from attnet.engine.holding import lease
 from attnet.engine.status.names import CLAIM, LOG, OURS, OWNER, PULSES
 
 SMALL = 1 << 16  # bytes of a small file that are read at most
@@ -28,6 +28,7 @@ _SIGN = {
     **{"epoch": int, "step": int, "steps": int, "images": int, "rate": float | None, "still": float, "ended": str},
     **{"trace": list[float], "traced": int},
 }
+_OWNER = {"process": int, "host": str}
 _CONFIG = {
     **{"total_epochs": int | None, "model": str | None, "seed": int, "device_num": int, "train_batch_size": int | None},
     **{"dataset": str, "data_path": str, "mode": str, "num_classes": int | None},
@@ -96,14 +97,19 @@ def signs_of(folder: Path) -> list[tuple[dict, float]]:
 def holder(folder: Path) -> tuple[int, str, float]:
     """Process and machine that last held a folder, and seconds since then; 0 where nobody did."""
     blob, age = tail(folder / OWNER, 1_000)
-    found = re.match(r"process (\d{1,9}) on (.+)", blob.decode(errors="replace"))
-    return (int(found[1]), printable(found[2]), age) if found else (0, "", age)
+    said = entries(blob, _OWNER)
+    known = said.keys() == _OWNER.keys() and 0 < said["process"] < 2**31
+    return (said["process"], printable(said["host"])[:60], age) if known else (0, "", age)
 
 
-def owner(folder: Path) -> int:
-    """The process of this machine that holds a folder, as far as can be told; 0 for none."""
-    pid, host, age = holder(folder)
-    return pid if pid and host == socket.gethostname() and lives(pid, age) else 0
+def worker(folder: Path) -> tuple[int, str]:
+    """The worker of a sweep that has a run now: its process, where that is one of this machine, else 0, and its name;
+    (0, "") where none has it.
+    """
+    seen = lease.look(folder)
+    if not seen.is_held or lease.is_orphan(seen):
+        return 0, ""
+    return pid_of(seen.process), printable(seen.worker)[:60]
 
 
 def launcher(folder: Path) -> int:

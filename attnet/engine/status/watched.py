@@ -13,7 +13,7 @@ from attnet.engine.status.facts import Status
 from attnet.engine.status.look import Looker
 from attnet.engine.status.names import CONFIG, STOP
 from attnet.engine.status.pulse import ask_to_stop
-from attnet.engine.status.read import is_run, owner, runs_below
+from attnet.engine.status.read import is_run, runs_below, worker
 
 
 class Watched:
@@ -56,12 +56,12 @@ class Watched:
         if status.state != "running":
             hint = "; ask again when it trains" if status.is_at_work else ""
             raise ConfigError(f"{self.folder}: this run is not training ({status.state}), so nothing is asked{hint}")
-        for above in (*self.folder.parents,)[:2]:
-            if (pid := owner(above)) and not is_run(above):
-                raise ConfigError(
-                    f"{self.folder}: a sweep is at work in {above} (process {pid}) and would begin this run again; "
-                    f"stop that with attnet watch {above} --stop"
-                )
+        if name := worker(self.folder)[1]:
+            above = self.folder.parent.parent
+            raise ConfigError(
+                f"{self.folder}: this run is a sweep's, which would begin it again ({name}); stop that with "
+                f"attnet watch {words.shown(above)} --stop"
+            )
         try:
             ask_to_stop(self.folder)
         except SaveError as error:
@@ -77,6 +77,7 @@ class WatchedRuns:
     def __init__(self, folder: Path) -> None:
         self.folder, self.lookers, self.over = folder, {}, {}
         self.runs: Sequence[Status] = ()
+        self.workers: dict[str, int] = {}  # those that have a run now: name, and process where it is of this machine
 
     def look(self) -> Sequence[Status]:
         """Every run; of one that is finished nothing is read again."""
@@ -93,11 +94,13 @@ class WatchedRuns:
                 self.over[folder] = status
             found.append(self.over[folder])
         self.runs = found
+        having = (worker(run.folder) for run in found if run.state != "finished")
+        self.workers = {name: pid for pid, name in having if name}
         return found
 
     @property
     def is_at_work(self) -> bool:
-        return bool(owner(self.folder)) or any(run.is_at_work for run in self.runs)
+        return bool(self.workers) or any(run.is_at_work for run in self.runs)
 
     @property
     def exit_status(self) -> int:
@@ -115,25 +118,32 @@ class WatchedRuns:
         return tuple((run.folder, run.state) for run in self.runs)
 
     def _sweep(self) -> str:
-        pid = owner(self.folder)
-        return f": a sweep is at work, process {pid} here" if pid else ""
+        names = [f"process {pid} here" if pid else name for name, pid in self.workers.items()]
+        return f": a sweep is at work, {', '.join(names)}" if names else ""
 
     def stop(self) -> str:
-        """Ask the sweep of this machine to stop, which saves the runs that it has begun; what will happen, in words.
+        """Ask the sweep's workers of this machine to stop, which saves the runs that they have begun; what will happen,
+        in words.
 
         Raises:
-            ConfigError: no sweep of this machine is at work there.
+            ConfigError: none of this machine is at work there.
         """
-        pid = owner(self.folder)
-        if not pid:
+        self.look()
+        pids, others = set(self.workers.values()) - {0}, [name for name, pid in self.workers.items() if not pid]
+        if not pids:
+            elsewhere = f", but {', '.join(others)}: stop it there" if others else ""
             raise ConfigError(
-                f"{self.folder}: no sweep of this machine is at work there; a single run is stopped by its own folder"
+                f"{self.folder}: no sweep of this machine is at work there{elsewhere}; a single run is stopped by its "
+                "own folder"
             )
-        try:
-            os.kill(pid, signal.SIGTERM)
-        except OSError as error:
-            raise ConfigError(f"{self.folder}: process {pid} cannot be asked to stop ({error.strerror})") from None
-        return f"{words.shown(self.folder)}: process {pid} is asked to stop; what was begun is saved first"
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except OSError as error:
+                raise ConfigError(f"{self.folder}: process {pid} cannot be asked to stop ({error.strerror})") from None
+        asked = ", ".join(f"process {pid}" for pid in sorted(pids))
+        left = f"; {', '.join(others)} goes on: stop it there" if others else ""
+        return f"{words.shown(self.folder)}: {asked} is asked to stop; what was begun is saved first{left}"
 
 
 def watched(folder: Path) -> Watched | WatchedRuns:

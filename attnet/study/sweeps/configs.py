@@ -15,7 +15,7 @@ from attnet.base.values import facts
 from attnet.engine.hooks.names import is_own_hook
 from attnet.engine.parameters import TrainConfig
 from attnet.model.units import is_own_code
-from attnet.study.runner import content_hash
+from attnet.study.sweeps.runs import content_hash
 
 BASE = "base"  # the name of a configuration that changes nothing
 # Parameters that a sweep gives to each run itself, and what the user gives instead.
@@ -77,11 +77,11 @@ def _named(
     same: dict[str, str] = {}  # content hash -> name
     for given, changes in entries:
         try:
-            _refuse_own(changes)
+            refuse_own(changes)
             config = base.replace(**changes)
         except ConfigError as error:
             raise ConfigError(f"{where}, {given or changes}: {error}") from None
-        name = given or _name({key: getattr(config, key) for key in changes})
+        name = given or name_of({key: getattr(config, key) for key in changes})
         if name in found:
             raise ConfigError(f"{where}: two configurations are called {name!r}; name them yourself in a list")
         twin = same.setdefault(content_hash(config), name)
@@ -91,13 +91,14 @@ def _named(
     return found
 
 
-def _name(changes: Mapping[str, object]) -> str:
+def name_of(changes: Mapping[str, object]) -> str:
     """ "lr=0.1 modules=1,2,3", fit for a folder."""
     text = " ".join(f"{key}={value}" for key, value in changes.items())
     return re.sub(r"[^\w .,=+-]+", "-", text).rstrip(".,= ") or BASE
 
 
-def _refuse_own(changes: Mapping[str, object]) -> None:
+def refuse_own(changes: Mapping[str, object]) -> None:
+    """ConfigError for a parameter that a sweep gives to each run itself."""
     for name, instead in OWN.items():
         if name in changes:
             hint = f"give {instead} of the sweep" if instead else "leave it out"

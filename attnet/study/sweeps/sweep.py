@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +16,14 @@ from attnet.base.host import environment
 from attnet.base.intervals import over_seeds
 from attnet.base.processes import StopSignal
 from attnet.base.words import table
+from attnet.engine.holding.lease import SECONDS
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
-from attnet.engine.run_folder import InUse, RunFolder, is_finished
+from attnet.engine.run_folder import is_finished
 from attnet.study.rows import FACTS
-from attnet.study.runner import Run, Runner, check_notebook, content_hash
+from attnet.study.sweeps.runner import Runner
+from attnet.study.sweeps.runs import Run, check_notebook, content_hash
+from attnet.study.sweeps.workers import Worker
 from attnet.study.tables import as_csv
 
 
@@ -73,11 +75,16 @@ class Sweep:
                 found[run.name][run.config.seed] = Result.load(run.folder)
         return found
 
-    def run(self, parallel: int = 1) -> list[dict[str, object]]:
+    def run(self, parallel: int = 1, lease: float = SECONDS) -> list[dict[str, object]]:
         """Run what is not finished, `parallel` at once, on accelerators a card each, or shared where there are fewer.
 
+        Any number of processes, on machines that share the folder's file system, may do so at once: each run is one's
+        alone, another's after `lease` seconds in which nothing was heard of its holder, and each call returns when all
+        runs are done, by whomever.
+
         A first line on standard output says what is finished and what is to do; then each run gets a line. One that
-        fails is tried once more, then its row says why; the others go on. What failed is tried again by the next call.
+        fails is tried once more, then its row says why; the others go on. What failed is tried again by the next call
+        that finds nobody else at work.
 
         Returns:
             A row a configuration: `name`; `changed`, the parameters that the configurations do not share; `top1` of
@@ -87,20 +94,25 @@ class Sweep:
             that all share (see `attnet.study.rows.FACTS`), None without one.
 
         Raises:
-            ConfigError: more at once than there are cards, or another sweep at work in the folder.
+            ConfigError: more at once than there are cards, a lease of no length, or a folder that cannot be written.
             TrainingInterrupted: after Ctrl-C or SIGTERM; what was begun is saved, and the same call goes on.
         """
-        self._check_parallel(parallel)
-        with self._held(), StopSignal() as stop, Runner(self.runs(), parallel) as runner:
-            print(self.describe(), flush=True)
+        self.check_parallel(parallel)
+        worker = Worker.at(self.folder, lease)
+        with StopSignal() as stop, Runner(self.runs(), parallel, worker) as runner:
+            print(f"{self.describe()}{worker.company()}", flush=True)
             runner.work(stop)
+        return self.rows(runner.failures)
+
+    def rows(self, failures: Mapping[Run, str]) -> list[dict[str, object]]:
+        """A row a configuration, as `run` returns them, of what is finished by now."""
         results, changed = self.results(), self.changed()
         return [
             {
                 "name": name,
                 "changed": changed[name],
                 **summary([results[name].get(seed) for seed in self.seeds]),
-                "failures": [f"seed {r.config.seed}: {why}" for r, why in runner.failures.items() if r.name == name],
+                "failures": [f"seed {run.config.seed}: {why}" for run, why in failures.items() if run.name == name],
             }
             for name in self.configs
         ]
@@ -123,26 +135,13 @@ class Sweep:
             for name, config in self.configs.items()
         }
 
-    def _check_parallel(self, parallel: int) -> None:
+    def check_parallel(self, parallel: int) -> None:
+        """ConfigError where so many runs cannot be at work at once."""
         if parallel < 1:
             raise ConfigError(f"parallel={parallel}: at least 1 run at a time is needed")
         for config in self.configs.values() if parallel > 1 else ():
             if config.device_num > 1:
                 raise ConfigError(f"parallel={parallel}: runs of device_num={config.device_num} go one at a time only")
-
-    @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        """Keep other sweeps out of the folder, since two would begin the same runs."""
-        folder = resolve_path(self.folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = RunFolder(folder)
-        except InUse:
-            raise ConfigError(f"folder={folder}: another sweep works there; wait, or give another folder") from None
-        except OSError as error:
-            raise ConfigError(f"folder={folder}: cannot be written ({error.strerror}); give another one") from None
-        with lock:
-            yield
 
 
 def summary(results: Sequence[Result | None]) -> dict[str, object]:

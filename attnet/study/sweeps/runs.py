@@ -1,15 +1,10 @@
-"""Runs as processes of their own: started or resumed, several at once, tried again when they fail, ended with us."""
+"""A run of a sweep: its folder, its process, started or resumed; the hash that tells equal runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import statistics
 import subprocess
-import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +14,12 @@ from attnet.base.files import append_to, resolve_path, writing
 from attnet.base.host import usable_cores
 from attnet.base.json_files import read_object
 from attnet.base.notebooks import GATHERS, parameter_names, trains
-from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
-from attnet.base.words import duration
+from attnet.base.processes import how_it_ended, start
+from attnet.engine.holding.lease import VARIABLE, Lease
+from attnet.engine.holding.lock import user_of
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.result import Result
-from attnet.engine.run_folder import CONFIG, InUse, RunFolder, is_finished
+from attnet.engine.run_folder import CONFIG, is_finished
 
-POLL = 0.2  # seconds between looks at the processes
-GRACE = 120.0  # seconds that stopped runs have to finish their step and save
-ATTEMPTS = 2  # a run that failed is tried once more
 LOG, NOTEBOOK = "output.log", "notebook.ipynb"  # what a run of a sweep has in its folder besides
 
 
@@ -95,24 +87,16 @@ class Run:
         return "begun" if (self.folder / CONFIG).exists() else "to do"
 
     def is_in_use(self) -> bool:
-        """Whether another process trains here, such as one that still saves after its sweep was killed.
+        """Whether another process trains here, such as one that still ends after who started it was killed."""
+        return user_of(self.folder) is not None
 
-        Such a run is left waiting until it is free, or finished.
-        """
-        if not self.folder.exists():
-            return False
-        try:
-            RunFolder(self.folder).close()
-        except InUse:
-            return True
-        return False
-
-    def start(self, slot: int = 0, parallel: int = 1) -> subprocess.Popen:
+    def start(self, slot: int = 0, parallel: int = 1, lease: Lease | None = None) -> subprocess.Popen:
         """Begin the run, or go on where it was stopped; on the accelerator `slot` cards after `device_id`.
 
         Cards are counted round where fewer are here: runs then share a card.
 
-        Of `parallel` runs at once each gets its share of the processor's cores, unless OMP_NUM_THREADS is set.
+        Of `parallel` runs at once each gets its share of the processor's cores, unless OMP_NUM_THREADS is set. Under a
+        lease it writes only while that holds.
         """
         changes: dict[str, object] = {}
         device = devices.choose(self.config.device_type, self.config.device_id)
@@ -124,7 +108,8 @@ class Run:
         with writing(f"folder={self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with append_to(self.folder / LOG) as log:
-                return start(self._words(self.config.replace(**changes)), log, threads=threads)
+                variables = {} if lease is None else {VARIABLE: str(lease.marker)}
+                return start(self._words(self.config.replace(**changes)), log, variables, threads=threads)
 
     def _words(self, config: TrainConfig) -> list[str]:
         """What follows `python`. A notebook gets every parameter of its parameters cell, whatever its defaults there,
@@ -142,96 +127,3 @@ class Run:
         text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
         lines = [line for line in text.splitlines() if line.strip()]
         return f"{how_it_ended(status)}; {lines[-1].strip() if lines else 'it wrote nothing'}"
-
-
-@dataclass
-class _Job:
-    """A run at work: its process, and when that was started (seconds of the monotonic clock)."""
-
-    run: Run
-    process: subprocess.Popen
-    begun: float
-
-
-class Runner:
-    """Works off runs, `parallel` at once, a line on standard output for each; leaving the context ends every process.
-
-    `failures` says why, for each run that failed ATTEMPTS times.
-    """
-
-    def __init__(self, runs: Sequence[Run], parallel: int) -> None:
-        self.waiting, self.total, self.parallel = list(runs), len(runs), parallel
-        self.jobs: dict[int, _Job] = {}  # by slot
-        self.attempts: Counter[Run] = Counter()
-        self.failures: dict[Run, str] = {}
-        self.seconds: list[float] = []  # of each run that was finished here
-        self.shown = 0
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Ask what still runs to stop, which saves it; then make sure."""
-        for job in self.jobs.values():
-            job.process.terminate()
-        deadline = time.monotonic() + GRACE
-        for job in self.jobs.values():
-            end(job.process, deadline - time.monotonic())
-
-    def work(self, stop: StopSignal) -> None:
-        """Until every run is finished or has failed.
-
-        Raises:
-            TrainingInterrupted: `stop` has a signal.
-        """
-        while self.waiting or self.jobs:
-            if stop.number is not None:
-                message = (
-                    f"{STOPPED} {signal.Signals(stop.number).name} with {self.shown} of {self.total} runs done; what "
-                    "was begun is saved. Start the same again to go on"
-                )
-                raise TrainingInterrupted(message, stop.number)
-            self._pass_finished()
-            self._start_some()
-            time.sleep(POLL)
-            for slot, job in list(self.jobs.items()):
-                if (status := job.process.poll()) is not None:
-                    del self.jobs[slot]
-                    self._ended(job, status)
-
-    def _pass_finished(self) -> None:
-        for run in [run for run in self.waiting if is_finished(run.folder)]:
-            self.waiting.remove(run)
-            self._show(run, "done before")
-
-    def _start_some(self) -> None:
-        for slot in sorted(set(range(self.parallel)) - set(self.jobs)):
-            run = next((run for run in self.waiting if not run.is_in_use()), None)
-            if run is None:
-                return
-            self.waiting.remove(run)
-            self.attempts[run] += 1
-            self.jobs[slot] = _Job(run, run.start(slot, self.parallel), time.monotonic())
-
-    def _ended(self, job: _Job, status: int) -> None:
-        run = job.run
-        if is_finished(run.folder):
-            self.seconds.append(time.monotonic() - job.begun)
-            self._show(run, duration(self.seconds[-1]))
-        elif self.attempts[run] < ATTEMPTS:
-            self.waiting.insert(0, run)
-        else:
-            self.failures[run] = run.failure(status)
-            self._show(run)
-
-    def _show(self, run: Run, how: str = "") -> None:
-        self.shown += 1
-        if run in self.failures:
-            outcome = f"failed {ATTEMPTS} times: {self.failures[run]} ({run.folder / LOG})"
-        else:
-            outcome = f"Top-1 {Result.load(run.folder).last_top1:.2f} %, {how}"
-        left = len(self.waiting) + len(self.jobs)
-        if left and self.seconds:
-            seconds = statistics.mean(self.seconds) * left / min(left, self.parallel)
-            outcome += f", about {duration(seconds)} left"
-        print(f"[{self.shown}/{self.total}] {run}: {outcome}", flush=True)
