@@ -53,8 +53,13 @@ class Fold:
         return folded(self.summary, self.text)
 
 
-def html_table(header: Sequence[str], rows: Sequence[Sequence[object]], words: Collection[int] = (0,)) -> str:
-    """A table; columns numbered in `words` stand to the left, all others, figures, to the right."""
+def html_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], words: Collection[int] = (0,), *, sortable: bool = True
+) -> str:
+    """A table; columns numbered in `words` stand to the left, all others, figures, to the right.
+
+    Not `sortable` where it is replaced while somebody looks, or where scripts are not run, as in a widget.
+    """
 
     def line(cells: Sequence[object], tag: str, more: str = "") -> str:
         parts = []
@@ -65,10 +70,11 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[object]], words: C
         return f"<tr>{''.join(parts)}</tr>"
 
     widths = [_width([header[i], *(_cut(str(row[i])) for row in rows)]) for i in range(len(header))]
-    head = line(header, "th", ' onclick="attnetSort(this)" title="sort" tabindex="0"')
+    head = line(header, "th", ' onclick="attnetSort(this)" title="sort" tabindex="0"' * sortable)
     body = "\n".join(line(row, "td") for row in rows)
+    script = f"<script>{_SORT}</script>\n" * sortable
     return (
-        f'<script>{_SORT}</script>\n<div style="overflow-x:auto"><table class="attnet">\n<thead>{head}</thead>\n'
+        f'{script}<div style="overflow-x:auto"><table class="attnet">\n<thead>{head}</thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
 

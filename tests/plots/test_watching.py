@@ -79,7 +79,7 @@ def test_nothing_of_a_file_is_markup(tmp_path):
     (run / "config.json").write_text(json.dumps({"model": "<img src=x>", "dataset": "<i>"}))
     (run / "log.txt").write_text("<script>alert(2)</script>\n")
     html = view(watched(run))._repr_html_()
-    assert "<script>alert" not in html and "<img src=x>" not in html and "<i>" not in html and "<b>run" not in html
+    assert "<script" not in html and "<img src=x>" not in html and "<i>" not in html and "<b>run" not in html
 
 
 def test_figures_that_cannot_be_drawn_are_a_sentence(tmp_path):

@@ -173,13 +173,13 @@ def _picture(what: Watched | WatchedRuns) -> str:
 
 def _ranks(what: Watched | WatchedRuns) -> str:
     if isinstance(what, WatchedRuns):
-        return html_table(words.HEADER, words.cells(what.runs, what.folder), words=(0, 2))
+        return html_table(words.HEADER, words.cells(what.runs, what.folder), words=(0, 2), sortable=False)
     ranks = what.status.ranks
     if len(ranks) < 2:
         now = ranks[0].state if ranks and what.status.state == "running" else "training"
         return "" if now == "training" else escape(f"now: {now}")
     rows = [[r.rank, r.host, r.pid, f"{r.step:,} of {r.steps:,}", r.state] for r in ranks]
-    return html_table(("rank", "machine", "process", "step", "state"), rows, words=(1, 4))
+    return html_table(("rank", "machine", "process", "step", "state"), rows, words=(1, 4), sortable=False)
 
 
 def _log(what: Watched | WatchedRuns) -> str:
