@@ -14,10 +14,10 @@ from attnet.base.progress import Progress
 from attnet.engine.distributed import Requests, World
 from attnet.engine.evaluation import Evaluation, check_finite, where_not_finite
 from attnet.engine.hooks.hook import Hooks
+from attnet.engine.names import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP
 from attnet.engine.plan import Plan, task
 from attnet.engine.result import Result, code_link, configuration_link, seal, weights_links
 from attnet.engine.run_folder import RunFolder, checkpoint
-from attnet.engine.status.names import BEST, CONFIG, LAST, PREVIOUS, RESULT, STEP
 from attnet.engine.status.pulse import Pulse
 from attnet.engine.training import Training, traced_steps
 from attnet.engine.trouble import dead_masks, signs

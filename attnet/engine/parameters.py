@@ -102,13 +102,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         also=("gpus", "num_gpus", "n_gpus", "n_gpu", "devices", "world_size", "nproc_per_node", "nproc"),
     )
     nnodes: int = parameter(
-        default=1,
-        help="how many machines share the cards",
-        low=1,
-        high=10_000,
-        decides="never",
-        here=True,
-        also=("num_nodes",),
+        default=1, help="how many machines", low=1, high=10_000, decides="never", here=True, also=("num_nodes",)
     )
     node_rank: int = parameter(
         default=0, help="which of them this one is, counted from 0", low=0, high=10_000, decides="never", here=True
@@ -117,11 +111,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         default="", help="HOST:PORT on machine 0 where several machines meet", decides="never", here=True
     )
     max_restarts: int = parameter(
-        default=3,
-        help="how often a job of several cards is brought back after a rank died",
-        low=0,
-        high=10_000,
-        decides="never",
+        default=3, help="how often ranks that died are brought back", low=0, high=10_000, decides="never"
     )
     # Data
     data_path: str = parameter(

@@ -19,8 +19,8 @@ from attnet.base.files import file_hash, resolve_path
 from attnet.base.json_files import misfit, read_lines, read_object, to_json
 from attnet.base.values import checked
 from attnet.data.splits import Dataset, Split
+from attnet.engine.names import BEST, CONFIG, METRICS, RESULT
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.status.names import BEST, CONFIG, METRICS, RESULT
 
 if TYPE_CHECKING:
     import pandas

@@ -16,8 +16,8 @@ from attnet.engine.distributed import LAUNCHER
 from attnet.engine.holding.lease import Lease
 from attnet.engine.holding.lock import hold
 from attnet.engine.hooks.names import is_own_hook
+from attnet.engine.names import CLAIM, CONFIG, LAST, LOG, METRICS, OURS, OWNER, PREVIOUS, RESULT, STEP
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.status.names import CLAIM, CONFIG, LAST, LOG, METRICS, OURS, OWNER, PREVIOUS, RESULT, STEP
 from attnet.model.formats import read_torch
 from attnet.model.units import is_own_code
 

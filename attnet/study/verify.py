@@ -18,6 +18,7 @@ from attnet.base.host import DECISIVE, environment, usable_cores
 from attnet.base.json_files import misfit, read_lines, read_object
 from attnet.base.words import table
 from attnet.engine.evaluation import evaluate_weights
+from attnet.engine.names import BEST, CONFIG, LAST, METRICS, PREVIOUS, RESULT
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan, plan_evaluation
 from attnet.engine.result import (
@@ -32,7 +33,6 @@ from attnet.engine.result import (
     weights_link,
 )
 from attnet.engine.run_folder import load_newest
-from attnet.engine.status.names import BEST, CONFIG, LAST, METRICS, PREVIOUS, RESULT
 from attnet.engine.training import Training, traced_steps
 from attnet.model.units import is_own_code
 

@@ -16,7 +16,7 @@ from attnet.engine.launching.batch import Job, main
 from attnet.engine.launching.torchrun import Torchrun
 from attnet.engine.parameters import TrainConfig
 
-PAGE = Path(__file__).resolve().parents[2] / "attnet/engine/README.md"
+PAGE = Path(__file__).resolve().parents[2] / "attnet/engine/launching/README.md"
 STEP = {
     **{"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2"},
     **{"SLURM_NODEID": "1", "SLURMD_NODENAME": "n4", "SLURM_STEP_NODELIST": "n[3-4]", "SLURM_JOB_NUM_NODES": "2"},

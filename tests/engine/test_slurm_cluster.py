@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing()),
 ]
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "attnet/engine/README.md").read_text(encoding="utf-8")
+README = (ROOT / "attnet/engine/launching/README.md").read_text(encoding="utf-8")
 EPOCHS = 6
 TINY = {
     **{"model": "attention56_tiny", "dataset": "shapes", "mode": "rehearsal", "device_type": "CPU", "device_num": 2},

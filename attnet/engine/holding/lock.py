@@ -19,7 +19,7 @@ from attnet.base.errors import AttnetError, ConfigError, SaveError
 from attnet.base.files import write_text
 from attnet.base.json_files import read_object
 from attnet.engine.holding.lease import Lease
-from attnet.engine.status.names import LOCK, OWNER
+from attnet.engine.names import LOCK, OWNER
 
 PATIENCE = 2.0  # seconds that a training with a lease waits for who only looks whether the folder is free
 # What a file system answers that has no locks: everything else works there.

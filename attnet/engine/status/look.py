@@ -14,8 +14,8 @@ from typing import TypeVar
 from attnet.base.errors import ConfigError
 from attnet.base.processes import STOPPED as STOPPED_LINE
 from attnet.base.words import duration, printable
+from attnet.engine.names import CONFIG, LAST, LOG, METRICS, PREVIOUS, RESULT, STEP, STOP
 from attnet.engine.status.facts import SILENT, Rank, Status
-from attnet.engine.status.names import CONFIG, LAST, LOG, METRICS, PREVIOUS, RESULT, STEP, STOP
 from attnet.engine.status.pulse import STOPPED
 from attnet.engine.status.read import SMALL, entries, holder, is_run, launcher, lines_of, lives, rows_of, signs_of, tail
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from attnet.base.files import write_text
 from attnet.base.json_files import to_json
 from attnet.base.processes import TrainingInterrupted
-from attnet.engine.status.names import PULSES, STOP
+from attnet.engine.names import PULSES, STOP
 
 EVERY = 1.0  # seconds between signs
 AT_ONCE = 16  # signs a second of all ranks together, at most: they may share a file system

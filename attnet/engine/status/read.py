@@ -17,7 +17,7 @@ from attnet.base.json_files import misfit, parse
 from attnet.base.processes import began, is_alive, pid_of
 from attnet.base.words import printable
 from attnet.engine.holding import lease
-from attnet.engine.status.names import CLAIM, LOG, OURS, OWNER, PULSES
+from attnet.engine.names import CLAIM, LOG, OURS, OWNER, PULSES
 
 SMALL = 1 << 16  # bytes of a small file that are read at most
 _RANKS, _RUNS, _FOLDERS = 1024, 2_000, 20_000  # that are looked at, at most

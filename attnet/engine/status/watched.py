@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnet.base.errors import ConfigError, SaveError
+from attnet.engine.names import CONFIG, STOP
 from attnet.engine.status import words
 from attnet.engine.status.facts import Status
 from attnet.engine.status.look import Looker
-from attnet.engine.status.names import CONFIG, STOP
 from attnet.engine.status.pulse import ask_to_stop
 from attnet.engine.status.read import is_run, runs_below, worker
 
