@@ -37,9 +37,9 @@ def test_under_nohup_a_hangup_stays_ignored():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 def test_the_variables_that_a_process_was_started_with():
-    child = subprocess.Popen(
-        [sys.executable, "-c", "input()"], env={**os.environ, "KEPT": "a=b"}, stdin=subprocess.PIPE
-    )
+    words = [sys.executable, "-c", "print(flush=True); input()"]
+    child = subprocess.Popen(words, env={**os.environ, "KEPT": "a=b"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()  # Linux tells the variables only after the program has begun
     try:
         assert variable_of(child.pid, "KEPT") == "a=b"
         assert variable_of(child.pid, "KEP") is None

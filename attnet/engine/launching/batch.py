@@ -126,7 +126,8 @@ class Job:
                 input=self.script,
                 env=environment(),
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 check=False,
             )
         except OSError:

@@ -123,7 +123,9 @@ def address(node: str) -> str:
     """
     try:
         words = ["scontrol", "--oneliner", "show", "node", node]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=_ASKED, check=False)
+        done = subprocess.run(
+            words, capture_output=True, encoding="utf-8", errors="replace", timeout=_ASKED, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return node
     found = re.search(r"\bNodeAddr=(\S+)", done.stdout)
