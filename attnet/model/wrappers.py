@@ -26,6 +26,9 @@ CONTAINERS = {
     "network": "",
     "module": "DeepSpeed, FSDP",
     "training": "attnet: the weights behind the average",
+    "params": "BasicSR",
+    "weights": "",
+    "student": "DINO, distillation",
 }
 # The same for averaged weights. In files without containers these stand before the names.
 AVERAGES = {
@@ -35,6 +38,10 @@ AVERAGES = {
     "ema_state_dict": "",
     "shadow": "moving averages kept by name",
     "ema_model": "ema-pytorch",
+    "params_ema": "BasicSR",
+    "swa_state_dict": "averages by torch.optim.swa_utils",
+    "swa_model": "the same",
+    "teacher": "DINO, mean teachers: the student's average",
 }
 # Words before every name.
 PREFIXES = {
@@ -44,6 +51,8 @@ PREFIXES = {
     "net": "Lightning",
     "network": "Lightning",
     "online_model": "ema-pytorch",
+    "_forward_module": "Lightning Fabric",
+    "student": "distillation",
 }
 # Words anywhere in a name.
 WITHIN = {
@@ -146,11 +155,15 @@ def _peeled(state: Mapping[str, Tensor], origin: str) -> tuple[dict[str, Tensor]
     """A checked state dict without words before and within its names, and what these were.
 
     The words before a network's last layer are wrappers; without such a layer, those that all entries share. What does
-    not begin with them stays, for errors to name.
+    not begin with them stays, for errors to name. A word that no tool is known for is one where every name begins with
+    it, the last layer's too: somebody has called the network so in a class of their own.
     """
     names = list(state)
-    fronts = {_front(name) for name in names if name.endswith(_HEAD) and _front(name) + _HEAD == name}
+    heads = {name.removesuffix(_HEAD) for name in names if name == _HEAD or name.endswith(f".{_HEAD}")}
+    fronts = {front for front in heads if _front(front) == front}
     front = fronts.pop() if len(fronts) == 1 else _shared(names)
+    if not front and len(heads) == 1 and all(name.startswith(*heads) for name in names):
+        (front,) = heads
     ours = {name: _WITHIN.sub("", name.removeprefix(front)) for name in names}
     if len(set(ours.values())) < len(ours):
         count = Counter(ours.values())

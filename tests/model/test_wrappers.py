@@ -68,7 +68,9 @@ def test_no_network_with_other_ends_is_built_to_see_which_fits(monkeypatch):
 
 
 @pytest.mark.parametrize("container", [*CONTAINERS, *AVERAGES])
-@pytest.mark.parametrize("prefix", ["", *(f"{word}." for word in PREFIXES), "module._orig_mod.", "model.module."])
+@pytest.mark.parametrize(
+    "prefix", ["", *(f"{word}." for word in PREFIXES), "module._orig_mod.", "model.module.", "her.own."]
+)
 def test_every_container_and_every_prefix(container, prefix):
     found = unwrap_state({container: prefixed(prefix), "epoch": 3, "optimizer": {"state": {0: torch.ones(3)}}})
     assert is_state(found.state) and found.entry == container

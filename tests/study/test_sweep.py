@@ -385,6 +385,14 @@ def test_killed_it_goes_on_and_repeats_nothing(tmp_path, monkeypatch, capsys):
     assert "base, seed 0: Top-1" in (shown := capsys.readouterr().out) and "done before" in shown
 
 
+def test_a_run_is_one_machines_also_in_a_slurm_job_of_several(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
+    left_out = []
+    monkeypatch.setattr(runs, "start", lambda *_, without, **__: left_out.extend(without))
+    Sweep({"base": TrainConfig(**TINY)}, (0,), tmp_path).runs()[0].start()
+    assert "SLURM_STEP_NUM_NODES" in left_out
+
+
 @pytest.mark.slow
 def test_on_two_cards_it_stops_in_order_and_goes_on(tmp_path, monkeypatch):
     """Through torchrun: SIGTERM to the sweep ends the launcher, torchrun and both ranks before it ends itself."""

@@ -109,7 +109,9 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             with append_to(self.folder / LOG) as log:
                 variables = {} if lease is None else {VARIABLE: str(lease.marker)}
-                return start(self._words(self.config.replace(**changes)), log, variables, threads=threads)
+                slurm = [name for name in os.environ if name.startswith("SLURM_")]  # a run is this machine's alone
+                words = self._words(self.config.replace(**changes))
+                return start(words, log, variables, without=slurm, threads=threads)
 
     def _words(self, config: TrainConfig) -> list[str]:
         """What follows `python`. A notebook gets every parameter of its parameters cell, whatever its defaults there,
