@@ -82,7 +82,7 @@ class Run:
     def state(self) -> str:
         return self.cluster.command("squeue", "--noheader", "--format=%T", "--states=all", f"--job={self.job}").strip()
 
-    def wait_for(self, what: object, seconds: float = 240) -> None:
+    def wait_for(self, what: object, seconds: float = 400) -> None:
         deadline = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < deadline, f"{self.state}\n{self.words}"
