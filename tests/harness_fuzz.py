@@ -72,7 +72,8 @@ def _start(name: str, seed: int) -> tuple[multiprocessing.Process, Connection]:
 
 
 def fuzz(name: str, seconds: float, seed: int, kept: Path | None = None) -> dict[str, object]:
-    """Feed one reader for so long; a process that dies or hangs is a fault, and another one goes on."""
+    """Feed one reader for so long, and BATCH inputs at least; a process that dies or hangs is a fault, and another one
+    goes on."""
     found = {"reader": name, "inputs": 0, "refused": 0, "crashes": 0, "hangs": 0, "memory": 0, "faults": {}}
 
     def fault(what: str, blob: bytes) -> None:
@@ -82,10 +83,10 @@ def fuzz(name: str, seconds: float, seed: int, kept: Path | None = None) -> dict
             kept.mkdir(parents=True, exist_ok=True)
             (kept / f"{name}-{len(found['faults'])}.bin").write_bytes(blob)
 
-    until, (process, channel), last = time.monotonic() + seconds, _start(name, seed), b""
+    until, (process, channel), last = float("inf"), _start(name, seed), b""
     started = False
     try:
-        while time.monotonic() < until:
+        while time.monotonic() < until or not found["inputs"]:
             try:
                 if not channel.poll(SECONDS if started else 120):
                     found["hangs"] += 1
@@ -102,7 +103,8 @@ def fuzz(name: str, seconds: float, seed: int, kept: Path | None = None) -> dict
                 process, channel = _start(name, seed)
                 started = False
                 continue
-            started = True
+            if not started:  # to begin takes seconds, which are not the reader's
+                started, until = True, min(until, time.monotonic() + seconds)
             if isinstance(message, bytes):
                 last = message
                 continue
