@@ -42,6 +42,7 @@ JOB = {
 }
 RATES, SEEDS = "0.1,0.08,0.06,0.05,0.04,0.03,0.02,0.015,0.01,0.005", "0,1,2,3"
 RUNS = len(RATES.split(",")) * len(SEEDS.split(","))
+ASLEEP = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 # What a blow is -> the signal, and whom it meets. Who is stopped sleeps until its run is another's.
 WAYS = {
     "kill worker": (signal.SIGKILL, ("worker",)),
@@ -60,6 +61,7 @@ class Sweep:
 
     Attributes:
         trainings: every training that was seen: its process -> its run's folder.
+        begun: those that have written in it: who still imports, or takes leave, trains nothing.
         woken: process -> when it was woken (monotonic seconds).
         together: moments at which two trainings of one run were awake, neither of them just woken.
         slow_to_leave: seconds for which those that were woken were awake beside the one that had their run.
@@ -70,6 +72,7 @@ class Sweep:
     workers: dict[int, psutil.Popen] = field(default_factory=dict)
     starts: int = 0
     trainings: dict[psutil.Process, Path] = field(default_factory=dict)
+    begun: set[psutil.Process] = field(default_factory=set)
     woken: dict[psutil.Process, float] = field(default_factory=dict)
     together: list[str] = field(default_factory=list)
     slow_to_leave: dict[psutil.Process, float] = field(default_factory=dict)
@@ -95,8 +98,10 @@ class Sweep:
                         self.trainings[child] = Path(words[words.index("--output_dir") + 1])
         awake: dict[Path, list[psutil.Process]] = {}
         for process, folder in self.trainings.items():
+            if process is self.newest(folder) and self._has_begun(folder / "log.txt", process):
+                self.begun.add(process)
             with contextlib.suppress(psutil.Error):
-                if process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                if process in self.begun and process.status() not in ASLEEP:
                     awake.setdefault(folder, []).append(process)
         for folder, several in awake.items():
             if len(several) > 1:
@@ -121,9 +126,13 @@ class Sweep:
                     folder = self.trainings.get(child)
                     log = folder and folder / "log.txt"
                     done = folder and (folder / "result.json").exists()
-                    if log and not done and (not in_training or self._has_begun(log, child)):
+                    if log and not done and (not in_training or child in self.begun):
                         found.append((number, child, folder))
         return found
+
+    def newest(self, folder: Path) -> psutil.Process:
+        """The training of a run that was started last."""
+        return [one for one, its in list(self.trainings.items()) if its == folder][-1]
 
     @staticmethod
     def _has_begun(log: Path, training: psutil.Process) -> bool:
@@ -161,6 +170,10 @@ def strike(sweep: Sweep, way: str, in_training: bool, after: float) -> dict[str,
                 break
             time.sleep(0.1)
         row["taken_over"] = look(folder).number > lease
+        while row["taken_over"] and time.monotonic() < begun + asleep:  # until that one trains
+            if (newest := sweep.newest(folder)) != training and newest in sweep.begun:
+                break
+            time.sleep(0.1)
         for victim in victims:
             if row["taken_over"] and victim is training:
                 sweep.woken[victim] = time.monotonic()
@@ -243,6 +256,7 @@ def measure(scratch: Path, kills: int, kept: Path | None) -> dict[str, object]:
             "sound": sum(all(row[name] for name in wanted) for row in rows),
             "trained_by_two_at_once": len(sweep.together),
             "woken": len(sweep.woken),
+            "together": sweep.together[:20],
             "woken_and_awake_beside_the_new_one_s": round(max(sweep.slow_to_leave.values(), default=0.0), 2),
             "left": len(left),
             "starts_of_workers": sweep.starts,
