@@ -97,6 +97,12 @@ def test_measured_figures_are_those_on_record():
     kills = RECORDS["kill_sweep"]
     assert f"{kills['struck']} blows at random moments" in EVERYTHING
     assert kills["sound"] == kills["runs"] and kills["missing"] == kills["left"] == 0
+    kills = RECORDS["kill_workers"]
+    assert f"{kills['workers']} workers, {kills['runs']} runs, {kills['struck']} blows" in EVERYTHING
+    assert f"{kills['taken_over']} times until another had taken the run" in EVERYTHING
+    assert f"for {kills['woken_and_awake_beside_the_new_one_s']:.1f} s at most" in EVERYTHING
+    assert kills["sound"] == kills["finished_once"] == kills["runs"]
+    assert kills["missing"] == kills["left"] == kills["trained_by_two_at_once"] == 0
     costs = RECORDS["finetune"]["step_seconds"]
     assert f"{costs['body frozen'] / costs['fine-tuned']:.2f} times the processor time" in EVERYTHING
     kills = RECORDS["kill_harness"]
