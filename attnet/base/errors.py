@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 _SHOWN = 160  # characters of a value in a message
-_LONGEST = 2000  # of a line of a message
+_LONGEST = 20_000  # of a line of a message, which may name forty files
 Main = Callable[..., int]
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -61,13 +62,19 @@ def test_a_pipe_gets_a_line_per_change(tmp_path):
     assert watcher.wait(20) == STATES["stopped"][0]
 
 
+def at_a_terminal() -> None:
+    """In the new process: Ctrl-C of its terminal is for it, also where the tests were told to ignore theirs."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def screen(tmp_path):
     """A terminal on which a run is watched: what was read of it, a way to press keys, the process."""
     run = begun_run(tmp_path / "run")
     ours, theirs = pty.openpty()
     variables = {**os.environ, "COLUMNS": "80", "LINES": "30", "PYTHONIOENCODING": "utf-8"}
-    own = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}  # Ctrl-C is for it
+    own = {"start_new_session": True, "preexec_fn": at_a_terminal}
     watcher = command(str(run), stdin=theirs, stdout=theirs, stderr=theirs, env=variables, **own)
     os.close(theirs)
 

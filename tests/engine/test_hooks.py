@@ -16,7 +16,7 @@ from attnet.engine.hooks import names
 from attnet.engine.hooks.hook import Seen, as_hook
 from attnet.engine.hooks.tensorboard import TensorBoard
 from attnet.engine.launching.torchrun import Torchrun
-from attnet.study.configs import read_list
+from attnet.study.sweeps.configs import read_list
 from attnet.train import main
 
 SMALL = {
