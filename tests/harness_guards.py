@@ -85,12 +85,20 @@ GUARDS: dict[str, tuple[str, str, str, str]] = {
         "study/verify.py", "if Path(name).name != name or not os.path.isfile(folder / name):", "if False:",
         "study/test_verify.py::test_no_file_outside_the_folder_is_read_because_a_result_names_it[../secret]"),
     "a sweep imports nothing that a list names": (
-        "study/configs.py", "and is_own_code(unit) and unit != base.unit:", "and False:",
+        "study/sweeps/configs.py", "and is_own_code(unit) and unit != base.unit:", "and False:",
         "study/test_sweep.py::test_a_list_imports_nothing_that_it_names"),
     "an error is of bounded length": (
         "base/errors.py", "brief(printable(line), _LONGEST)", "line", "base/test_words.py"),
     "the last epoch trains at full size": (
         "data/augment.py", "math.floor((epochs - 1 - number)", "math.floor((epochs - number)", "data/test_batches.py"),
+    "resume calls no hook that a file names": (
+        "engine/run_folder.py", "if is_own_hook(begun.log) and config.log != begun.log:", "if False:",
+        "engine/test_hooks.py"),
+    "a lease is won by one alone": (
+        "engine/holding/lease.py", 'with open(lease.marker, "x",', 'with open(lease.marker, "w",',
+        "engine/test_lease.py"),
+    "who has lost a lease writes nothing": (
+        "engine/holding/lease.py", 'open(self._part("beat"), "rb").close()', "pass", "engine/test_lease.py"),
 }  # fmt: skip
 
 
