@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -55,7 +56,8 @@ class StoppableEngine(NBClientEngine):
             stdout_file=stdout_file,
             stderr_file=stderr_file,
         )
-        os.environ[ENGINE], told = "1", False  # for the kernel
+        before, told = os.environ.get(ENGINE), False
+        os.environ[ENGINE] = "1"  # for the kernel
         atexit.register(_trust, nb_man.output_path)  # papermill writes it once more when we are done
         with StopSignal() as stop:
             execution = _Execution(_Client(nb_man, **words))
@@ -67,6 +69,8 @@ class StoppableEngine(NBClientEngine):
                         say(STOPPING, sys.stderr if stdout_file is None else stdout_file)
                     told = True
                     execution.stop()
+        if before is None:
+            del os.environ[ENGINE]
         if stop.number is not None:
             nb_man.save()
             say(_last_error(nb_man.nb) or "stopped between two cells", sys.stderr)
@@ -84,7 +88,8 @@ def _trust(path: str | None) -> None:
         from nbformat.sign import NotebookNotary
 
         with contextlib.suppress(Exception):
-            NotebookNotary().sign(nbformat.read(path, as_version=4))
+            silent = logging.Logger("attnet.trust", logging.CRITICAL)  # the first one says where its key is
+            NotebookNotary(log=silent).sign(nbformat.read(path, as_version=4))
 
 
 def _last_error(notebook: Mapping) -> str:

@@ -161,7 +161,7 @@ def test_the_first_page_leads_to_every_other_notebook():
 @pytest.mark.slow
 def test_start(tmp_path):
     done = papermill("start.ipynb", tmp_path / "out.ipynb", {"data_path": tmp_path})
-    assert done.returncode != 0 and "DataError" in done.stderr.splitlines()[-1], "a path that was given is meant"
+    assert done.returncode != 0 and "DataError" in done.stderr.strip().splitlines()[-1], "it was given"
     done = papermill("start.ipynb", tmp_path / "out.ipynb", {}, ROOT / "notebooks")
     assert done.returncode == 0, done.stderr[-3000:]
     outputs = outputs_of(tmp_path / "out.ipynb")
