@@ -121,12 +121,19 @@ def append_to(path: str | Path) -> TextIO:
     return file
 
 
+def open_plain(path: str | Path) -> BinaryIO:
+    """Open a plain file to read it; OSError for anything else: a pipe would keep us waiting."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return os.fdopen(handle, "rb")
+
+
 def read_small(path: str | Path, most: int) -> bytes | None:
-    """The first bytes of a plain file, `most` of them; None where there is none. A pipe would keep us waiting."""
-    with contextlib.suppress(OSError, ValueError):
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(handle, "rb") as file:
-            return file.read(most) if stat.S_ISREG(os.fstat(handle).st_mode) else None
+    """The first bytes of a plain file, `most` of them; None where there is none."""
+    with contextlib.suppress(OSError, ValueError), open_plain(path) as file:
+        return file.read(most)
     return None
 
 

@@ -4,15 +4,16 @@ have is as if it were not there.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attnet.base.errors import AttnetError
+from attnet.base.files import open_plain
 from attnet.base.json_files import misfit, parse
 from attnet.base.processes import began, is_alive, pid_of
 from attnet.base.words import printable
@@ -38,20 +39,10 @@ _CONFIG = {
 
 def tail(file: Path, most: int) -> tuple[bytes, float]:
     """The last bytes of a plain file, and how many seconds ago it was written; b"" and infinity where there is none."""
-    try:
-        handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would never open
-    except (OSError, ValueError):
-        return b"", float("inf")
-    try:
-        seen = os.fstat(handle)
-        if stat.S_ISREG(seen.st_mode):
-            with open(handle, "rb", closefd=False) as stream:
-                stream.seek(max(0, seen.st_size - most))
-                return stream.read(most), max(0.0, time.time() - seen.st_mtime)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError, ValueError), open_plain(file) as stream:
+        seen = os.fstat(stream.fileno())
+        stream.seek(max(0, seen.st_size - most))
+        return stream.read(most), max(0.0, time.time() - seen.st_mtime)
     return b"", float("inf")
 
 
