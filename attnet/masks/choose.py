@@ -39,20 +39,21 @@ def telling_images(
     """
     network = with_masks(model, split.images[:1], masks)
     places = split.evenly(min(among, len(split)))
-    considered = Split(split.images[places], split.labels.cpu()[places])
+    considered = split.rows(places)
+    labels = considered.labels.cpu()
     rights, variations = [], []
     for start in range(0, len(considered), batch_size):
         piece = slice(start, start + batch_size)
         seen = capture(network, considered.images[piece])
-        rights.append(seen.logits.argmax(dim=1).cpu() == considered.labels[piece])
+        rights.append(seen.logits.argmax(dim=1).cpu() == labels[piece])
         found = [part["mask"].float() for part in seen.features.values() if "mask" in part]
         spreads = [mask.std(dim=(2, 3), correction=0).mean(dim=1).cpu() for mask in found]
         variations.append(torch.stack(spreads).mean(dim=0) if spreads else torch.zeros(len(seen.logits)))
     variation, right = torch.cat(variations), torch.cat(rights)
     order = variation.argsort(descending=True, stable=True)
     turn = torch.zeros(len(considered), dtype=torch.int64)  # the how-manieth of its class, among right ones
-    for label in considered.labels.unique():
-        own = order[right[order] & (considered.labels[order] == label)]
+    for label in labels.unique():
+        own = order[right[order] & (labels[order] == label)]
         turn[own] = torch.arange(len(own))
     order = order[turn[order].argsort(stable=True)]
     order = order[(~right[order]).int().argsort(stable=True)]
