@@ -53,7 +53,7 @@ def hold(path: Path, lease: Lease | None = None) -> FileLock | None:
     except Timeout:
         if not os.path.exists(lock.lock_file):
             raise ConfigError(f"output_dir={path}: cannot be written; mend that, or give another one") from None
-        owner = _owner(path)
+        owner = owner_of(path)
         if lease is not None and 0 < owner.get("lease", 0) < lease.number:
             return None
         who = f" by process {owner['process']} on {owner['host']}" if owner else ""
@@ -78,14 +78,15 @@ def user_of(path: Path) -> dict[str, object] | None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return _owner(path)
+        return owner_of(path)
     except (NotImplementedError, OSError):
         return None
     lock.release()
     return None
 
 
-def _owner(path: Path) -> dict[str, object]:
+def owner_of(path: Path) -> dict[str, object]:
+    """What the process that has a folder says of itself, as `user_of`; {} where nothing is said."""
     with contextlib.suppress(AttnetError):
         owner = read_object(path / OWNER, _OWNER)
         if {"process", "host"} <= owner.keys():

@@ -18,6 +18,7 @@ from attnet.base.json_files import misfit, parse
 from attnet.base.processes import began, is_alive, pid_of
 from attnet.base.words import printable
 from attnet.engine.holding import lease
+from attnet.engine.holding.lock import owner_of
 from attnet.engine.names import CLAIM, LOG, OURS, OWNER, PULSES
 
 SMALL = 1 << 16  # bytes of a small file that are read at most
@@ -29,7 +30,6 @@ _SIGN = {
     **{"epoch": int, "step": int, "steps": int, "images": int, "rate": float | None, "still": float, "ended": str},
     **{"trace": list[float], "traced": int},
 }
-_OWNER = {"process": int, "host": str}
 _CONFIG = {
     **{"total_epochs": int | None, "model": str | None, "seed": int, "device_num": int, "train_batch_size": int | None},
     **{"dataset": str, "data_path": str, "mode": str, "num_classes": int | None},
@@ -87,9 +87,9 @@ def signs_of(folder: Path) -> list[tuple[dict, float]]:
 
 def holder(folder: Path) -> tuple[int, str, float]:
     """Process and machine that last held a folder, and seconds since then; 0 where nobody did."""
-    blob, age = tail(folder / OWNER, 1_000)
-    said = entries(blob, _OWNER)
-    known = said.keys() == _OWNER.keys() and 0 < said["process"] < 2**31
+    _, age = tail(folder / OWNER, 0)
+    said = owner_of(folder)
+    known = bool(said) and 0 < said["process"] < 2**31
     return (said["process"], printable(said["host"])[:60], age) if known else (0, "", age)
 
 
