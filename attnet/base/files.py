@@ -121,6 +121,20 @@ def append_to(path: str | Path) -> TextIO:
     return file
 
 
+def own_folder(path: str | Path) -> Path:
+    """A folder of ours within another, made where it is missing; the outer one may come from anybody, and through a
+    link there files would be made, or taken away, somewhere else.
+
+    Raises:
+        OSError: it cannot be made, or is a link or no folder.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise OSError(errno.ENOTDIR, f"{Path(path).name} in it is a link or no folder; take it away")
+    return Path(path)
+
+
 def open_plain(path: str | Path) -> BinaryIO:
     """Open a plain file to read it; OSError for anything else: a pipe would keep us waiting."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))

@@ -19,6 +19,7 @@ from attnet.data.batches import TestBatches
 from attnet.engine.plan import Plan
 from attnet.engine.precision import autocast, input_type
 from attnet.engine.trouble import testing_memory
+from attnet.model.contents import first_not_finite
 from attnet.model.folding import folded
 from attnet.model.network import evaluating, memory_format
 from attnet.model.variants import build_model, study_options
@@ -174,6 +175,5 @@ def where_not_finite(state: Mapping[str, Tensor]) -> str:
     """
     if not state:
         return "a graph: its weights were not looked into"
-    wrong = (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all())
-    first = next(wrong, None)
+    first = first_not_finite(state)
     return f"first of all {first} holds some" if first else "all weights are finite: values overflow on the way"

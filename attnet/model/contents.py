@@ -70,6 +70,12 @@ def _problem(name: object, value: object) -> str:
     return ""
 
 
+def first_not_finite(state: Mapping[str, Tensor]) -> str:
+    """The first entry of a state dict, in its order, that holds a value which is no finite number; "" for none."""
+    wrong = (name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all())
+    return next(wrong, "")
+
+
 class Record(TypedDict):
     """What is ours in a file besides the weights, as the fields of `Weights`."""
 

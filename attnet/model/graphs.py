@@ -22,6 +22,7 @@ from attnet.model.formats import FETCH_AGAIN, first_line, metadata_value, packag
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+_LARGEST_FILE = (1 << 31) - 1  # bytes that protobuf reads
 _LARGEST_BATCH = 1 << 16  # images; a graph's batch is filled up with empty ones
 # Numbers that all layers together may compute of an image; attention92_448, the largest here, has 1.7e8.
 _MOST_NUMBERS = 1 << 29
@@ -43,6 +44,8 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         self.name = name = "the graph" if isinstance(file, bytes) else f"weights {file}"
         onnx, runtime = package("onnx", name), package("onnxruntime", name)
+        if not isinstance(file, bytes) and (size := Path(file).stat().st_size) > _LARGEST_FILE:
+            raise WeightsError(f"{name}: {size:,} bytes, and an ONNX graph in one file has {_LARGEST_FILE:,} at most")
         content = file if isinstance(file, bytes) else Path(file).read_bytes()
         try:
             model = onnx.load_from_string(content)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attnet.base.errors import ConfigError, WeightsError, shown
 from attnet.base.files import relative_to_root, resolve_path
-from attnet.model.contents import COUNTER, own_record
+from attnet.model.contents import COUNTER, first_not_finite, own_record
 from attnet.model.formats import ONNX, SAFETENSORS, read_safetensors, read_torch
 from attnet.model.graphs import OnnxNetwork
 from attnet.model.modules import WITHOUT_BRANCH
@@ -227,12 +227,21 @@ def load_weights(
         What was loaded, what was dropped, and what was not there.
 
     Raises:
-        WeightsError: names or shapes that do not fit, each listed, with the network they would fit if any.
+        WeightsError: names or shapes that do not fit, each listed, with the network they would fit if any; values
+            that are no finite numbers.
     """
     given = path_or_state_dict
     opened = Weights.open(given) if isinstance(given, str | Path) else given
     model = unwrap(model)
     own, report = _match(model, opened, new_head)
+    current = model.state_dict()
+    if wrong := first_not_finite({name: own[name].to(value.dtype) for name, value in current.items()}):
+        origin = f"weights {opened.path}" if isinstance(opened, Weights) else "state dict"
+        raise WeightsError(
+            f"{origin}: {wrong} holds values that are no finite numbers (or none in "
+            f"{str(current[wrong].dtype).removeprefix('torch.')}), as training leaves them that has diverged; take an "
+            "earlier checkpoint"
+        )
     model.load_state_dict(own)
     return report
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
 # What stands around the table in README.md.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
 MARKERS = ("<!-- results: attnet report --readme -->", "<!-- end of results -->")
 
 
@@ -135,12 +136,16 @@ def csv_table(rows: Iterable[Row]) -> str:
 
 
 def as_csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Comma-separated values."""
+    """Comma-separated values. Text that a spreadsheet would run as a formula has an apostrophe before it: class names
+    and folders come from files.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([_no_formula(cell) for cell in line] for line in (header, *lines))
     return text.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def markdown(report: Report) -> str:

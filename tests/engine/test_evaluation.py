@@ -178,13 +178,27 @@ def test_half_precision_is_tested_in_half_precision_at_every_door(tmp_path, monk
     assert full.loss != seen.loss and full.loss == pytest.approx(seen.loss, rel=0.02)
 
 
-def test_weights_that_say_nothing_are_an_error_at_every_door(tmp_path):
+@pytest.mark.parametrize(
+    ("value", "name", "message"),
+    [
+        (
+            float("nan"),
+            "stages.stage1.attention.0.mask.head.conv2.weight",
+            r"bad\.pt: stages\.stage1\.attention\.0\.mask\.head\.conv2\.weight holds values that are no finite",
+        ),
+        (
+            3e38,
+            "fc.weight",
+            r"bad\.pt: the logits of 10 of 10 images .*\(all weights are finite: values overflow on the way\)",
+        ),
+    ],
+)
+def test_weights_that_say_nothing_are_an_error_at_every_door(value, name, message, tmp_path):
     network = attnet.build_model("attention56_tiny")
-    network.stages.stage1.attention[0].mask.head.conv2.weight.data[0] = float("nan")
+    network.get_parameter(name).data[0] = value
     torch.save({"model": network.state_dict()}, tmp_path / "bad.pt")
     few = {"dataset": "shapes", "model": "attention56_tiny", "test_images": 10, "device_type": "CPU", "amp": "O0"}
     config = TrainConfig(pretrained=str(tmp_path / "bad.pt"), output_dir=str(tmp_path / "run"), progress="none", **few)
-    message = r"bad\.pt: the logits of 10 of 10 images .*stage1\.attention\.0\.mask\.head\.conv2\.weight"
     with pytest.raises(WeightsError, match=message):
         evaluate_weights(plan_evaluation(config))
     with pytest.raises(WeightsError, match=message):

@@ -186,3 +186,12 @@ def test_torchrun_hands_the_parameter_on(tmp_path):
     assert known.training_script == "attnet.train"
     given = TrainConfig.parse(known.training_script_args)
     assert given.log == "tensorboard" and given.device_num == 2
+
+
+def test_tensorboard_writes_nothing_through_a_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="tensorboard in it is a link or no folder; take it away"):
+        TensorBoard().start(TrainConfig(), tmp_path / "run", 0)
+    assert not [*(tmp_path / "elsewhere").iterdir()]

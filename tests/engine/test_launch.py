@@ -241,6 +241,22 @@ def test_the_last_words_say_what_is_on_the_disk(tmp_path, files, message):
     assert job._left_behind(bool(job._last_word())).startswith(message)
 
 
+def test_a_job_writes_nothing_through_a_link_and_waits_for_no_pipe(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "logs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"output_dir=.*run: cannot be written \(logs in it is a link or no folder"):
+        launcher._Job(Torchrun(TrainConfig()), tmp_path / "run", TrainConfig(), None)
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+    (tmp_path / "run" / "logs").unlink()
+    job = launcher._Job(Torchrun(TrainConfig()), tmp_path / "run", TrainConfig(), None)
+    for pipe in (job.rank0, job.log, job.torchrun):
+        os.mkfifo(pipe)
+    job.process = subprocess.CompletedProcess([], 1)
+    job._show(Progress(lambda line: None))
+    assert job._last_word() == "" and "its last lines, from" in job._cause()
+
+
 @pytest.mark.slow
 def test_a_machine_that_cannot_find_itself_and_an_older_jobs_variables(tmp_path):
     """Its host name resolves to nothing, and torchrun's options are set to another job's."""

@@ -321,3 +321,14 @@ def test_ranks_that_are_no_more_leave_no_sign(tmp_path):
     begun_run(tmp_path / "run", size=4)
     with Pulse(0, 2, position).beating(tmp_path / "run"):
         assert sorted(file.name for file in (tmp_path / "run" / "pulse").iterdir()) == ["rank0.json", "rank1.json"]
+
+
+def test_signs_go_through_no_link_and_take_nothing_away_there(tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "thesis.tex").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "pulse").symlink_to(tmp_path / "elsewhere")
+    with Pulse(0, 1, lambda: {"epoch": 0, "step": 0, "steps": 1}).beating(tmp_path / "run"):
+        ask_to_stop(tmp_path / "run")
+    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["thesis.tex"]
+    assert "will not see this run (pulse in it is a link or no folder; take it away)" in capsys.readouterr().err

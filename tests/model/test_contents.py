@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -18,7 +19,8 @@ from attnet.model.contents import own_record
 from attnet.model.export import export_onnx
 from attnet.model.graphs import OnnxNetwork
 from attnet.model.pretrained import load_pretrained
-from attnet.model.weights import Weights
+from attnet.model.variants import build_model
+from attnet.model.weights import Weights, load_weights
 from attnet.model.wrappers import AVERAGES, CONTAINERS, unwrap_state
 
 STATE = tiny().state_dict()
@@ -139,6 +141,22 @@ def test_a_state_dict_of_anything_but_dense_numbers(kind, zipped, tmp_path):
     entries, message = KINDS[kind]
     for content in ({**SOME, **entries}, {"state_dict": {**SOME, **entries}}):
         check_refused(saved(tmp_path, content, _use_new_zipfile_serialization=zipped), message)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e300])
+def test_values_that_are_no_finite_numbers_are_named(value, tmp_path):
+    state = {name: item.double() if item.is_floating_point() else item for name, item in STATE.items()}
+    name = next(name for name in state if name.startswith("stages.stage2.") and name.endswith("conv1.weight"))
+    state[name] = torch.full_like(state[name], value)
+    file = saved(tmp_path, state)
+    with pytest.raises(WeightsError, match=re.escape(f"{name} holds values that are no finite")):
+        load_pretrained(file)
+    network = build_model("attention56_tiny")
+    before = network.state_dict()["fc.weight"].clone()
+    with pytest.raises(WeightsError, match=f"state dict: {re.escape(name)}"):
+        load_weights(network, state)
+    assert torch.equal(network.state_dict()["fc.weight"], before)
+    assert load_weights(network, {**STATE, "fc.bias": torch.full((10,), value)}, new_head=True).loaded  # not taken
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -308,6 +326,16 @@ def test_an_absurd_batch_of_onnx(tmp_path):
     onnx.save(model, tmp_path / "weights.onnx")
     with pytest.raises(WeightsError, match="made for batches of 1,000,000,000 images"):
         OnnxNetwork(tmp_path / "weights.onnx")
+
+
+def test_a_graph_larger_than_protobuf_reads_is_not_read(tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason='pip install -e ".[export]" brings onnx')
+    pytest.importorskip("onnxruntime", reason='pip install -e ".[export]" brings onnxruntime')
+    with open(tmp_path / "large.onnx", "wb") as file:
+        file.truncate(3 << 30)  # a hole: no bytes on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it was read"))
+    with pytest.raises(WeightsError, match=r"large\.onnx: 3,221,225,472 bytes, and an ONNX graph in one file has"):
+        Weights.open(tmp_path / "large.onnx")
 
 
 def graph(tmp_path: Path, **options: object) -> Path:

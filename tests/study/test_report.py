@@ -17,7 +17,7 @@ from attnet.report import main
 from attnet.study.published import DOCUMENT
 from attnet.study.report import collect, scaling
 from attnet.study.rows import Row
-from attnet.study.tables import COLUMNS, MARKERS, csv_table, frame, readme_table, result_table, write_readme
+from attnet.study.tables import COLUMNS, MARKERS, as_csv, csv_table, frame, readme_table, result_table, write_readme
 
 FIELDS = [column.name for column in COLUMNS]
 TITLES = [column.title for column in COLUMNS if column.title]
@@ -82,6 +82,16 @@ def test_the_documents_rows_are_its_table():
         "published 85.37 8,342 300 O2 gpu_8p 512",
         "published 94.13 723 300 O2 npu_8p 32",
         "published 94.32 2,461 300 O2 gpu_8p 32",
+    ]
+
+
+def test_a_spreadsheet_runs_nothing_that_a_file_says():
+    text = as_csv(["@name", "top1"], [["=cmd|' /C calc'!A0", -1.5], ["-foo", 90], ["cat", None]])
+    assert list(csv.reader(io.StringIO(text))) == [
+        ["'@name", "top1"],
+        ["'=cmd|' /C calc'!A0", "-1.5"],
+        ["'-foo", "90"],
+        ["cat", ""],
     ]
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import read_small, writing
+from attnet.base.files import own_folder, read_small, writing
 from attnet.base.json_files import misfit
 from attnet.base.processes import identity, is_gone
 
@@ -78,7 +78,8 @@ class Lease:
         lease = cls(folder / PLACE / str(after + 1), seconds)
         holder = {"worker": worker or name_of_worker(), "seconds": float(seconds), "process": identity()}
         with writing(f"folder={folder}"):
-            lease.marker.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            own_folder(lease.marker.parent)
             try:
                 with open(lease.marker, "x", encoding="utf-8") as file:
                     file.write(json.dumps(holder))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
+from attnet.base.files import own_folder
 from attnet.engine.hooks.hook import Hook, Seen
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class TensorBoard(Hook):
 
     def start(self, config: TrainConfig, folder: Path, done: int) -> None:
         """A resumed run goes on in the same folder: what an earlier start told of later epochs is not shown twice."""
-        self.writer = SummaryWriter(str(folder / FOLDER), purge_step=done + 1 if done else None)
+        self.writer = SummaryWriter(str(own_folder(folder / FOLDER)), purge_step=done + 1 if done else None)
         given = "\n".join(f"    {name} = {value!r}" for name, value in config.given().items())
         self.writer.add_text("parameters", given, done)
         self.writer.flush()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError, say
-from attnet.base.files import append_to, relative_to_root, resolve_path, write_text, writing
+from attnet.base.files import append_to, open_plain, own_folder, relative_to_root, resolve_path, write_text, writing
 from attnet.base.json_files import read_lines
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.base.progress import LiveProgress, Progress, make_progress
@@ -135,7 +135,8 @@ class _Job:
         self.launcher, self.folder, self.config, self.draw = launcher, folder, config, draw
         self.logs = folder / "logs"
         with writing(f"output_dir={folder}"):
-            self.logs.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            own_folder(self.logs)
         self.rank0, self.log = self.logs / "rank0.log", folder / "log.txt"
         self.torchrun = self.logs / f"torchrun{config.node_rank or ''}.log"
         self.position, self.logged = (file.stat().st_size if file.exists() else 0 for file in (self.rank0, self.log))
@@ -201,11 +202,7 @@ class _Job:
 
     def _last_word(self) -> str:
         """What this job's ranks wrote last when they were asked to stop and had saved everything; "" if not."""
-        if not self.log.exists():
-            return ""
-        with open(self.log, "rb") as log:
-            log.seek(self.logged)
-            last = log.read().decode(errors="replace").splitlines()[-1:]
+        last = _said(self.log, self.logged).decode(errors="replace").splitlines()[-1:]
         return last[0] if last and last[0].startswith(STOPPED) else ""
 
     def _left_behind(self, is_saved: bool) -> str:
@@ -234,13 +231,11 @@ class _Job:
 
     def _show(self, display: Progress) -> None:
         """What rank 0 has said since, and the picture of an epoch that has ended."""
-        if self.config.node_rank or not self.rank0.exists():
+        if self.config.node_rank:
             return
-        with open(self.rank0, "rb") as log:
-            log.seek(self.position)
-            lines = log.read()
-            lines = lines[: lines.rfind(b"\n") + 1]
-            self.position += len(lines)
+        lines = _said(self.rank0, self.position)
+        lines = lines[: lines.rfind(b"\n") + 1]
+        self.position += len(lines)
         text = lines.decode(errors="replace")
         if not text or self.config.progress == "none":
             return
@@ -261,7 +256,7 @@ class _Job:
 
     def _cause(self) -> str:
         """Which rank failed first, how, and its last lines."""
-        report = self.torchrun.read_text(encoding="utf-8", errors="replace")
+        report = _said(self.torchrun).decode(errors="replace")
         found = re.findall(r"Root Cause.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+)", report, flags=re.DOTALL)
         rank, code = map(int, found[-1]) if found else (0, self.process.returncode)
         if not self._has_begun():
@@ -269,7 +264,7 @@ class _Job:
             ended = f"torchrun ended before its ranks began ({how_it_ended(self.process.returncode)})"
             return "\n".join([f"{ended}; its last lines, from {self.torchrun}:", *(f"    {x}" for x in lines)])
         log = self.logs / f"rank{rank}.log"
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:] if log.exists() else []
+        lines = _said(log).decode(errors="replace").splitlines()[-SHOWN_LINES:]
         lines = lines or report.splitlines()[-SHOWN_LINES:]
         failed = f"rank {rank} of {self.config.device_num} failed ({how_it_ended(code)})"
         return "\n".join(
@@ -278,3 +273,11 @@ class _Job:
                 *(f"    {line}" for line in lines),
             ]
         )
+
+
+def _said(log: Path, position: int = 0) -> bytes:
+    """What a log holds from a place on; nothing where there is no plain file, of which its own writer will complain."""
+    with contextlib.suppress(OSError), open_plain(log) as file:
+        file.seek(position)
+        return file.read()
+    return b""

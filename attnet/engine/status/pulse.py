@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attnet.base.files import write_text
+from attnet.base.errors import say
+from attnet.base.files import own_folder, write_text
 from attnet.base.json_files import to_json
 from attnet.base.processes import TrainingInterrupted
 from attnet.engine.names import PULSES, STOP
@@ -49,11 +51,15 @@ class Pulse:
     @contextlib.contextmanager
     def beating(self, folder: Path) -> Iterator[None]:
         """Give signs in a run folder as long as this lasts. One that ended well leaves none behind."""
-        self.folder, self.file = folder, folder / PULSES / f"rank{self.rank}.json"
-        with contextlib.suppress(OSError):
-            self.file.parent.mkdir(exist_ok=True)
+        self.folder = folder
+        self.file: Path | None = folder / PULSES / f"rank{self.rank}.json"  # None: there is no place for it
+        try:
+            own_folder(self.file.parent)
             if self.rank == 0:
                 self._tidy()
+        except OSError as error:  # a training is worth more than what is told of it
+            self.file = None
+            say(f"{folder}: `attnet watch` will not see this run ({error.strerror})", sys.stderr)
         self._beat()
         over = threading.Event()
 
@@ -89,6 +95,8 @@ class Pulse:
             self.asked = self.asked or os.path.lexists(self.folder / STOP)
 
     def _write(self, **more: object) -> None:
+        if self.file is None:
+            return
         position = self.where()
         now, here = time.monotonic(), (position["epoch"], position["step"])
         if here != self.moved[0]:
@@ -113,9 +121,10 @@ class Pulse:
             with contextlib.suppress(Exception):
                 self._write(ended=ended)
             return
-        with contextlib.suppress(OSError):
-            self.file.unlink(missing_ok=True)
-            self.file.parent.rmdir()  # by the last of them
+        if self.file is not None:
+            with contextlib.suppress(OSError):
+                self.file.unlink(missing_ok=True)
+                self.file.parent.rmdir()  # by the last of them
 
 
 def ask_to_stop(folder: Path) -> None:
