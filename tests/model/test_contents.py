@@ -156,7 +156,9 @@ def test_values_that_are_no_finite_numbers_are_named(value, tmp_path):
     with pytest.raises(WeightsError, match=f"state dict: {re.escape(name)}"):
         load_weights(network, state)
     assert torch.equal(network.state_dict()["fc.weight"], before)
-    assert load_weights(network, {**STATE, "fc.bias": torch.full((10,), value)}, new_head=True).loaded  # not taken
+    assert load_weights(
+        network, {**STATE, "fc.bias": torch.full((10,), value, dtype=torch.float64)}, new_head=True
+    ).loaded  # not taken
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
