@@ -10,7 +10,7 @@ import torch
 
 import attnet
 from attnet.base import files
-from attnet.base.errors import SaveError
+from attnet.base.errors import ConfigError, SaveError
 from attnet.base.processes import identity, is_gone
 from attnet.engine.holding import lock
 from attnet.engine.holding.lease import BEATS, PLACE, VARIABLE, Lease, Lost, Watch, is_orphan, look
@@ -238,6 +238,18 @@ def test_under_a_lease_everything_is_written_as_without(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(SaveError, match="No space left"):
         folder.save("last.pt", {"epoch": 4}, keep="previous.pt")
+
+
+def test_a_folder_of_anybody_s_makes_no_work_without_end_and_loses_nothing(tmp_path):
+    (tmp_path / PLACE).mkdir()
+    for name in ("999990", "mine.best.pt.tmp", "notes"):
+        (tmp_path / PLACE / name).write_text("{}")
+    assert Lease.take(tmp_path, look(tmp_path).number, 30, "a").number == 999_991
+    assert len(os.listdir(tmp_path / PLACE)) == 6  # a marker, a beat, and that the one before is over
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / PLACE).symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="is a link or no folder; take it away"):
+        Lease.take(tmp_path / "run", 0, 30, "a")
 
 
 def test_a_lease_counts_in_its_own_folder_alone(tmp_path, monkeypatch):

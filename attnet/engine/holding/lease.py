@@ -163,6 +163,8 @@ class Lease:
         place = self.marker.parent
         names = set(os.listdir(place))
         for number in range(1, self.number):
+            if str(number) not in names:  # the folder may come from anybody, with one lease of a large number in it
+                continue
             over, beat = f"{number}.over", f"{number}.beat"
             if over not in names:
                 (place / over).touch()
@@ -170,7 +172,7 @@ class Lease:
                 (place / beat).unlink(missing_ok=True)
         for name in os.listdir(place):
             number, _, rest = name.partition(".")
-            if rest.endswith(".tmp") and int(number) < self.number:
+            if rest.endswith(".tmp") and number.isdecimal() and int(number) < self.number:
                 (place / name).unlink(missing_ok=True)
 
     def _part(self, name: str) -> Path:

@@ -83,9 +83,9 @@ class Pulse:
     def _tidy(self) -> None:
         """Take away what an earlier start left: a request that nobody obeyed, signs of ranks that are no more."""
         (self.folder / STOP).unlink(missing_ok=True)
-        ours = {f"rank{rank}.json" for rank in range(self.fixed["size"])}
-        for file in self.file.parent.iterdir():
-            if file.name not in ours:
+        for file in self.file.parent.glob("rank*.json*"):
+            number = file.name.removeprefix("rank").partition(".")[0]
+            if not (number.isdecimal() and int(number) < self.fixed["size"] and file.suffix == ".json"):
                 file.unlink()
 
     def _beat(self) -> None:
