@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from attnet.model.export import export_onnx, export_safetensors
     from attnet.model.pretrained import Pretrained, load_pretrained
     from attnet.model.variants import build_model, variants
-    from attnet.model.weights import load_weights
+    from attnet.model.weights.loading import load_weights
     from attnet.together import fit, launch, make_plan
     from attnet.watch_command import watch
 
@@ -44,7 +44,7 @@ _HOMES = {
     "model.export": ("export_onnx", "export_safetensors"),
     "model.pretrained": ("Pretrained", "load_pretrained"),
     "model.variants": ("build_model", "variants"),
-    "model.weights": ("load_weights",),
+    "model.weights.loading": ("load_weights",),
     "together": ("fit", "launch", "make_plan"),
     "watch_command": ("watch",),
 }

@@ -30,8 +30,9 @@ from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
 from attnet.engine.run_folder import load_newest
 from attnet.engine.status.watched import watched
-from attnet.model.graphs import OnnxNetwork
-from attnet.model.weights import Weights, load_weights
+from attnet.model.weights.graphs import OnnxNetwork
+from attnet.model.weights.loading import load_weights
+from attnet.model.weights.opened import Weights
 from attnet.study.records import read_records
 from attnet.study.sweeps.configs import read_list
 

@@ -20,9 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # What it guards: (file of the package, the line or part of one, what stands there without it, the test).
 GUARDS: dict[str, tuple[str, str, str, str]] = {
     "a graph computes so much and no more": (
-        "model/graphs.py", "if numbers > _MOST_NUMBERS * batch:", "if False:", "model/test_graphs.py"),
+        "model/weights/graphs.py", "if numbers > _MOST_NUMBERS * batch:", "if False:", "model/test_graphs.py"),
     "a graph's numbers lie in its file": (
-        "model/graphs.py", "if tensor.external_data or tensor.data_location:", "if False:", "model/test_graphs.py"),
+        "model/weights/graphs.py", "if tensor.external_data or tensor.data_location:", "if False:",
+        "model/test_graphs.py"),
     "a rank whose torchrun died while it started ends": (
         "engine/distributed.py", "if launcher and (parent == 1", "if False and (parent == 1",
         "engine/test_distributed.py::test_a_rank_whose_torchrun_died_while_it_started_ends_and_asks_nobody_else_to_stop"),
@@ -68,10 +69,10 @@ GUARDS: dict[str, tuple[str, str, str, str]] = {
     "recorded parameters of another type are damage": (
         "engine/result.py", 'check_parameters(content["parameters"])', "pass", "study/test_report.py"),
     "values within values are counted before they are made": (
-        "model/formats.py", "if values.deepest > _DEPTH or values.repeated", "if False and values.repeated",
+        "model/weights/formats.py", "if values.deepest > _DEPTH or values.repeated", "if False and values.repeated",
         "model/test_contents.py::test_values_within_values_without_end_are_never_made[a long key again and again]"),
     "a file of weights is a plain file": (
-        "model/formats.py", "if path.exists() and not path.is_file():", "if False:",
+        "model/weights/formats.py", "if path.exists() and not path.is_file():", "if False:",
         "model/test_contents.py::test_what_is_no_plain_file_is_not_waited_for[folder.pt]"),
     "momentum is that of the weights that are trained": (
         "engine/precision.py", "if held and not (fits and", "if False and not (fits and",
@@ -103,12 +104,12 @@ GUARDS: dict[str, tuple[str, str, str, str]] = {
         "base/files.py", "if not stat.S_ISDIR(os.lstat(path).st_mode):", "if False:",
         "engine/test_status.py::test_signs_go_through_no_link_and_take_nothing_away_there"),
     "weights are finite numbers": (
-        "model/weights.py", "if wrong := first_not_finite(", "if False and first_not_finite(",
+        "model/weights/loading.py", "if wrong := first_not_finite(", "if False and first_not_finite(",
         "model/test_contents.py::test_values_that_are_no_finite_numbers_are_named[nan]"),
     "a spreadsheet runs nothing that a file says": (
         "study/tables.py", "and cell.startswith(_FORMULA) else cell", "and False else cell", "study/test_report.py"),
     "a graph larger than protobuf reads is not read": (
-        "model/graphs.py", ".st_size) > _LARGEST_FILE:", ".st_size) < 0:",
+        "model/weights/graphs.py", ".st_size) > _LARGEST_FILE:", ".st_size) < 0:",
         "model/test_contents.py::test_a_graph_larger_than_protobuf_reads_is_not_read"),
 }  # fmt: skip
 

@@ -19,13 +19,13 @@ from attnet.data.batches import TestBatches
 from attnet.engine.plan import Plan
 from attnet.engine.precision import autocast, input_type
 from attnet.engine.trouble import testing_memory
-from attnet.model.contents import first_not_finite
 from attnet.model.folding import folded
 from attnet.model.network import evaluating, memory_format
 from attnet.model.variants import build_model, study_options
+from attnet.model.weights.contents import first_not_finite
 
 if TYPE_CHECKING:
-    from attnet.model.weights import Weights
+    from attnet.model.weights.opened import Weights
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,14 @@ def evaluate_weights(plan: Plan, weights: str | Path | Weights | Mapping[str, Te
     Raises:
         WeightsError: weights that do not fit the plan's network, or whose logits are no finite numbers.
     """
-    from attnet.model.weights import Weights, load_weights
+    from attnet.model.weights.loading import load_weights
+    from attnet.model.weights.opened import Weights
 
     config, weights = plan.config, plan.weights if weights is None else weights
     opened = Weights.open(weights) if isinstance(weights, str | Path) else weights
     classes, mirror = plan.dataset.classes, config.test_flip
     if isinstance(opened, Weights) and opened.is_graph:
-        from attnet.model.graphs import OnnxNetwork
+        from attnet.model.weights.graphs import OnnxNetwork
 
         plain = dataclasses.replace(plan, colour=None)  # the graph standardises them itself
         found = evaluate(OnnxNetwork(opened.path), plain.test_batches(), classes, mirror=mirror, shown=True)

@@ -24,7 +24,7 @@ from attnet.model.variants import choose_variant, study_options
 
 if TYPE_CHECKING:
     from attnet.engine.estimate import Estimate
-    from attnet.model.weights import Weights
+    from attnet.model.weights.opened import Weights
 
 
 _LATER = "torch.compile, the first step takes minutes"
@@ -226,7 +226,7 @@ def plan_evaluation(config: TrainConfig, split: str = "test") -> Plan:
         raise ConfigError(f"split={split!r}: choose test or train")
     wanted = config.test_images or 0
     if not config.pretrained:
-        from attnet.model.weights import find_weights
+        from attnet.model.weights.opened import find_weights
 
         config = config.replace(pretrained=str(find_weights()))
     plan = make_plan(config.replace(is_train=False, is_pretrain=False, test_images=0 if split == "train" else wanted))

@@ -18,8 +18,8 @@ from attnet.engine.holding.lock import hold
 from attnet.engine.hooks.names import is_own_hook
 from attnet.engine.names import CLAIM, CONFIG, LAST, LOG, METRICS, OURS, OWNER, PREVIOUS, RESULT, STEP
 from attnet.engine.parameters import TrainConfig
-from attnet.model.formats import read_torch
 from attnet.model.units import is_own_code
+from attnet.model.weights.formats import read_torch
 
 # What a checkpoint says of its place.
 _CHECKPOINT = {"epoch": int, "step": int, "shards": int, "seconds": float, "rows": list[dict[str, object]]}

@@ -14,7 +14,8 @@ from attnet.engine.parameters import TrainConfig
 from attnet.model.network import ResidualAttentionNetwork
 from attnet.model.simplify import can_simplify, channel_means, simplified
 from attnet.model.variants import build_model, choose_variant, study_options
-from attnet.model.weights import Weights, load_weights
+from attnet.model.weights.loading import load_weights
+from attnet.model.weights.opened import Weights
 
 if TYPE_CHECKING:
     from attnet.engine.plan import Plan

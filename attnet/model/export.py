@@ -24,10 +24,10 @@ import torch
 from attnet.base import VERSION
 from attnet.base.errors import ConfigError, SaveError, WeightsError, in_sentences
 from attnet.base.files import output_file, relative_to_root, save, write_bytes
-from attnet.model.formats import ONNX, SAFETENSORS, as_strings, package
-from attnet.model.graphs import OnnxNetwork
 from attnet.model.network import evaluating
 from attnet.model.pretrained import SHIPPED, Pretrained, load_pretrained
+from attnet.model.weights.formats import ONNX, SAFETENSORS, as_strings, package
+from attnet.model.weights.graphs import OnnxNetwork
 
 if TYPE_CHECKING:
     from onnx import GraphProto

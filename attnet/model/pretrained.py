@@ -13,7 +13,8 @@ from attnet.base.device import choose
 from attnet.base.errors import WeightsError
 from attnet.model.network import ResidualAttentionNetwork
 from attnet.model.variants import build_model
-from attnet.model.weights import Weights, load_weights
+from attnet.model.weights.loading import load_weights
+from attnet.model.weights.opened import Weights
 
 # What `load_pretrained` and `open_pretrained` take when nothing is asked for: by the data set it was trained on.
 SHIPPED = {"cifar10": "attention56_cifar", "shapes": "attention56_shapes"}

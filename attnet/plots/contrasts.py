@@ -22,9 +22,9 @@ from attnet.engine.evaluation import Evaluation
 from attnet.masks.changes import check_comparable, mask_changes
 from attnet.masks.reduce import attention_maps
 from attnet.masks.scale import robust_scale
-from attnet.model.formats import read_torch
 from attnet.model.network import attention_network
-from attnet.model.weights import load_weights
+from attnet.model.weights.formats import read_torch
+from attnet.model.weights.loading import load_weights
 from attnet.plots.figure import BLUE, ORANGE, Picture, bare, nothing
 from attnet.plots.sheet import GAP, LINE, NO_MASKS
 

@@ -14,7 +14,7 @@ from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
 from attnet.engine.run_folder import RunFolder, epoch_files
 from attnet.engine.step import TrainStep
-from attnet.model.weights import Weights
+from attnet.model.weights.opened import Weights
 
 # A run of a few seconds on one core.
 SMALL = {

@@ -11,7 +11,7 @@ import attnet
 from attnet.__main__ import COMMANDS
 from attnet.engine.recipes import MODES, RECIPES
 from attnet.masks.questions import QUESTIONS
-from attnet.model.weights import shipped_weights
+from attnet.model.weights.opened import shipped_weights
 from attnet.study.tables import MARKERS, readme_table, study_table
 
 ROOT = Path(__file__).resolve().parents[2]

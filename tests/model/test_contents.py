@@ -14,14 +14,15 @@ from networks import tiny
 
 import attnet
 from attnet.base.errors import WeightsError
-from attnet.model import formats
-from attnet.model.contents import own_record
 from attnet.model.export import export_onnx
-from attnet.model.graphs import OnnxNetwork
 from attnet.model.pretrained import load_pretrained
 from attnet.model.variants import build_model
-from attnet.model.weights import Weights, load_weights
-from attnet.model.wrappers import AVERAGES, CONTAINERS, unwrap_state
+from attnet.model.weights import formats
+from attnet.model.weights.contents import own_record
+from attnet.model.weights.graphs import OnnxNetwork
+from attnet.model.weights.loading import load_weights
+from attnet.model.weights.opened import Weights
+from attnet.model.weights.wrappers import AVERAGES, CONTAINERS, unwrap_state
 
 STATE = tiny().state_dict()
 SOME = dict(list(STATE.items())[:4])  # for what is refused before it is asked what fits

@@ -14,8 +14,8 @@ import attnet
 from attnet.base.errors import AttnetError, ConfigError, SaveError, WeightsError
 from attnet.model import export
 from attnet.model.export import export_onnx, export_safetensors, logits_difference
-from attnet.model.graphs import OnnxNetwork
 from attnet.model.pretrained import Pretrained, load_pretrained
+from attnet.model.weights.graphs import OnnxNetwork
 
 onnx = pytest.importorskip("onnx", reason='onnx is not installed (pip install -e ".[export]")')
 onnxruntime = pytest.importorskip("onnxruntime", reason='onnxruntime is not installed (pip install -e ".[export]")')

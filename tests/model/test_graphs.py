@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from attnet.base.errors import WeightsError
-from attnet.model.graphs import OnnxNetwork
+from attnet.model.weights.graphs import OnnxNetwork
 
 onnx = pytest.importorskip("onnx", reason='pip install -e ".[export]" brings onnx')
 pytest.importorskip("onnxruntime", reason='pip install -e ".[export]" brings onnxruntime')

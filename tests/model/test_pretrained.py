@@ -12,7 +12,7 @@ from attnet.masks.capture import capture
 from attnet.masks.open import open_pretrained
 from attnet.model import pretrained
 from attnet.model.pretrained import load_pretrained
-from attnet.model.weights import shipped_weights
+from attnet.model.weights.opened import shipped_weights
 
 SMALL = {
     "mode": "rehearsal",

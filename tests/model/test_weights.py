@@ -127,8 +127,8 @@ def test_a_file_with_a_payload_is_refused_and_not_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "evil|not a readable|refused"),
-        (b"<html>404</html>", "not a readable|refused"),
+        (b"", "it is empty; download or copy it again"),
+        (b"<html>404</html>", "a page of the web in the place of the file"),
         (None, "no such file"),
     ],
 )

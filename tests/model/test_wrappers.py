@@ -13,10 +13,11 @@ import attnet
 from attnet.base.errors import WeightsError
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import plan_evaluation
-from attnet.model import weights
 from attnet.model.pretrained import load_pretrained
-from attnet.model.weights import Weights, fitting_variants
-from attnet.model.wrappers import AVERAGES, CONTAINERS, PREFIXES, unwrap_state
+from attnet.model.weights import fitting
+from attnet.model.weights.fitting import fitting_variants
+from attnet.model.weights.opened import Weights
+from attnet.model.weights.wrappers import AVERAGES, CONTAINERS, PREFIXES, unwrap_state
 
 STATE = tiny().state_dict()
 OTHER = {name: value + 1 for name, value in STATE.items()}
@@ -59,8 +60,8 @@ def test_a_network_without_anything_but_counters_is_still_another():
 
 
 def test_no_network_with_other_ends_is_built_to_see_which_fits(monkeypatch):
-    asked, shapes = [], weights._shapes
-    monkeypatch.setattr(weights, "_shapes", lambda name: asked.append(name) or shapes(name))
+    asked, shapes = [], fitting._shapes
+    monkeypatch.setattr(fitting, "_shapes", lambda name: asked.append(name) or shapes(name))
     assert fitting_variants(STATE) == asked == ["attention56_tiny"]
 
 

@@ -37,7 +37,8 @@ from attnet.engine.plan import Plan, decide
 from attnet.engine.result import ROW, Result
 from attnet.engine.run_folder import CLAIM, CONFIG, LAST, METRICS, PREVIOUS, STEP, is_finished, new_run, resuming
 from attnet.model.variants import build_model
-from attnet.model.weights import Weights, load_weights
+from attnet.model.weights.loading import load_weights
+from attnet.model.weights.opened import Weights
 
 if TYPE_CHECKING:
     from torch import nn

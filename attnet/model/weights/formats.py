@@ -1,6 +1,6 @@
 """Files of weights, each read in memory of about its own size, whoever wrote it: PyTorch's own and safetensors.
 
-The latter needs a package of its own, which is asked for when such a file is. Graphs have `attnet.model.graphs`.
+The latter needs a package of its own, which is asked for when such a file is. Graphs have `graphs.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from types import ModuleType
 
 import torch
 
-from attnet.base.errors import AttnetError, WeightsError
+from attnet.base.errors import AttnetError, WeightsError, shown
 from attnet.base.json_files import JsonError, parse
-from attnet.model.contents import RECORDED, SAVE_AGAIN
+from attnet.model.weights.contents import RECORDED, SAVE_AGAIN
+from attnet.model.weights.others import stand_ins
 
 ONNX, SAFETENSORS = ".onnx", ".safetensors"
 # Bytes of a PyTorch file besides the numbers of its tensors: names, shapes, and whatever else it records. Python takes
@@ -31,6 +32,13 @@ _DEPTH, _REPEATED = 1000, 16
 # Opcodes that leave a list or a dict, or a thing with a state of its own, on the stack.
 _GROW = {"EMPTY_LIST", "EMPTY_DICT", "LIST", "DICT", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"}
 FETCH_AGAIN = "download or copy it again"
+# How files begin that others write, or that a download left in the place of one; what they are, and the way out.
+_FOREIGN = {
+    b"version https://git-lfs": "a pointer of Git LFS in the place of the file; `git lfs pull` fetches it",
+    b"\x1f\x8b": "packed by gzip; unpack it first (gunzip)",
+    b"\x89HDF": f"an HDF5 file, as Keras writes them; make tensors of its arrays, {SAVE_AGAIN}",
+    b"<": f"a page of the web in the place of the file; {FETCH_AGAIN}",
+}
 # torch unpickles these, and each makes memory of any size from a number. No state dict holds them.
 _MAKERS = re.compile(r"bytearray|\w*(Tensor|TypedStorage|UntypedStorage)")
 
@@ -60,18 +68,49 @@ def read_torch(path: Path) -> object:
         if path.exists() and not path.is_file():
             raise WeightsError(f"weights {path}: is no plain file; give one")  # a pipe would keep us waiting
         with open(path, "rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-        (_check_zip if is_zip else _check_pickles)(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+            start = file.read(512)
+        is_zip = start.startswith(b"PK\x03\x04")
+        if foreign := _foreign(path, start, is_zip):
+            raise WeightsError(f"weights {path}: {foreign}")
+        names = (_check_zip if is_zip else _check_pickles)(path)
+        with torch.serialization.safe_globals(stand_ins(names)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|class|global) ([\w.]+)", str(error))
-        raise _refused(path, f"it asks for {wanted[1]}" if wanted else first_line(error)) from None
+        told = re.search(r"WeightsUnpickler error:\s*([^\n]{1,200})", str(error))  # torch's advice before it is long
+        culprit = f"it asks for {wanted[1]}" if wanted else told[1] if told else first_line(error)
+        raise _refused(path, culprit) from None
     except Exception as error:  # torch and zipfile raise many types for a damaged or foreign file
         raise WeightsError(
             f"weights {path}: not a readable PyTorch file ({first_line(error)}); {FETCH_AGAIN}"
         ) from None
+
+
+def _foreign(path: Path, start: bytes, is_zip: bool) -> str:
+    """What a file is that is none of torch.save's, and the way out; "" for what may be one."""
+    if not start:
+        return f"it is empty; {FETCH_AGAIN}"
+    for sign, what in _FOREIGN.items():
+        if start.startswith(sign):
+            return what
+    if start[257:262] == b"ustar":
+        return "a tar archive; unpack it, and give the file of weights within"
+    if not is_zip:
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    ends = {name.rpartition("/")[2] for name in names}
+    if "data.pkl" in {end.lower() for end in ends} and "constants.pkl" not in ends:
+        return ""
+    if "constants.pkl" in ends:
+        return f"a TorchScript archive, which is a program; {SAVE_AGAIN}"
+    if any("exported_program" in name or name.endswith("/archive_format") for name in names):
+        return f"a program of torch.export; {SAVE_AGAIN}"
+    if any(end.endswith(".npy") for end in ends):
+        return f"arrays of NumPy (.npz); make tensors of them, {SAVE_AGAIN}"
+    return f"a zip archive of {shown(', '.join(names[:3]))}; unpack it, and give the file of weights within"
 
 
 def _refused(path: Path, culprit: str) -> WeightsError:
@@ -81,9 +120,11 @@ def _refused(path: Path, culprit: str) -> WeightsError:
     )
 
 
-def _check_zip(path: Path) -> None:
-    """See that an archive's members lie in it as they are, so that they are together no larger than the file."""
-    size = path.stat().st_size
+def _check_zip(path: Path) -> set[str]:
+    """See that an archive's members lie in it as they are, so that they are together no larger than the file; the names
+    ("module.name") that its pickle asks for.
+    """
+    names, size = set(), path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         for member in members:
@@ -101,10 +142,11 @@ def _check_zip(path: Path) -> None:
         for member in members:
             if member.filename.lower().endswith("/data.pkl"):  # torch finds it in any case
                 _check_length(path, member.file_size)
-                _check_pickle(path, io.BytesIO(archive.read(member)))
+                names |= _check_pickle(path, io.BytesIO(archive.read(member)))
+    return names
 
 
-def _check_pickles(path: Path) -> None:
+def _check_pickles(path: Path) -> set[str]:
     """The same for the format before: four pickles (magic number, version, machine, content) and a list, then numbers.
 
     It has no sizes that could be checked: each tensor is read into memory that its pickle asks for, and what is
@@ -112,15 +154,17 @@ def _check_pickles(path: Path) -> None:
     """
     with open(path, "rb") as file:
         start = io.BytesIO(file.read(_MOST_PICKLED))
+    names: set[str] = set()
     for _ in range(5):
         if start.tell() == start.getbuffer().nbytes:
-            return  # no more of it, which torch then misses
+            break  # no more of it, which torch then misses
         try:
-            _check_pickle(path, start)
+            names |= _check_pickle(path, start)
         except ValueError:  # it ends within: the file does, or what is looked at
             if start.getbuffer().nbytes == _MOST_PICKLED:
                 _check_length(path, _MOST_PICKLED + 1)
             raise
+    return names
 
 
 def _check_length(path: Path, length: int) -> None:
@@ -131,16 +175,20 @@ def _check_length(path: Path, length: int) -> None:
         )
 
 
-def _check_pickle(path: Path, stream: io.BytesIO) -> None:
-    """Walk through a pickle, running nothing, and see that it asks for no maker of memory and no endless value."""
-    begun, values = stream.tell(), _Values()
+def _check_pickle(path: Path, stream: io.BytesIO) -> set[str]:
+    """Walk through a pickle, running nothing, and see that it asks for no maker of memory and no endless value; the
+    names that it asks for.
+    """
+    begun, values, names = stream.tell(), _Values(), set()
     for opcode, argument, _ in pickletools.genops(stream):
-        name = argument.rpartition(" ")[2] if opcode.name == "GLOBAL" else ""
-        if _MAKERS.fullmatch(name):
-            raise _refused(path, f"it asks for {argument.replace(' ', '.')}")
+        if opcode.name == "GLOBAL":
+            if _MAKERS.fullmatch(argument.rpartition(" ")[2]):
+                raise _refused(path, f"it asks for {argument.replace(' ', '.')}")
+            names.add(argument.replace(" ", "."))
         values.follow(opcode, argument)
         if values.deepest > _DEPTH or values.repeated > _REPEATED * (stream.tell() - begun) + _DEPTH:
             raise _refused(path, "it holds values within values without end")
+    return names
 
 
 class _Values:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from attnet.base.errors import WeightsError
-from attnet.model.contents import own_record
-from attnet.model.formats import FETCH_AGAIN, first_line, metadata_value, package
+from attnet.model.weights.contents import own_record
+from attnet.model.weights.formats import FETCH_AGAIN, first_line, metadata_value, package
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto

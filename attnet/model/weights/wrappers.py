@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from attnet.base.errors import WeightsError, shown
-from attnet.model.contents import LONGEST_NAME, check_state
+from attnet.model.weights.contents import LONGEST_NAME, check_state
 
 # Where a state dict lies in a larger checkpoint, and who puts it there; the first one counts.
 CONTAINERS = {
@@ -73,6 +73,7 @@ _FRONT = re.compile(rf"(?:(?:{'|'.join(PREFIXES)})\.)+")
 _WITHIN = re.compile(rf"(?<=\.)(?:(?:{'|'.join(WITHIN)})\.)+")
 _HEAD = "fc.weight"  # of our networks and of the reference's: what stands before it are wrappers
 _DEEPEST = 6  # containers within one another
+_MOST_ELSEWHERE, _NAMED = 20, 4  # sets of weights under names of anybody's; how many of them an error names
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,14 @@ def unwrap_state(checkpoint: object, origin: str = "state dict", entry: str = ""
         WeightsError: no state dict (as `check_state`), or none at `entry`.
     """
     found = list(_states(checkpoint, set())) if isinstance(checkpoint, Mapping) else []
+    if not found or (entry and entry not in {one.entry for one in found}):
+        found += _elsewhere(checkpoint, {one.entry for one in found})
+        if found and not entry:
+            names = [one.entry for one in found]
+            raise WeightsError(
+                f"{origin}: it holds weights under {shown(' and '.join(names[:_NAMED]))}, which no tool that is known "
+                f"here does; say which, as FILE:{shown(names[0])[1:-1]}"
+            )
     if not found:
         check_state(checkpoint, origin)
     if entry:
@@ -149,6 +158,25 @@ def _states(
             yield Unwrapped(bare, ".".join((*path, first)), averaged=True)
         elif any(isinstance(value, Tensor) and (name not in COUNTERS or not others) for name, value in group.items()):
             yield Unwrapped(group, ".".join(path) or ("raw" if others else ""), averaged or "n_averaged" in group)
+
+
+def _elsewhere(checkpoint: object, known: set[str]) -> list[Unwrapped]:
+    """State dicts under names of anybody's, a few: which one is meant must be said."""
+    found, seen, level = [], set(), [((), checkpoint)]
+    for _ in range(_DEEPEST):
+        inner = []
+        for path, content in level:
+            if not isinstance(content, Mapping) or id(content) in seen:
+                continue
+            if path and ".".join(path) not in known and any(isinstance(value, Tensor) for value in content.values()):
+                found.append(Unwrapped(dict(content), ".".join(path), averaged="n_averaged" in content))
+                if len(found) == _MOST_ELSEWHERE:
+                    return found
+            else:
+                seen.add(id(content))
+                inner += [((*path, name), value) for name, value in content.items() if isinstance(name, str)]
+        level = inner
+    return found
 
 
 def _peeled(state: Mapping[str, Tensor], origin: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
