@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import contextlib
+import functools
 import gzip
 import io
 import json
@@ -11,6 +14,7 @@ import pickletools
 import random
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +24,17 @@ import torch
 from made import make_result
 from PIL import Image
 
-import attnet
 from attnet.base.errors import AttnetError
 from attnet.data import archive
 from attnet.data.objects import read_pair
 from attnet.data.pickles import read_pickle
 from attnet.data.pictures import read_picture
 from attnet.engine.parameters import TrainConfig
+from attnet.engine.plan import make_plan
 from attnet.engine.result import Result
-from attnet.engine.run_folder import load_newest
+from attnet.engine.run_folder import checkpoint
 from attnet.engine.status.watched import watched
+from attnet.engine.training import Training
 from attnet.model.weights.graphs import OnnxNetwork
 from attnet.model.weights.loading import load_weights
 from attnet.model.weights.opened import Weights
@@ -59,13 +64,25 @@ def _archives() -> list[bytes]:
     return seeds
 
 
+class _Small(torch.nn.Module):
+    """A network of few bytes, so that a change is seldom one of a number alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1, bias=False), torch.nn.BatchNorm2d(2))
+        self.fc = torch.nn.Linear(2, 3)
+
+
 def _weights() -> list[bytes]:
     torch.manual_seed(0)
-    model = attnet.build_model("attention56_tiny")
-    small = {name: value[:1] if value.ndim else value for name, value in list(model.state_dict().items())[:6]}
+    small = _Small().state_dict()
     record = {"config": {"model": "attention56_tiny", "p": 1}, "classes": ["a", "b"], "top1": 50.0, "epoch": 3}
+    lightning = {"state_dict": {f"model.{name}": value for name, value in small.items()}, "best": np.float64(93.2)}
+    lightning["hyper_parameters"] = argparse.Namespace(lr=0.1, sizes=collections.defaultdict(list, {"a": [1]}))
+    averaged = {"model": small, "model_ema": {f"module.{name}": value for name, value in small.items()}}
+    theirs = {"generator": small, "discriminator": {"deep": small}, "optimizer": {"state": {0: torch.ones(2)}}}
     seeds = []
-    for content in (small, {"model": small, **record}, {"state_dict": {f"module.{n}": v for n, v in small.items()}}):
+    for content in (small, {"model": small, **record}, lightning, averaged, theirs):
         for new in (True, False):
             buffer = io.BytesIO()
             torch.save(content, buffer, _use_new_zipfile_serialization=new)
@@ -73,10 +90,29 @@ def _weights() -> list[bytes]:
     return seeds
 
 
+@functools.cache
+def _training() -> Training:
+    few = {"train_images": 32, "test_images": 10, "train_batch_size": 16, "total_epochs": 3, "progress": "none"}
+    network = {"model": "attention56_tiny", "ema": 0.9, "amp": "O0", "device_type": "CPU"}
+    return Training(make_plan(TrainConfig(dataset="shapes", mode="rehearsal", **few, **network)))
+
+
+def _checkpoints() -> list[bytes]:
+    """last.pt and step.pt of a run."""
+    training, seeds = _training(), []
+    training.train_step.train()
+    for micro_batches in training.train_batches.epoch(0):
+        training.advance(micro_batches)
+        buffer = io.BytesIO()
+        torch.save(training.state(), buffer)
+        seeds.append(buffer.getvalue())
+    return seeds
+
+
 def _safetensors() -> list[bytes]:
     from safetensors.torch import save
 
-    tensors = {"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}
+    tensors = _Small().state_dict()
     record = {"config": json.dumps({"model": "attention56_tiny"}), "classes": '["a"]', "top1": "5.5"}
     return [save(tensors), save(tensors, record)]
 
@@ -84,7 +120,7 @@ def _safetensors() -> list[bytes]:
 def _read_weights(file: Path) -> None:
     opened = Weights.open(file)
     opened.model, opened.outputs  # noqa: B018 (properties that look into it)
-    load_weights(attnet.build_model("attention56_tiny"), opened)
+    load_weights(_Small(), opened)
 
 
 def _graphs() -> list[bytes]:
@@ -215,14 +251,16 @@ def _read_listed(file: Path) -> None:
 
 def _read_checkpoint(file: Path) -> None:
     file.rename(file.with_name("last.pt"))
-    load_newest(file.parent)
+    state, _ = checkpoint(file.parent, 1)
+    if state is not None:
+        _training().load_state(state)
 
 
 READERS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], object], str]] = {
     "pickle": (_pickles, _read_any_pickle, ".bin"),
     "archive": (_archives, _read_archive, ".tar.gz"),
     "weights": (_weights, _read_weights, ".pt"),
-    "checkpoint": (_weights, _read_checkpoint, ".pt"),
+    "checkpoint": (_checkpoints, _read_checkpoint, ".pt"),
     "safetensors": (_safetensors, _read_weights, ".safetensors"),
     "graph": (_graphs, _run_graph, ".onnx"),
     "configuration": (lambda: [json.dumps(TrainConfig().to_dict()).encode()], TrainConfig.load, ".json"),
@@ -259,10 +297,20 @@ _PIECES += [b"9" * 400, b"../", b"\n", b'"', b"\xed\xa0\x80", b"\xef\xbb\xbf", _
 
 
 def mutated(seeds: list[bytes], chance: random.Random) -> bytes:
-    """A seed with a few changes: bits, bytes, pieces lost, doubled, swapped in from another, cut short; or noise."""
+    """A seed with a few changes, as it lies there or in what it wraps; or noise."""
     if chance.random() < 0.02:
         return chance.randbytes(chance.randrange(200))
-    blob = bytearray(chance.choice(seeds))
+    blob = chance.choice(seeds)
+    if chance.random() < 0.6:
+        for at, sign, inside in _INSIDE:
+            if blob.startswith(sign, at):
+                return inside(blob, lambda part: _spoiled(part, seeds, chance), chance)
+    return _spoiled(blob, seeds, chance)
+
+
+def _spoiled(content: bytes, seeds: list[bytes], chance: random.Random) -> bytes:
+    """Bits, bytes, pieces lost, doubled, swapped in from another, cut short."""
+    blob = bytearray(content)
     for _ in range(chance.choice((1, 1, 2, 4, 8))):
         at, length = chance.randrange(len(blob) + 1), chance.choice((1, 1, 2, 4, 8, 64))
         kind = chance.randrange(7)
@@ -283,6 +331,57 @@ def mutated(seeds: list[bytes], chance: random.Random) -> bytes:
         elif chance.random() < 0.3:
             del blob[at:]
     return bytes(blob)
+
+
+# Checksums and lengths around a part keep most changes from being read at all, so they are made to fit again.
+
+
+def _in_zip(blob: bytes, spoil: Callable[[bytes], bytes], chance: random.Random) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    pickled = [name for name in members if name.endswith("data.pkl")]
+    chosen = chance.choice(pickled if pickled and chance.random() < 0.8 else list(members))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, spoil(content) if name == chosen else content)
+    return buffer.getvalue()
+
+
+def _in_gzip(blob: bytes, spoil: Callable[[bytes], bytes], chance: random.Random) -> bytes:
+    return gzip.compress(spoil(gzip.decompress(blob)), 1)
+
+
+def _in_png(blob: bytes, spoil: Callable[[bytes], bytes], chance: random.Random) -> bytes:
+    chunks, at = [], 8
+    while at < len(blob):
+        length = int.from_bytes(blob[at : at + 4])
+        chunks.append((blob[at + 4 : at + 8], blob[at + 8 : at + 8 + length]))
+        at += 12 + length
+    chosen = chance.randrange(len(chunks))
+    parts = [blob[:8]]
+    for number, (name, content) in enumerate(chunks):
+        if number == chosen:
+            is_pixels = name == b"IDAT" and chance.random() < 0.7
+            content = zlib.compress(spoil(zlib.decompress(content)), 1) if is_pixels else spoil(content)
+        parts += [len(content).to_bytes(4), name, content, zlib.crc32(name + content).to_bytes(4)]
+    return b"".join(parts)
+
+
+def _in_safetensors(blob: bytes, spoil: Callable[[bytes], bytes], chance: random.Random) -> bytes:
+    length = int.from_bytes(blob[:8], "little")
+    header, numbers = blob[8 : 8 + length], blob[8 + length :]
+    at = chance.randrange(length)
+    piece = header[at : at + 1]  # letters and digits alone, so that it stays JSON most of the time
+    if piece.isdigit() or (piece.isalpha() and chance.random() < 0.5):
+        header = header[:at] + chance.choice([b"0", b"9", b"99999999", b"-1", b"1e3"]) + header[at + 1 :]
+    else:
+        header = spoil(header)
+    return len(header).to_bytes(8, "little") + header + numbers
+
+
+# Where the sign is, the sign, and what goes inside.
+_INSIDE = [(0, b"PK", _in_zip), (0, b"\x1f\x8b", _in_gzip), (0, b"\x89PNG", _in_png), (8, b"{", _in_safetensors)]
 
 
 # ---- reading one ----

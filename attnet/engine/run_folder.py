@@ -23,6 +23,7 @@ from attnet.model.weights.formats import read_torch
 
 # What a checkpoint says of its place.
 _CHECKPOINT = {"epoch": int, "step": int, "shards": int, "seconds": float, "rows": list[dict[str, object]]}
+_CHECKPOINT |= {"data": dict[str, object]}
 _NOTE, _LONGEST_PID = 1000, 9  # bytes of a note; digits of a process's number
 USUAL = "runs/train_1p"  # where a run goes that is given no folder
 
@@ -116,10 +117,10 @@ def checkpoint(folder: Path, shards: int) -> tuple[dict | None, str]:
     A position within an epoch means nothing to another number of them; then the end of the epoch before it is taken.
     """
     state = load_newest(folder)
-    if state is None or not state["step"] or state["shards"] == shards:
+    if state is None or not state["step"] or state.get("shards") == shards:
         return state, ""
     return load_newest(folder, names=(LAST, PREVIOUS)), (
-        f"resume: step {state['step']} of epoch {state['epoch'] + 1} was reached with {state['shards']} "
+        f"resume: step {state['step']} of epoch {state['epoch'] + 1} was reached with {state.get('shards', 'unknown')} "
         f"micro-batches a step, now there are {shards}; going on from the end of epoch {state['epoch']}"
     )
 

@@ -114,7 +114,7 @@ def test_weights_that_are_numpys_are_named(tmp_path):
 
 def test_weights_under_names_of_anybodys_are_named_and_taken_when_asked_for(tmp_path):
     other = {name: value + 1 for name, value in STATE.items()}
-    optimizer = {"state": {0: {"momentum": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    optimizer = {"state": {0: torch.ones(3)}, "param_groups": [{"lr": 0.1}]}
     torch.save({"generator": STATE, "discriminator": {"deep": other}, "optimizer": optimizer}, tmp_path / "two.pt")
     with pytest.raises(
         WeightsError, match=r"it holds weights under 'generator and discriminator\.deep'.*FILE:generator$"

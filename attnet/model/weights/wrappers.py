@@ -168,7 +168,8 @@ def _elsewhere(checkpoint: object, known: set[str]) -> list[Unwrapped]:
         for path, content in level:
             if not isinstance(content, Mapping) or id(content) in seen:
                 continue
-            if path and ".".join(path) not in known and any(isinstance(value, Tensor) for value in content.values()):
+            holds = any(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+            if path and holds and ".".join(path) not in known:
                 found.append(Unwrapped(dict(content), ".".join(path), averaged="n_averaged" in content))
                 if len(found) == _MOST_ELSEWHERE:
                     return found
