@@ -125,6 +125,14 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path):
     assert checkpoint.load_newest(tmp_path) is None
 
 
+def test_a_position_reached_with_nobody_knows_how_many_micro_batches_is_not_taken(tmp_path):
+    save(tmp_path, 1)
+    torch.save({"epoch": 1, "step": 5}, tmp_path / checkpoint.STEP)
+    state, said = checkpoint.checkpoint(tmp_path, 2)
+    assert (state["epoch"], state.get("step", 0)) == (1, 0)
+    assert "step 5 of epoch 2 was reached with unknown micro-batches a step, now there are 2" in said
+
+
 # ---- folders ----
 
 
@@ -283,7 +291,9 @@ def test_a_damaged_configuration_is_a_sentence(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "odd", [5, [], {}, {"epoch": 7}, {"epoch": "7", "step": 0}, {"epoch": 7, "step": 0, "rows": 1}]
+    "odd",
+    [5, [], {}, {"epoch": 7}, {"epoch": "7", "step": 0}]
+    + [{"epoch": 7, "step": 0, name: value} for name, value in (("rows", 1), ("data", ["images"]))],
 )
 def test_a_checkpoint_of_another_form_is_none(tmp_path, odd):
     save(tmp_path, 1)
