@@ -178,7 +178,11 @@ class Parameters:
             prog, description: for `--help`.
         """
         parser = argparse.ArgumentParser(
-            prog=prog, description=description, allow_abbrev=False, formatter_class=WholeWords
+            prog=prog,
+            usage="%(prog)s [--PARAMETER VALUE ...]",  # sixty names would hide what is wrong
+            description=description,
+            allow_abbrev=False,
+            formatter_class=WholeWords,
         )
         for name, spec in cls.fields().items():
             kinds = "|".join(kind.__name__ for kind in cls.kinds(name))
