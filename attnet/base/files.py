@@ -177,8 +177,11 @@ FREE = Free()
 
 
 def write_text(path: Path, text: str, guard: Guard = FREE) -> None:
-    """Replace a small file atomically; UTF-8 whatever the machine's encoding."""
-    write_bytes(path, text.encode(), guard)
+    """Replace a small file atomically; UTF-8 whatever the machine's encoding.
+
+    What no UTF-8 can hold, as a byte of a file's name, is written as an escape: JSON and scripts read it back.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"), guard)
 
 
 def write_bytes(path: Path, content: bytes, guard: Guard = FREE) -> None:

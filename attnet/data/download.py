@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--url", help="address to fetch it from (default: the authors' host, then a mirror)")
     words = parser.parse_args(arguments)
     try:
-        print(f"{download(words.name, words.data_path, words.url)} is complete; it is read still packed")
+        say(f"{download(words.name, words.data_path, words.url)} is complete; it is read still packed")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
     return 0

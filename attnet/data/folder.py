@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnet.base.errors import DataError, in_sentences, printable
+from attnet.base.errors import DataError, answer, in_sentences, printable
 from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.host import process_memory
 from attnet.base.words import table
@@ -233,6 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = write_example(words.path) if words.example else resolve_path(words.path)
     scan = scan_folder(path)
     _load(scan, 32)  # reads every picture to its end
-    print(describe(scan))
-    print(f"train on it: attnet train --dataset folder --data_path {shlex.quote(printable(relative_to_root(path)))}")
+    answer(describe(scan))
+    answer(f"train on it: attnet train --dataset folder --data_path {shlex.quote(printable(relative_to_root(path)))}")
     return 0
