@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
-from attnet.base.errors import answer, in_sentences, nearest, say
+from attnet.base.errors import ConfigError, answer, in_sentences, nearest, say
 
 # command -> the module whose `main(arguments)` does it, loaded when it is asked for, and a line of help.
 COMMANDS = {
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         say(f"attnet: no command {words[0]!r}: {nearest(words[0], COMMANDS)}", sys.stderr)
         return 2
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # torch's libraries do not load there, and say that they are broken
+        raise ConfigError("the current directory is gone, taken away or made anew; `cd` to one that is there") from None
     return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
 
 

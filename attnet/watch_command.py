@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attnet.plots.viewer.watching import Still, WatchView
 
 EVERY = 2.0  # seconds between looks
+NARROWEST = 30  # columns: less may be said, by COLUMNS or a window being made, and nothing is to be read there
 KEYS = "q leaves, the run goes on; s asks it to stop"
 ASKING = "stop it? It saves itself first. y stops it, any other key goes on"
 
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("\n".join(what.frame(*_size())))
         return what.exit_status
     try:
-        return _redrawn(what) if sys.stdout.isatty() else _told(what)
+        in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        return _redrawn(what) if in_place else _told(what)
     except KeyboardInterrupt:  # Ctrl-C leaves; the run goes on
         return 0
 
@@ -81,9 +83,10 @@ def _size() -> tuple[int, int, str]:
     size = shutil.get_terminal_size((80, 40))
     try:
         MARKS.encode(sys.stdout.encoding or "ascii")
+        marks = MARKS
     except (UnicodeError, LookupError):
-        return size.columns, size.lines, PLAIN
-    return size.columns, size.lines, MARKS
+        marks = PLAIN
+    return max(NARROWEST, size.columns), size.lines, marks
 
 
 def _told(what: Watched | WatchedRuns) -> int:

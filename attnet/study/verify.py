@@ -191,7 +191,8 @@ def _tested_again(config: TrainConfig, content: Mapping, folder: Path | None, sa
         try:
             asked = {"pretrained": str(folder / name), "device_type": "auto", "data_path": config.data_path}
             asked |= {"unit": config.unit} if config.unit else {}
-            found = evaluate_weights(plan_evaluation(TrainConfig(**asked, test_images=config.test_images))).top1
+            asked["test_images"] = (content.get("images") or {}).get("test", config.test_images)  # a mode asks for more
+            found = evaluate_weights(plan_evaluation(TrainConfig(**asked))).top1
         except AttnetError as error:
             yield Finding(f"Top-1 of {name}", CANNOT, str(error))
             continue

@@ -142,3 +142,14 @@ def test_whoever_prints_has_said_what_is_to_happen_where_it_cannot_be_written(fi
         return
     calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     assert [f"{file.name}:{call.lineno}" for call in calls if getattr(call.func, "id", "") == "print"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not let a current directory be taken away")
+def test_a_current_directory_that_is_gone_is_named(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = ["sh", "-c", f'rmdir "{gone}"; exec "$0" -m attnet doctor', sys.executable]
+    variables = os.environ | {"PYTHONPATH": str(repository_root())}
+    done = subprocess.run(shell, cwd=gone, env=variables, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "attnet: the current directory is gone, taken away or made anew; `cd` to one that is there\n"

@@ -33,6 +33,15 @@ def test_one_look_tells_the_state_by_its_exit_status(tmp_path, capsys):
     assert main([str(tmp_path / "nowhere"), "--once"]) == 2
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "4", "5", "29", "no number"])
+def test_a_terminal_without_width_is_drawn_as_a_narrow_one(tmp_path, capsys, monkeypatch, columns):
+    runs = [begun_run(tmp_path / name) for name in ("a", "b")]
+    monkeypatch.setenv("COLUMNS", columns)
+    for place in (tmp_path, *runs):
+        assert main([str(place), "--once"]) == STATES["running"][0]
+        assert "running" in capsys.readouterr().out
+
+
 def test_it_does_without_torch():
     script = "import sys, attnet.watch_command\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], cwd=repository_root(), check=True)
