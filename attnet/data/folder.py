@@ -142,7 +142,7 @@ def _reasons(path: str, errors: Sequence[DataError]) -> str:
     """Why pictures cannot be read: of many the first, and where all of them are written."""
     if len(errors) <= _SHOWN:
         return "; ".join(map(str, errors))
-    text = "\n".join([f"Pictures in {path} that cannot be read:", *map(str, errors), ""])
+    text = "\n".join([f"Pictures in {printable(path)} that cannot be read:", *map(str, errors), ""])
     try:
         with tempfile.NamedTemporaryFile("wb", prefix="attnet-unreadable-", suffix=".txt", delete=False) as file:
             file.write(text.encode())
