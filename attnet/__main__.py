@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
-from attnet.base.errors import nearest
+from attnet.base.errors import ConfigError, answer, in_sentences, nearest, say
 
 # command -> the module whose `main(arguments)` does it, loaded when it is asked for, and a line of help.
 COMMANDS = {
@@ -31,20 +32,25 @@ COMMANDS = {
 }
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status, or 2 for one that does not exist."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
+        answer(_help())
         return 0
     if words[0] == "--version":
         import attnet
 
-        print(attnet.__version__)
+        answer(attnet.__version__)
         return 0
     if words[0] not in COMMANDS:
-        print(f"attnet: no command {words[0]!r}: {nearest(words[0], COMMANDS)}", file=sys.stderr)
+        say(f"attnet: no command {words[0]!r}: {nearest(words[0], COMMANDS)}", sys.stderr)
         return 2
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # torch's libraries do not load there, and say that they are broken
+        raise ConfigError("the current directory is gone, taken away or made anew; `cd` to one that is there") from None
     return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnet.base.errors import in_sentences
+from attnet.base.errors import in_sentences, say
 from attnet.base.files import listed_folders, relative_to_root, repository_root, resolve_path, write_text, writing
 from attnet.base.notebooks import notebooks_home
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     given = {name: value for name, value in vars(options).items() if name != "no_browser"}
     book = write_notebook(resolve_path("runs/explorer/explorer.ipynb"), given)
-    print(f"{relative_to_root(book)}: run its cells (Run, Run All Cells)", flush=True)
+    say(f"{relative_to_root(book)}: run its cells (Run, Run All Cells)")
     command = [
         sys.executable,
         "-m",

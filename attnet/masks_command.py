@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from attnet.base.device import choose
-from attnet.base.errors import in_sentences, printable
+from attnet.base.errors import answer, in_sentences, printable, say
 from attnet.base.files import command_line, output_file, resolve_path, write_record
 from attnet.base.host import environment
 from attnet.base.intervals import confidence_interval
@@ -60,10 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _own_pictures(options, words, file)
     network, dataset = open_pretrained(options.pretrained, options.data_path)
     split = dataset.test.subset(min(options.images, len(dataset.test)))
-    print(network.describe())
-    print(f"{len(split)} test images of {dataset.name}", flush=True)
+    say(network.describe())
+    say(f"{len(split)} test images of {dataset.name}")
     verdict = judge(network.model, split, faithful=options.faithful_images, progress=_say)
-    print(verdict.page())
+    tell = answer if file is None else say
+    tell(verdict.page())
     record = {
         "kind": "masks",
         "what": "six questions about the masks of a network, each against its strongest control",
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.tables:
         _say("tables")
         tables = measure(network, dataset, options.images, options.faithful_images)
-        print(f"\n{tables.page()}")
+        tell(f"\n{tables.page()}")
         record |= tables.to_json()
     if file is None:
         return 0
@@ -83,12 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record |= {"environment": environment(choose("CPU"))}
     write_record(file, record, command_line("masks", words))
     plot_verdict(verdict).savefig(Path(file).with_suffix(".png"), dpi=120)
-    print(f"written: {file} and its figure beside it")
+    say(f"written: {file} and its figure beside it")
     return 0
 
 
 def _say(line: str) -> None:
-    print(f"  {line} ...", file=sys.stderr, flush=True)
+    say(f"  {line} ...", sys.stderr)
 
 
 def _pictures(options: argparse.Namespace) -> int:
@@ -98,13 +99,13 @@ def _pictures(options: argparse.Namespace) -> int:
 
     file = output_file(options.html, (".html", ".webp", ".gif"))
     network, dataset = open_pretrained(options.pretrained, options.data_path)
-    print(network.describe())
+    say(network.describe())
     if file.suffix == ".html":
         make_theatre(network, dataset, min(options.shown, len(dataset.test)), progress=_say).save(file)
     else:
         chosen = telling_images(network.model, dataset.test, min(options.shown, 8))
         animate_masks(network, dataset.test.images[chosen], file)
-    print(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    say(f"written: {file} ({file.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
@@ -115,11 +116,12 @@ def _own_pictures(options: argparse.Namespace, words: Sequence[str], file: Path 
     split = split.subset(min(options.images, len(split)))
     area = confidence_interval(split.masks.double().mean(dim=(1, 2)))
     place = printable(resolve_path(options.data_path))
-    print(network.describe())
-    print(f"{len(split)} pictures of {place} with their objects, which cover {area} of a picture", flush=True)
+    say(network.describe())
+    say(f"{len(split)} pictures of {place} with their objects, which cover {area} of a picture")
     rows = compare_localisation(network.model, split, reductions=REDUCTIONS, strangers=options.tables)
-    print(f"\n{localisation_table(rows)}\n")
-    print(
+    tell = answer if file is None else say
+    tell(f"\n{localisation_table(rows)}\n")
+    tell(
         "Means over the pictures with 95 % intervals, shares from 0 to 1. A map that says nothing scores 0.5 (AUROC), "
         "or the object's area"
         + (f"; of {len(split)} pictures, fewer than {FEW}, intervals are too narrow" if len(split) < FEW else "")
@@ -136,5 +138,5 @@ def _own_pictures(options: argparse.Namespace, words: Sequence[str], file: Path 
             "environment": environment(choose("CPU")),
         }
         write_record(file, record, command_line("masks", words))
-        print(f"written: {file}")
+        say(f"written: {file}")
     return 0

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from attnet.base.errors import ConfigError, in_sentences
+from attnet.base.errors import ConfigError, answer, in_sentences, say
 from attnet.base.files import output_file, relative_to_root, write_record
 from attnet.base.pages import Fold
 from attnet.base.words import duration
@@ -52,15 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     curves = output_file(options.curves) if options.curves else None
     report = _collected(options)
     for warning in report.warnings:
-        print(f"attnet: {warning}", file=sys.stderr)
+        say(f"attnet: {warning}", sys.stderr)
     if not report.rows:
         raise ConfigError(_why_empty(options))
     if curves:
         _draw(report, curves)
     if output:
-        print(f"{len(report.rows)} rows: {relative_to_root(write_report(report, output))}")
+        say(f"{len(report.rows)} rows: {relative_to_root(write_report(report, output))}")
     else:
-        print(markdown(report), end="")
+        answer(markdown(report).removesuffix("\n"))
     return 0
 
 
@@ -100,7 +100,7 @@ def _write_record(options: argparse.Namespace) -> int:
     if options.reach is not None:
         found = content["reached"]
         line += f"; {options.reach:g} % " + (f"after {duration(found['seconds'])}" if found else "not reached")
-    print(line)
+    say(line)
     return 0
 
 

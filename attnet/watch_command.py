@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from attnet.plots.viewer.watching import Still, WatchView
 
 EVERY = 2.0  # seconds between looks
+NARROWEST = 30  # columns: less may be said, by COLUMNS or a window being made, and nothing is to be read there
 KEYS = "q leaves, the run goes on; s asks it to stop"
+LEAVE = "Ctrl-C leaves, the run goes on"  # where no keys can be read
 ASKING = "stop it? It saves itself first. y stops it, any other key goes on"
 
 
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("\n".join(what.frame(*_size())))
         return what.exit_status
     try:
-        return _redrawn(what) if sys.stdout.isatty() else _told(what)
+        in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        return _redrawn(what) if in_place else _told(what)
     except KeyboardInterrupt:  # Ctrl-C leaves; the run goes on
         return 0
 
@@ -81,9 +84,10 @@ def _size() -> tuple[int, int, str]:
     size = shutil.get_terminal_size((80, 40))
     try:
         MARKS.encode(sys.stdout.encoding or "ascii")
+        marks = MARKS
     except (UnicodeError, LookupError):
-        return size.columns, size.lines, PLAIN
-    return size.columns, size.lines, MARKS
+        marks = PLAIN
+    return max(NARROWEST, size.columns), size.lines, marks
 
 
 def _told(what: Watched | WatchedRuns) -> int:
@@ -101,8 +105,9 @@ def _told(what: Watched | WatchedRuns) -> int:
 
 def _redrawn(what: Watched | WatchedRuns) -> int:
     """For a terminal: in place, until the run ends or a key is pressed."""
-    drawn, words = 0, KEYS
+    drawn = 0
     with _keys() as pressed:
+        words = KEYS if pressed else LEAVE
         while True:
             what.look()
             width, height, marks = _size()
@@ -114,6 +119,9 @@ def _redrawn(what: Watched | WatchedRuns) -> int:
             drawn = len(lines)
             if not what.is_at_work:
                 return what.exit_status
+            if not pressed:
+                time.sleep(EVERY)
+                continue
             key = pressed(EVERY)
             if key == "q":
                 return 0
@@ -132,16 +140,18 @@ def _asked(what: Watched | WatchedRuns) -> str:
 
 
 @contextlib.contextmanager
-def _keys() -> Iterator[Callable[[float], str]]:
-    """A function that waits so many seconds for a key, and gives it or ""."""
+def _keys() -> Iterator[Callable[[float], str] | None]:
+    """A function that waits so many seconds for a key, and gives it or ""; None where no keys can be read."""
     try:
         import select
         import termios
         import tty
 
-        before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, ValueError, AttributeError):  # not a terminal's, or not Unix
-        yield lambda seconds: time.sleep(seconds) or ""
+        before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
+    except (ImportError, OSError, ValueError, AttributeError):  # of no file, or not Unix
+        before = None
+    if before is None:
+        yield None
         return
 
     def pressed(seconds: float) -> str:

@@ -10,6 +10,7 @@ import difflib
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
@@ -90,35 +91,72 @@ def shown(value: object) -> str:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line at once, on stdout unless another stream is given.
+    """Print a line beside the work at once, on stdout unless another stream is given.
 
     Where nobody can read it any more (a terminal that was closed, a pipe whose reader has ended, a full disk), the work
     that it speaks of goes on in silence.
     """
     stream = sys.stdout if stream is None else stream
     try:
-        print(text, file=stream, flush=True)
-    except OSError:
+        _put(text, stream)
+    except (OSError, ValueError):  # ValueError: somebody has closed it
         _silence(stream)
+
+
+def answer(text: str) -> None:
+    """Print on stdout what a command was asked for, and leaves nowhere else.
+
+    Raises:
+        AttnetError: it cannot be written, as to a full disk. BrokenPipeError: who reads it has had enough.
+    """
+    try:
+        _put(text, sys.stdout)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _silence(sys.stdout)
+        raise AttnetError(
+            f"standard output cannot be written ({error.strerror}): the answer is not whole; mend that, or send it "
+            "somewhere else"
+        ) from None
+
+
+def _put(text: str, stream: TextIO | None) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except UnicodeEncodeError:  # in a script of somebody's own on a machine that knows ASCII alone
+        print(text.encode(stream.encoding, "replace").decode(stream.encoding), file=stream, flush=True)
 
 
 def _silence(stream: TextIO) -> None:
     """Lead a broken stream nowhere: what it still holds would otherwise fail again when the process ends."""
-    with contextlib.suppress(OSError, ValueError):  # a stream of no file
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream of no file, none at all
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def _open_streams() -> None:
+    """Lead standard streams that are closed nowhere: the next file to be opened would take the number of one, and what
+    any library has to say would go into that file."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(nowhere, nowhere == number)
+            setattr(sys, name, os.fdopen(nowhere, "r" if number == 0 else "w", encoding="utf-8", errors="replace"))
 
 
 def in_sentences(main: Main) -> Main:
     """`main(arguments, ...) -> exit status` with a sentence in place of a traceback.
 
     Status 2 for an AttnetError, a mistake that the user can mend, and 128 + the signal's number for a training that
-    was stopped and saved, as a shell says it, or for output that nobody reads to its end (SIGPIPE).
+    was stopped and saved, as a shell says it, for Ctrl-C elsewhere, or for output that nobody reads to its end
+    (SIGPIPE).
     """
 
     @functools.wraps(main)
     def told(arguments: Sequence[str] | None = None, **more: object) -> int:
+        _open_streams()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a log in another encoding is no reason to fail
                 stream.reconfigure(errors="replace")
@@ -131,9 +169,7 @@ def in_sentences(main: Main) -> Main:
             _silence(sys.stdout)
             return 128 + 13
         except KeyboardInterrupt as stop:
-            if not hasattr(stop, "signal_number"):  # a bare Ctrl-C: there was nothing to save
-                raise
-            say(f"attnet: {stop}", sys.stderr)
-            return 128 + stop.signal_number
+            say(f"attnet: {str(stop) or 'stopped by Ctrl-C'}", sys.stderr)
+            return 128 + getattr(stop, "signal_number", signal.SIGINT)
 
     return told

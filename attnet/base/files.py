@@ -191,8 +191,11 @@ FREE = Free()
 
 
 def write_text(path: Path, text: str, guard: Guard = FREE) -> None:
-    """Replace a small file atomically; UTF-8 whatever the machine's encoding."""
-    write_bytes(path, text.encode(), guard)
+    """Replace a small file atomically; UTF-8 whatever the machine's encoding.
+
+    What no UTF-8 can hold, as a byte of a file's name, is written as an escape: JSON and scripts read it back.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"), guard)
 
 
 def write_bytes(path: Path, content: bytes, guard: Guard = FREE) -> None:
@@ -202,7 +205,7 @@ def write_bytes(path: Path, content: bytes, guard: Guard = FREE) -> None:
         SaveError: it cannot be written; what was there is untouched. AttnetError: as `guard` says.
     """
     fresh = guard.beside(path)
-    with _taken_away(fresh, guard, f"{path}: could not be written", "what was there before is kept"):
+    with _taken_away(fresh, path, guard):
         with _new(fresh) as file:
             file.write(content)
         guard.check()
@@ -222,8 +225,7 @@ def save(state: Mapping[str, object], path: Path, keep: Path | None = None, guar
     import torch  # here, since most of what writes files does without
 
     fresh = guard.beside(path)
-    mend = f'what was there before is kept. Mend that and go on with resume="{path.parent}"'
-    with _taken_away(fresh, guard, f"{path}: could not be written", mend):
+    with _taken_away(fresh, path, guard, f'. Mend that and go on with resume="{path.parent}"'):
         with _new(fresh) as file:
             torch.save(_on_cpu(state), file)
             file.flush()
@@ -251,7 +253,7 @@ def _copy(path: Path, other: Path, guard: Guard) -> None:
 
 
 @contextlib.contextmanager
-def _taken_away(fresh: Path, guard: Guard, what: str, mend: str) -> Iterator[None]:
+def _taken_away(fresh: Path, path: Path, guard: Guard, mend: str = "") -> Iterator[None]:
     """Take a new file away that could not be put in its place; SaveError in place of what the disk answers."""
     try:
         yield
@@ -261,7 +263,11 @@ def _taken_away(fresh: Path, guard: Guard, what: str, mend: str) -> Iterator[Non
     except (OSError, RuntimeError) as error:  # torch wraps a full disk in a RuntimeError
         _remove(fresh)
         guard.check()  # it may be that another took it away
-        raise SaveError(f"{what} ({error}); {mend}") from error
+        what = f"{path}: could not be written"
+        if not path.parent.is_dir():
+            raise SaveError(f"{what}: {path.parent} is gone, taken away or called otherwise in the meantime") from error
+        why = error.__context__ if isinstance(error.__context__, OSError) else error  # torch's own words hide the cause
+        raise SaveError(f"{what} ({why}); what was there before is kept{mend}") from error
 
 
 def _new(fresh: Path) -> BinaryIO:

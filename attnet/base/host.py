@@ -73,11 +73,17 @@ def process_memory() -> Memory:
 
 
 # How CPUs, CUDA, Ascend, Apple and their libraries say that memory is exhausted, in a RuntimeError.
-_EXHAUSTED = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+_EXHAUSTED = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "memory allocation still failed",
+    "alloc_failed",
+)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of the machine or of a card is exhausted."""
+def is_out_of_memory(error: BaseException | str) -> bool:
+    """Whether an error, or what a program said last, says that the memory of the machine or of a card is exhausted."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _EXHAUSTED)
 
 

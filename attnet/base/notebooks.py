@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from attnet.base.errors import AttnetError, in_sentences
+from attnet.base.errors import AttnetError, in_sentences, say
 from attnet.base.files import expand_path, repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import somebody_looks
@@ -97,5 +97,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shutil.copy(file, folder)
     except OSError as error:
         raise AttnetError(f"{folder}: cannot be written ({error.strerror}); give another folder") from None
-    print(f"{len(found)} notebooks in {folder}; `jupyter lab {folder}` opens them")
+    say(f"{len(found)} notebooks in {folder}; `jupyter lab {folder}` opens them")
     return 0

@@ -21,6 +21,9 @@ from attnet.base.files import repository_root
 STOPPED = "stopped by"
 # What asks a process to end: Ctrl-C, a batch system, a terminal that closes (which Windows has no signal for).
 REQUESTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# What comes before the end: of a job's time, if a batch system was told to warn it; of one process's processor time.
+JOBS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+WARNINGS = JOBS + ((signal.SIGXCPU,) if hasattr(signal, "SIGXCPU") else ())
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -35,13 +38,15 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopSignal:
-    """Turns Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step; a second Ctrl-C stops at once.
+    """Turns Ctrl-C, SIGTERM, SIGHUP and warnings of the end to come into a request to stop after the current step; a
+    second Ctrl-C stops at once.
 
     A single one after another signal does not: Slurm's SIGTERM reaches papermill and its kernel alike, and papermill
     passes it on as an interrupt.
 
     `number` is the signal that came, or None. Signals can only be caught in the main thread; elsewhere this does
-    nothing and Python's own handling stays. A SIGHUP that is ignored stays so: that is what `nohup` is for.
+    nothing and Python's own handling stays. A SIGHUP that is ignored stays so: that is what `nohup` is for. So does a
+    warning that somebody else heeds, or ignores.
     """
 
     def __init__(self) -> None:
@@ -51,8 +56,10 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         self._before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in REQUESTS:
-                if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            for number in (*REQUESTS, *WARNINGS):
+                before = signal.getsignal(number)
+                is_ours = before is signal.SIG_DFL if number in WARNINGS else before is not signal.SIG_IGN
+                if is_ours or number == signal.SIGINT:
                     self._before[number] = signal.signal(number, self._receive)
         return self
 

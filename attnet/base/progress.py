@@ -36,7 +36,7 @@ def somebody_looks() -> bool:
     """
     kernel = _kernel()
     if kernel is None:
-        return sys.stderr.isatty()
+        return sys.stderr is not None and sys.stderr.isatty()
     try:
         return bool(kernel._allow_stdin)
     except AttributeError:

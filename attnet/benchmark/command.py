@@ -27,7 +27,7 @@ from datetime import date
 from pathlib import Path
 
 from attnet.base import device as devices
-from attnet.base.errors import ConfigError, in_sentences
+from attnet.base.errors import ConfigError, answer, in_sentences
 from attnet.base.files import command_line, output_file, resolve_path, write_record
 from attnet.base.host import environment
 from attnet.benchmark import epoch, growth, profile, steps
@@ -104,10 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = sys.argv[1:] if arguments is None else list(arguments)
     options = make_parser().parse_args(typed)
     if options.compare:
-        print(compare(*(read_result(resolve_path(path)) for path in options.compare)))
+        answer(compare(*(read_result(resolve_path(path)) for path in options.compare)))
         return 0
     result = _measure(options, command_line("benchmark", typed))
-    print(json.dumps(result, indent=2) if options.json else result_table(result))
+    answer(json.dumps(result, indent=2) if options.json else result_table(result))
     return 0
 
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from attnet.base import errors
 from attnet.base.errors import AttnetError
 from attnet.base.processes import end, environment, how_it_ended, start
 from attnet.engine.parameters import TrainConfig
@@ -142,4 +143,4 @@ def short_run(**parameters: object) -> dict[str, object]:
 
 def say(line: str) -> None:
     """A sign of life; the result itself goes to standard output."""
-    print(f"benchmark: {line}", file=sys.stderr, flush=True)
+    errors.say(f"benchmark: {line}", sys.stderr)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attnet.base.errors import DataError, in_sentences, printable
+from attnet.base.errors import DataError, answer, in_sentences, printable
 from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.host import process_memory
 from attnet.base.words import table
@@ -142,7 +142,7 @@ def _reasons(path: str, errors: Sequence[DataError]) -> str:
     """Why pictures cannot be read: of many the first, and where all of them are written."""
     if len(errors) <= _SHOWN:
         return "; ".join(map(str, errors))
-    text = "\n".join([f"Pictures in {path} that cannot be read:", *map(str, errors), ""])
+    text = "\n".join([f"Pictures in {printable(path)} that cannot be read:", *map(str, errors), ""])
     try:
         with tempfile.NamedTemporaryFile("wb", prefix="attnet-unreadable-", suffix=".txt", delete=False) as file:
             file.write(text.encode())
@@ -233,6 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = write_example(words.path) if words.example else resolve_path(words.path)
     scan = scan_folder(path)
     _load(scan, 32)  # reads every picture to its end
-    print(describe(scan))
-    print(f"train on it: attnet train --dataset folder --data_path {shlex.quote(printable(relative_to_root(path)))}")
+    answer(describe(scan))
+    answer(f"train on it: attnet train --dataset folder --data_path {shlex.quote(printable(relative_to_root(path)))}")
     return 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
+from attnet.base.errors import answer, in_sentences
 from attnet.doctor import examine, report
 from attnet.doctor.guide import ascend_guide
 
 
+@in_sentences
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report; exit status 0 when attnet works here, 1 when torch or attnet cannot be used at all."""
     description = "What is on this machine, what attnet will do with it, and the mend for each problem."
@@ -20,13 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_path", default="", help="where CIFAR-10 is, as for attnet train")
     options = parser.parse_args(arguments)
     if options.ascend:
-        _print(ascend_guide())
+        answer(ascend_guide())
         return 0
     facts = examine(options.data_path)
-    _print(json.dumps(facts, indent=2, allow_nan=False) if options.json else report(facts))
+    answer(json.dumps(facts, indent=2, allow_nan=False) if options.json else report(facts))
     return 0 if facts["usable"] else 1
-
-
-def _print(text: str) -> None:
-    encoding = sys.stdout.encoding or "utf-8"  # a terminal that knows ASCII alone is no reason to fail
-    print(text.encode(encoding, "replace").decode(encoding))

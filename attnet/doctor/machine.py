@@ -18,6 +18,11 @@ from attnet.base.files import repository_root, resolve_path
 from attnet.base.host import usable_cores
 from attnet.doctor.fact import Fact, first_line, run_tool
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None
+
 _GIB = 2**30
 _CGROUP = Path("/sys/fs/cgroup")
 # Variables that change what torch and CANN do; shown when set, and no others.
@@ -213,7 +218,9 @@ def _memory() -> Fact:
     total, free = (int(sizes.get(name, 0)) * 1024 / _GIB for name in ("MemTotal", "MemAvailable"))
     value = f"{total:.1f} GiB, {free:.1f} GiB free"
     limit = _read(_CGROUP / "memory.max").strip()
-    return Fact(value + (f", limited to {int(limit) / _GIB:.1f} GiB by the container" if limit.isdigit() else ""))
+    value += f", limited to {int(limit) / _GIB:.1f} GiB by the container" if limit.isdigit() else ""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
+    return Fact(value + (f", a process to {most / _GIB:.1f} GiB by `ulimit -v`" if 0 <= most < total * _GIB else ""))
 
 
 def _disk() -> Fact:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from attnet.base.device import KINDS
+from attnet.base.host import is_out_of_memory
 from attnet.doctor import ascend, machine, probe
 from attnet.doctor.fact import Fact
 
@@ -26,6 +27,8 @@ def import_torch(failure: Sequence[str], found: Mapping, torch_npu: bool, cann: 
     if "errors" in found:
         errors = _joined(dict.fromkeys([*failure, *found["errors"]]))
         again = "" if "No module named 'torch'" in errors else " --force-reinstall"
+        if is_out_of_memory(errors):
+            return Fact("fails", errors, "let a process have more memory: `ulimit -v unlimited`, or a larger job")
         return Fact("fails", errors, f"`pip install{again} {machine.wanted_torch()}`")
     build = found["torch"]
     kind = next((f"{name} {build[name]}" for name in ("CUDA", "ROCm") if build[name]), "CPU build")

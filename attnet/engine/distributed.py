@@ -290,5 +290,5 @@ def _watch_parents() -> None:
 
 
 def _end_alone() -> None:
-    print("attnet: torchrun is gone; ending", file=sys.stderr, flush=True)
+    say("attnet: torchrun is gone; ending", sys.stderr)
     os._exit(1)

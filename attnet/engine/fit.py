@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None, pictures: Callable[[Plan], Pict
             return 0  # for torchrun anything else were a failure, and it would begin again
     if world.is_main and config.node_rank == 0 and not is_watched():  # else `attnet.launch` shows the result
         fps = "" if result.fps is None else f", {result.fps:,.0f} images/s"
-        print(f"Top-1 {result.top1:.2f} % ({result.kind}), {result.epochs} epochs{fps}")
-        print(f"{result.model} on {result.dataset}, {result.amp}, {result.device}, batch {result.batch_size}")
-        print(f"run folder: {result.output_dir}")
+        say(f"Top-1 {result.top1:.2f} % ({result.kind}), {result.epochs} epochs{fps}")
+        say(f"{result.model} on {result.dataset}, {result.amp}, {result.device}, batch {result.batch_size}")
+        say(f"run folder: {result.output_dir}")
     return 0

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from attnet.base import VERSION
-from attnet.base.errors import ConfigError, SaveError, WeightsError, in_sentences
+from attnet.base.errors import ConfigError, SaveError, WeightsError, in_sentences, say
 from attnet.base.files import output_file, relative_to_root, save, write_bytes
 from attnet.model.network import evaluating
 from attnet.model.pretrained import SHIPPED, Pretrained, load_pretrained
@@ -252,10 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--{next(iter(options))}: only for {ONNX}; leave it out for {file.suffix}")
     network, write = load_pretrained(weights), FORMS[file.suffix]
     path = write(network, output, **options)
-    print(f"{relative_to_root(path)}: {path.stat().st_size / 1e6:.2f} MB, {network.describe()}")
+    say(f"{relative_to_root(path)}: {path.stat().st_size / 1e6:.2f} MB, {network.describe()}")
     if path.suffix == ONNX and importlib.util.find_spec("onnxruntime"):
         difference = logits_difference(network, path)
-        print(f"onnxruntime: logits within {difference:.1e} of torch's on {_TESTED} random images, relative")
+        say(f"onnxruntime: logits within {difference:.1e} of torch's on {_TESTED} random images, relative")
     elif path.suffix == ONNX:
-        print('onnxruntime is not installed, so the graph was not run; pip install -e ".[export]" brings it')
+        say('onnxruntime is not installed, so the graph was not run; pip install -e ".[export]" brings it')
     return 0

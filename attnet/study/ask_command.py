@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnet.base.errors import in_sentences
+from attnet.base.errors import answer, in_sentences, say
 from attnet.base.files import command_line, output_file, write_record
 from attnet.base.words import listed, listed_seeds
 from attnet.engine.parameters import TrainConfig
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = ablate(name, seeds=seeds, only=only, **common, **parameters)
         if file:
             write_record(file, record, command_line("ablation", arguments))
-        print(f"\n{record['question']} {STUDIES[name].see}\n\n{study_table(record)}")
+        (say if file else answer)(f"\n{record['question']} {STUDIES[name].see}\n\n{study_table(record)}")
         failed |= any(row["failures"] for row in [record["baseline"], *record["rows"]])
     return int(failed)
 

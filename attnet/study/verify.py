@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from attnet.base.errors import AttnetError, in_sentences
+from attnet.base.errors import AttnetError, answer, in_sentences
 from attnet.base.files import resolve_path
 from attnet.base.host import DECISIVE, environment, usable_cores
 from attnet.base.json_files import misfit, read_lines, read_object
@@ -191,7 +191,8 @@ def _tested_again(config: TrainConfig, content: Mapping, folder: Path | None, sa
         try:
             asked = {"pretrained": str(folder / name), "device_type": "auto", "data_path": config.data_path}
             asked |= {"unit": config.unit} if config.unit else {}
-            found = evaluate_weights(plan_evaluation(TrainConfig(**asked, test_images=config.test_images))).top1
+            asked["test_images"] = (content.get("images") or {}).get("test", config.test_images)  # a mode asks for more
+            found = evaluate_weights(plan_evaluation(TrainConfig(**asked))).top1
         except AttnetError as error:
             yield Finding(f"Top-1 of {name}", CANNOT, str(error))
             continue
@@ -263,5 +264,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     given = {"steps": options.steps, "seed": options.seed, "data_path": options.data_path, "unit": options.unit}
     findings = verify(options.run, **given)
-    print(table(("what", "outcome", "detail"), [(f.what, f.outcome, f.detail) for f in findings], words=range(3)))
+    answer(table(("what", "outcome", "detail"), [(f.what, f.outcome, f.detail) for f in findings], words=range(3)))
     return int(any(finding.outcome == DIFFER for finding in findings))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from attnet.base.files import repository_root, write_text
+from attnet.base.files import repository_root, write_record, write_text
 from attnet.engine.parameters import TrainConfig
 from attnet.study.sweeps.configs import read_list
 
@@ -120,6 +120,15 @@ def test_a_small_file_is_utf8(tmp_path):
     write_text(tmp_path / "a", "猫")
     assert (tmp_path / "a").read_bytes() == "猫".encode()
     assert Path(tmp_path / "a").read_text(encoding="utf-8") == "猫"
+
+
+def test_a_name_that_is_no_utf8_is_written_as_json_reads_it(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    write_record(tmp_path / "a.json", {"kind": "x"}, f"attnet masks --data_path {name} 猫")
+    assert (
+        json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["command"]
+        == f"attnet masks --data_path {name} 猫"
+    )
 
 
 def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):

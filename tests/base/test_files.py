@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from attnet.base.errors import ConfigError, SaveError
 from attnet.base.files import (
@@ -56,6 +58,28 @@ def test_what_cannot_be_written_is_a_sentence_and_leaves_what_was_there(tmp_path
     with pytest.raises(SaveError, match="file: could not be written"):
         write(file)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of a file's size")
+def test_a_checkpoint_that_has_no_room_names_the_cause(tmp_path):
+    """Where torch wraps what the disk answers, in words of its own."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(SaveError, match=r"could not be written \(\[Errno \d+\] File too large\); what was"):
+            save({"weights": torch.zeros(100_000)}, tmp_path / "a.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [lambda file: write_text(file, "new"), lambda file: save({"epoch": 1}, file)])
+def test_of_a_folder_that_is_gone_nothing_is_promised(tmp_path, write):
+    with pytest.raises(SaveError, match=r"a\.pt: could not be written: .*run is gone") as error:
+        write(tmp_path / "run" / "a.pt")
+    assert "resume" not in str(error.value) and "kept" not in str(error.value)
 
 
 def test_no_output_goes_where_none_can(tmp_path):

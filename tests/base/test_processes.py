@@ -12,7 +12,7 @@ import pytest
 from attnet.base.processes import StopSignal, variable_of
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_a_request_to_end_is_taken(name):
     number = getattr(signal, name)
     before = signal.signal(number, signal.SIG_DFL)
@@ -33,6 +33,18 @@ def test_under_nohup_a_hangup_stays_ignored():
             assert stop.number is None and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGXCPU"])
+def test_a_warning_that_somebody_else_heeds_is_left_to_them(name):
+    number, heard = getattr(signal, name), []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), number)
+            assert stop.number is None and heard == [number]
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux only")

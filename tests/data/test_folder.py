@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_pictures_that_cannot_be_read_are_named_and_counted(mine, tmp_path, monk
     with pytest.raises(DataError, match=r"42 of 46") as error:
         load(mine, "folder", 32)
     assert str(error.value).count("it is empty") == 40  # nowhere to write: then all in the message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")
+def test_many_unreadable_pictures_in_a_folder_whose_name_is_no_utf8(mine, tmp_path, monkeypatch):
+    for number in range(20):
+        (mine / f"blue/{number:03d}.jpg").touch()
+    other = mine.rename(os.fsdecode(b"/".join([os.fsencode(tmp_path), b"caf\xe9"])))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DataError, match=r"listed in .*\.txt") as error:
+        load(other, "folder", 32)
+    written = Path(re.search(r"listed in (\S+\.txt)", str(error.value))[1])
+    assert "caf\\xe9 that cannot be read" in written.read_text(encoding="utf-8")
 
 
 def test_a_picture_too_large_to_unpack_is_refused_by_every_thread(mine, monkeypatch, recwarn):

@@ -16,6 +16,7 @@ import pytest
 from attnet import doctor
 from attnet.base.cann import cann_version, find_cann
 from attnet.base.device import KINDS
+from attnet.base.files import repository_root
 from attnet.doctor import ascend, command, machine, probe, verdict
 from attnet.doctor.fact import Fact, anonymous
 
@@ -152,6 +153,19 @@ def test_child_that_does_not_answer(body, limit, problem, tmp_path, monkeypatch)
     facts = doctor.examine(**NOWHERE, limit=limit)
     assert problem in facts["facts"]["packages"]["import torch"]["problem"]
     assert facts["usable"] is False
+
+
+def test_too_little_memory_for_torch_is_not_blamed_on_torch():
+    """As under `ulimit -v`."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (500_000 * 1024, resource.RLIM_INFINITY))\n"
+    code += "import json; from attnet import doctor; print(json.dumps(doctor.examine(''))) "
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository_root(), capture_output=True, encoding="utf-8", check=True
+    )
+    facts = json.loads(done.stdout)
+    assert facts["usable"] is False and "a process to 0.5 GiB by `ulimit -v`" in str(facts["facts"]["system"]["memory"])
+    told = facts["facts"]["packages"]["import torch"]
+    assert "emory" in told["problem"] and "ulimit -v unlimited" in told["mend"] and "pip" not in told["mend"]
 
 
 def test_torch_that_cannot_be_used(tmp_path, monkeypatch, capsys):

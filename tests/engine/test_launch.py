@@ -393,3 +393,21 @@ def test_ranks_that_are_asked_to_stop_are_saved_and_not_brought_back(tmp_path):
     assert (folder / "logs" / "rank0.log").read_text().count("network: attention56_tiny") == 1, "begun once"
     state = torch.load(folder / "step.pt", weights_only=True)
     assert (state["epoch"], state["step"]) == (status.epoch, status.step)
+
+
+@pytest.mark.slow
+def test_a_batch_systems_warning_to_every_process_of_a_job_saves_it(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, total_epochs=500, train_images=800)
+    family = []
+    try:
+        wait_until(lambda: is_run(folder) and look(folder).step > 0, process)
+        family = process.children(recursive=True)
+        for one in [*family, process]:
+            os.kill(one.pid, signal.SIGUSR1)
+        output = process.stdout.read().decode()
+        assert process.wait() == 130 and "INTERRUPTED stopped; everything is saved" in output
+        assert not psutil.wait_procs(family, timeout=60)[1], "no process left behind"
+    finally:
+        end(process, family)
+    assert look(folder).state == "stopped" and (folder / "step.pt").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import attnet
 from attnet.base.errors import AttnetError, ConfigError
@@ -66,6 +67,18 @@ def other_weights(folder: Path) -> None:
     content = torch.load(folder / "best.pt", weights_only=True)
     content["model"]["fc.bias"] += 1
     save(content, folder / "best.pt")
+
+
+def test_a_mode_that_asks_for_more_test_images_than_there_are(tmp_path):
+    classes = tmp_path / "data" / "a", tmp_path / "data" / "b"
+    for number, folder in enumerate(classes):
+        folder.mkdir(parents=True)
+        for picture in range(5):
+            Image.new("RGB", (32, 32), (40 * picture, 200 * number, 9)).save(folder / f"{picture}.png")
+    data = {"mode": "rehearsal", "dataset": "folder", "data_path": str(tmp_path / "data"), "total_epochs": 1}
+    more = {"model": "attention56_tiny", "train_batch_size": 4, "device_type": "CPU", "progress": "none"}
+    found = outcomes(attnet.fit(TrainConfig(**data, **more, output_dir=str(tmp_path / "run"))).output_dir)
+    assert set(found.values()) == {AGREE} and {"Top-1 of best.pt", "Top-1 of last.pt"} <= found.keys()
 
 
 @pytest.mark.parametrize(

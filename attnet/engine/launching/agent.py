@@ -1,7 +1,8 @@
 """torchrun as `launch` starts it: asked to stop twice, it still lets its ranks save.
 
 Slurm with cgroups signals every process of a job, so that torchrun hears of it from Slurm and from `launch`; and Slurm
-asks again when the time is up. At the second signal torchrun would end at once, and its ranks with it.
+asks again when the time is up. At the second signal torchrun would end at once, and its ranks with it. Of a warning
+`launch` hears as well, and asks in its own way; torchrun would end at once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import signal
 from collections.abc import Callable
 
 from torch.distributed.run import main
+
+from attnet.base.processes import JOBS
 
 Handler = Callable[[int, object], object]
 
@@ -31,5 +34,7 @@ def _install(number: int, handler: Handler | int | None) -> object:
 
 
 if __name__ == "__main__":
+    for warning in JOBS:
+        signal.signal(warning, signal.SIG_IGN)  # by its ranks as well
     _original, signal.signal = signal.signal, _install
     main()

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnet.base.errors import AttnetError, ConfigError, in_sentences, say
+from attnet.base.errors import AttnetError, ConfigError, answer, in_sentences, say
 from attnet.base.files import relative_to_root, resolve_path, writing
 from attnet.base.processes import environment
 from attnet.engine.parameters import TrainConfig
@@ -185,9 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = TrainConfig.parse_given(words, prog="attnet submit")
     asked = {name: value for name, value in vars(options).items() if name not in ("sbatch", "dry_run")}
     job = Job(given, more=options.sbatch, **asked)
-    print(job.script)
     if options.dry_run:
+        answer(job.script)
         return 0
+    say(job.script)
     number = job.submit()
     folder = job.parameters["output_dir"].replace("$SLURM_JOB_ID", number)
     log = relative_to_root(job.log).replace("%j", number)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
-from attnet.base.errors import ConfigError, in_sentences
+from attnet.base.errors import ConfigError, answer, in_sentences, say
 from attnet.base.files import OneOfMany, command_line, output_file, write_record, write_text
 from attnet.base.words import listed_seeds
 from attnet.engine.holding.lease import SECONDS
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{name}={getattr(base, name)!r}: each run of a sweep has its own; {hint}")
     sweep = _search(options, base) if options.search else _sweep(options, base)
     if options.dry_run:
-        print(sweep.describe() if options.search else f"{sweep.describe()}\n\n{state_table(sweep.runs())}")
+        answer(sweep.describe() if options.search else f"{sweep.describe()}\n\n{state_table(sweep.runs())}")
         return 0
     file = output_file(options.output, FORMS) if options.output else None
     rows, facts = sweep.run(options.parallel, options.lease), {}
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.search:
         facts, shown = {"search": sweep.facts()}, shown + _found(rows, sweep.facts())
         sweep = sweep.sweep()
-    print(shown)
+    say(shown)
     if file is not None:
         _write(file, sweep, rows, facts, shown, command_line("sweep", arguments))
     return int(any(row["failures"] for row in rows))

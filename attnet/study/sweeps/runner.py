@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from attnet.base.errors import say
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end
 from attnet.base.words import duration
 from attnet.engine.holding.lease import Lease, Lost
@@ -190,7 +191,7 @@ class Runner:
         if run not in self.waiting:
             self.waiting.append(run)
         who = self.worker.holder(run.folder)
-        print(f"{run}: left to {who}; nothing was heard of this worker for {self.worker.seconds:g} s", flush=True)
+        say(f"{run}: left to {who}; nothing was heard of this worker for {self.worker.seconds:g} s")
 
     def _give_back(self, run: Run, outcome: str = "") -> None:
         if (lease := self.leases.pop(run, None)) is not None:
@@ -221,7 +222,7 @@ class Runner:
         if left and self.seconds:
             at_once = min(left, self.parallel * (1 + len(self.worker.others)))
             outcome += f", about {duration(statistics.mean(self.seconds) * left / at_once)} left"
-        print(f"[{self.done}/{self.total}] {run}: {outcome}", flush=True)
+        say(f"[{self.done}/{self.total}] {run}: {outcome}")
 
     def _speak(self, now: float) -> None:
         """Say what is waited for, where nothing is left to take."""
@@ -230,4 +231,4 @@ class Runner:
         self._spoke = now
         shown = "; ".join(f"{run} ({self.worker.holder(run.folder)})" for run in self.waiting[:_SHOWN])
         more = f"; {len(self.waiting) - _SHOWN} more" if len(self.waiting) > _SHOWN else ""
-        print(f"waiting for runs that others have: {shown}{more}", flush=True)
+        say(f"waiting for runs that others have: {shown}{more}")

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnet.base.errors import AttnetError, ConfigError, nearest
+from attnet.base.errors import AttnetError, ConfigError, nearest, say
 from attnet.base.files import resolve_path, writing
 from attnet.base.processes import StopSignal
 from attnet.engine.holding.lease import SECONDS, look
@@ -182,7 +182,7 @@ class Search:
         self._probe().check_parallel(parallel)
         worker = Worker.at(self.folder, lease)
         with StopSignal() as stop, Trials(self, parallel, worker) as runner:
-            print(f"{self.describe()}{worker.company()}", flush=True)
+            say(f"{self.describe()}{worker.company()}")
             runner.work(stop)
         before = {run: why for trial in self.asked() if (why := look((run := self.run_of(trial)).folder).outcome)}
         return self.sweep().rows(before | runner.failures)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnet.base import device as devices
-from attnet.base.errors import ConfigError
+from attnet.base.errors import ConfigError, say
 from attnet.base.files import relative_to_root, resolve_path
 from attnet.base.host import environment
 from attnet.base.intervals import over_seeds
@@ -100,7 +100,7 @@ class Sweep:
         self.check_parallel(parallel)
         worker = Worker.at(self.folder, lease)
         with StopSignal() as stop, Runner(self.runs(), parallel, worker) as runner:
-            print(f"{self.describe()}{worker.company()}", flush=True)
+            say(f"{self.describe()}{worker.company()}")
             runner.work(stop)
         return self.rows(runner.failures)
 
