@@ -6,6 +6,7 @@ error that names the file. Reading one runs nothing.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import types
@@ -23,17 +24,23 @@ class JsonError(AttnetError):
     """A JSON file that cannot be read, or is not of the form that it should have."""
 
 
-def parse(text: str | bytes, pairs: Callable[[list[tuple[str, object]]], object] = dict) -> object:
-    """The value of a JSON text: UTF-8, a byte-order mark accepted. Numbers that are none (NaN, Infinity) are None.
+Pairs = Callable[[list[tuple[str, object]]], object]
 
-    `pairs` makes an object of its names and values.
+
+def parse(text: str | bytes, pairs: Pairs = dict, odd: Callable[[str], object] = lambda _: None) -> object:
+    """The value of a JSON text: UTF-8, or UTF-16 as Windows writes it, a byte-order mark accepted.
+
+    Args:
+        pairs: makes an object of its names and values.
+        odd: makes something of a number that is none (NaN, Infinity, 1e999); by default None.
 
     Raises:
         JsonError: no JSON, or nested deeper than anything of ours.
     """
     try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
-        value = json.loads(text, parse_constant=lambda _: None, parse_float=_number, object_pairs_hook=pairs)
+        text = text.decode(json.detect_encoding(text)) if isinstance(text, bytes) else text.removeprefix("\ufeff")
+        hooks = {"parse_constant": odd, "parse_float": functools.partial(_number, odd=odd), "object_pairs_hook": pairs}
+        value = json.loads(text, **hooks)
     except RecursionError:
         raise JsonError("nested too deeply") from None
     except AttnetError:
@@ -62,9 +69,9 @@ def read_object(file: Path, form: type | Mapping[str, object] = types.MappingPro
     return content
 
 
-def read_value(file: Path, pairs: Callable[[list[tuple[str, object]]], object] = dict) -> object:
-    """Whatever a JSON file holds; `pairs` as for `parse`, errors as `read_object`."""
-    return _read(file, lambda blob: parse(blob, pairs))
+def read_value(file: Path, pairs: Pairs = dict, odd: Callable[[str], object] = lambda _: None) -> object:
+    """Whatever a JSON file holds; `pairs` and `odd` as for `parse`, errors as `read_object`."""
+    return _read(file, lambda blob: parse(blob, pairs, odd))
 
 
 def read_lines(file: Path, form: Mapping[str, object], needed: Sequence[str] = ()) -> list[dict[str, object]]:
@@ -111,7 +118,7 @@ def to_json(content: object, **options: object) -> str:
 
 # -- inside ----------------------------------------------------------------------------------------------------------
 
-_MEND = "restore it from a copy, or take it away"
+_MEND = "mend it, restore it from a copy, or take it away"
 
 
 def _read(file: Path, read: Callable[[bytes], typing.Any]) -> typing.Any:
@@ -127,9 +134,9 @@ def _read(file: Path, read: Callable[[bytes], typing.Any]) -> typing.Any:
         raise JsonError(f"{file}: cannot be read: {error}; {_MEND}") from None
 
 
-def _number(text: str) -> float | None:
+def _number(text: str, odd: Callable[[str], object]) -> object:
     number = float(text)
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) else odd(text)
 
 
 def _depth_exceeds(value: object, depth: int) -> bool:

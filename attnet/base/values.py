@@ -43,7 +43,7 @@ def parameters(cls: type[_T]) -> type[_T]:
     assign = made.__init__
 
     @functools.wraps(assign)
-    def create(self: Parameters, **given: object) -> None:
+    def create(self: Parameters, /, **given: object) -> None:
         known = made.fields()
         for name in given:
             if name not in known:
@@ -69,7 +69,7 @@ class Parameters:
     # Names that people know from elsewhere and that nothing here goes by -> why, and what to do instead.
     NOT_HERE: ClassVar[Mapping[tuple[str, ...], str]] = {}
 
-    def __init__(self, **given: object) -> None: ...
+    def __init__(self, /, **given: object) -> None: ...
 
     def check(self) -> None:
         """ConfigError where values contradict each other."""
@@ -97,7 +97,8 @@ class Parameters:
     def meant(cls, name: str, among: Collection[str] | None = None) -> str:
         """What an unknown name probably means, as part of a sentence; `among`: of these names alone."""
         known = cls.fields() if among is None else among
-        also = {_folded(other): field for field, spec in cls.fields().items() for other in facts(spec).also}
+        also = {_folded(other): other for other in known}
+        also |= {_folded(other): field for field, spec in cls.fields().items() for other in facts(spec).also}
         field = also.get(_folded(name))
         if field in known:
             return f"did you mean {field!r}?"
@@ -127,7 +128,7 @@ class Parameters:
                     raise ConfigError(f"unknown parameter {name!r}: {hint}")
         return cls(**{name: namespace[name] for name in known if name in namespace})
 
-    def replace(self, **changes: object) -> Self:
+    def replace(self, /, **changes: object) -> Self:
         """A copy with some parameters changed."""
         return type(self)(**{**self.to_dict(), **changes})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import tarfile
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,31 +21,36 @@ _MEMBERS = 1_000
 _PLAIN = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
-def members(source: Path, wanted: Container[str], most: int) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of those files that are wanted ("./" before a name does not count), in the archive's order.
+def is_packed(source: Path) -> bool:
+    """Whether a file begins as gzip's do; OSError as it comes."""
+    with open(source, "rb") as file:
+        return file.read(len(_GZIP)) == _GZIP
+
+
+def members(source: Path, wanted: Callable[[str], bool], most: int) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of those files that are wanted, in the archive's order.
 
     Args:
+        wanted: asked once of each member; a name is what the archive says, less any "/", "./" and "../" before it.
         most: bytes that one of them may have; all together may unpack to eight times as many.
 
     Raises:
         DataError: more, or something else under a wanted name. EOFError, tarfile.TarError, zlib.error, OSError: damaged
             or unreadable.
     """
-    with open(source, "rb") as file:
-        packed = file.read(2) == _GZIP
-    with gzip.open(source) if packed else open(source, "rb") as raw:
+    with gzip.open(source) if is_packed(source) else open(source, "rb") as raw:
         stream = _Stream(raw, source, 8 * most)
         for _ in range(_MEMBERS):
             header = stream.read(_BLOCK)
             if not header.strip(b"\0"):
                 break
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-            name = member.name.removeprefix("./")
+            name = "/".join(part for part in member.name.split("/") if part not in ("", ".", ".."))
             shown = ascii(name)[1:-1][:80]
             if member.size < 0:
                 raise tarfile.ReadError(f"{shown} has {member.size:,} bytes")
             rest = -member.size % _BLOCK
-            if name not in wanted or member.isdir():
+            if member.isdir() or not wanted(name):
                 stream.skip(member.size + rest)
                 continue
             if member.type not in _PLAIN:

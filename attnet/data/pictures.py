@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import os
 import stat
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,28 +26,13 @@ from attnet.base.errors import DataError, printable
 from attnet.base.files import resolve_path
 from attnet.base.host import usable_cores
 from attnet.base.progress import tracked
-from attnet.data.pixels import middle_square, shrunk
+from attnet.data.file_bytes import described, without_metadata
+from attnet.data.pixels import middle_square, prepare, shrunk
 
 FORMATS = "PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF, PPM"
 _MEMORY = 2**30  # bytes that pictures may take while they are decoded: one alone, and all threads together
 _COSTLY = {"WEBP": 16, "AVIF": 16}  # bytes a pixel, of decoders that keep frames of their own
 _MOST_SCANS = 100  # of a JPEG; programs write about ten, and each goes over all pixels, however few bytes it has
-# What files are that often have a picture's ending: where the bytes stand, which, and its name.
-_KINDS = (
-    *((0, mark, "a picture cut short or damaged in its header") for mark in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")),
-    *((0, mark, "a picture cut short or damaged in its header") for mark in (b"II*\0", b"MM\0*")),
-    (8, b"WEBP", "a picture cut short or damaged in its header, or of a kind that this Pillow does not know"),
-    *((8, mark, "an HEIC picture") for mark in (b"heic", b"heix", b"hevc", b"mif1")),
-    (4, b"ftypavif", "an AVIF picture, damaged or of a kind that this Pillow does not know"),
-    (4, b"ftyp", "a film"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"%!PS", "a PostScript program"),
-    (0, b"8BPS", "a Photoshop document"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` fetches the picture)"),
-)
-_PNG = b"\x89PNG\r\n\x1a\n"
 _T = TypeVar("_T")
 
 
@@ -160,6 +142,7 @@ def decoded(
                 if draft:
                     image.draft(None, (draft, draft))  # a large JPEG is decoded small, several times as fast
                 _forget_folders(image)
+            prepare(image, name)
             with _memory.held(_cost(image, full, opened, name)):
                 with _blaming(opened, name):
                     image.load()
@@ -211,30 +194,14 @@ def _blaming(file: BinaryIO, name: str) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"picture {name} is too large to unpack safely ({error}); shrink it first") from None
     except Image.UnidentifiedImageError:
-        raise _Damaged(f"picture {name} is no picture that can be read{_kind(file)}") from None
+        what = f", it is {what}" if (what := described(file, _formats())) else f"; {FORMATS} are"
+        raise _Damaged(f"picture {name} is no picture that can be read{what}") from None
     except MemoryError:
         raise DataError(f"picture {name} needs more memory than this process gets; shrink it first") from None
     except Exception as error:  # Pillow raises nearly anything for a damaged file
         if isinstance(error, OSError) and error.errno is not None:  # the machine's, not Pillow's
             raise _unreadable(name, error) from None
         raise _Damaged(f"picture {name} is damaged ({printable(error)})") from None
-
-
-def _kind(file: BinaryIO) -> str:
-    """What a file is that Pillow does not know, or what it should be, as a part of a sentence."""
-    file.seek(0)
-    if not (head := file.read(512)):
-        return ", it is empty"
-    for place, mark, what in _KINDS:
-        if head.startswith(mark, place):
-            return f", it is {what}"
-    text = head.decode("utf-8", "ignore").lstrip("\ufeff \r\n\t").lower()
-    if text.startswith(("<!doctype html", "<html")):
-        return ", it is a web page, such as comes in place of a picture that is gone"
-    if text.startswith(("<svg", "<?xml")):
-        return ", it is an XML or SVG text"
-    is_text = "\0" not in text and " ".join(text.split()).isprintable()
-    return ", it is a text" if is_text else f"; {FORMATS} are"
 
 
 def _forget_folders(image: Image.Image) -> None:
@@ -302,28 +269,10 @@ _memory = _Budget(_MEMORY)
 
 
 def _whatever_its_metadata(file: BinaryIO, use: Callable[[BinaryIO], _T]) -> _T:
-    """`use(file)`; of a PNG that Pillow finds damaged, `use` of its pixels and orientation alone."""
+    """`use(file)`; of a PNG or JPEG that Pillow finds damaged, `use` of its pixels and orientation alone."""
     try:
         return use(file)
     except _Damaged:
-        file.seek(0)
-        if file.read(len(_PNG)) != _PNG:
+        if (pixels := without_metadata(file, _MEMORY)) is None:
             raise
-    return use(io.BytesIO(_png_pixels(file)))
-
-
-def _png_pixels(file: BinaryIO) -> bytes:
-    """The chunks of a PNG, read up to its signature, that a viewer needs; as far as they are no more than _MEMORY."""
-    kept, left = [_PNG], _MEMORY
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        needed = not kind[:1].islower() or (kind in (b"tRNS", b"eXIf") and length < 2**16)
-        if not needed:
-            file.seek(length + 4, os.SEEK_CUR)
-            continue
-        chunk = file.read(min(length + 4, left))
-        left -= len(chunk)
-        # A lower-case letter begins what a viewer can do without; then it does where the checksum is wrong.
-        if not kind[:1].islower() or chunk[length:] == struct.pack(">I", zlib.crc32(kind + chunk[:length])):
-            kept += [head, chunk]
-    return b"".join(kept)
+    return use(io.BytesIO(pixels))

@@ -22,6 +22,7 @@ _KEPT = 16  # blocks leave so many times the side that is wanted, or more
 _LARGEST_BLOCK, _STRIP = 64, 2**20  # side of a block; pixels at work at once, about
 _GREATEST = float(np.finfo(np.float32).max)  # of either sign: what elevation data say for "no data"
 _SAMPLE_FORMAT = 339  # TIFF: 1 for unsigned whole numbers
+_BITS, _SHADES, _PLANES = 258, 262, 284  # TIFF: of a number; 0 where the lowest is white; 2 where colours lie apart
 _NO_DATA = 42113  # GDAL's tag: the number that stands for a missing one, as text
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,6 +34,30 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 Box = tuple[int, int, int, int]
+
+
+def prepare(image: Image.Image, name: str) -> None:
+    """See to what Pillow would misread of an opened picture whose pixels are not loaded yet.
+
+    Raises:
+        DataError: of a TIFF it takes the halves of 16-bit colours for whole ones where the colours lie apart.
+    """
+    tile = image.tile[0] if image.tile else (None,) * 4
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PLANES) == 2 and tile[0] == "raw" and max(tags.get(_BITS, (8,))) > 8:
+        raise DataError(
+            f"picture {name} has colours of 16 bits in planes of their own, which Pillow cannot read: save it as PNG"
+        )
+    transparent = image.info.get("transparency")
+    if image.format != "PNG" or transparent is None:
+        return
+    # What is transparent is said in the numbers of the file, and Pillow stretches or halves those of the pixels.
+    if isinstance(transparent, bytes):
+        image.info["transparency"] = transparent[:256]
+    elif isinstance(transparent, int):
+        image.info["transparency"] = transparent * {"L;2": 85, "L;4": 17}.get(tile[3], 1)
+    elif tile[3] == "RGB;16B":
+        image.info["transparency"] = tuple(level >> 8 for level in transparent)
 
 
 def middle_square(image: Image.Image, size: int, name: str) -> Image.Image:
@@ -145,12 +170,44 @@ def _on_white(strip: Image.Image) -> Image.Image:
 
 
 def _levels(image: Image.Image, name: str) -> Callable[[Image.Image], Image.Image]:
-    """Numbers as greys: of 16 bits on the scale of 16 bits, others from the lowest in the picture to the highest."""
-    is_whole, read = image.mode.startswith("I"), _reader(image)
+    """Numbers as greys: of 16 bits or less on the scale of theirs, others from the lowest in the picture to the
+    highest.
+    """
+    read, most, turned = _reader(image), most_of(image), lowest_is_white(image)
+    low, high = (0, most) if most else _range(image, read, name)
+    transparent = image.info.get("transparency")
+
+    def grey(strip: Image.Image) -> Image.Image:
+        values = read(strip)
+        levels = np.uint8((255 * (values - low) / max(high - low, 1e-12)).clip(0, 255))
+        levels = 255 - levels if turned else levels
+        if isinstance(transparent, int):
+            levels[values == transparent] = 255
+        return Image.fromarray(levels).convert("RGB")
+
+    return grey
+
+
+def most_of(image: Image.Image) -> int | None:
+    """The number that stands for white in a picture of whole numbers without a sign and of 16 bits or less."""
+    if not image.mode.startswith("I"):
+        return None
+    tags = getattr(image, "tag_v2", {})  # other formats have 16 bits whatever Pillow makes of them
+    bits, formats = tags.get(_BITS, (16,)), tags.get(_SAMPLE_FORMAT, (1,))
+    return 2 ** bits[0] - 1 if bits[0] <= 16 and formats[0] == 1 else None
+
+
+def lowest_is_white(image: Image.Image) -> bool:
+    """Of a picture of numbers, as X-rays often are; Pillow sees to it where there are 8 bits alone."""
+    return image.mode.startswith(("I", "F")) and getattr(image, "tag_v2", {}).get(_SHADES) == 0
+
+
+def _range(image: Image.Image, read: Callable[[Image.Image], np.ndarray], name: str) -> tuple[float, float]:
+    """The lowest and the highest number of a picture, which must have one at every pixel."""
     low, high, missing = np.inf, -np.inf, 0
     for strip, _ in strips(image, (0, 0, *image.size)):
         values = read(strip)
-        numbers = values if is_whole else values[_are_data(values, image)]
+        numbers = values[_are_data(values, image)]
         missing += values.size - numbers.size
         low, high = min(low, numbers.min(initial=np.inf)), max(high, numbers.max(initial=-np.inf))
     if missing:
@@ -159,18 +216,7 @@ def _levels(image: Image.Image, name: str) -> Callable[[Image.Image], Image.Imag
             f"picture {name} has no number for {missing:,} of its {width * height:,} pixels (NaN, infinity or what "
             "stands for no data), so nobody can say which colour they have: fill them in"
         )
-    if is_whole and low >= 0 and high <= 65535:
-        low, high = 0, 65535
-    transparent = image.info.get("transparency")
-
-    def grey(strip: Image.Image) -> Image.Image:
-        values = read(strip)
-        levels = np.uint8(255 * (values - low) / max(high - low, 1e-12))
-        if isinstance(transparent, int):
-            levels[values == transparent] = 255
-        return Image.fromarray(levels).convert("RGB")
-
-    return grey
+    return low, high
 
 
 def _reader(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
@@ -182,7 +228,7 @@ def _reader(image: Image.Image) -> Callable[[Image.Image], np.ndarray]:
 
 
 def _are_data(values: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Where floating-point `values` are numbers of something."""
+    """Where `values` are numbers of something."""
     there = np.isfinite(values) & (np.abs(values) < _GREATEST)
     try:
         marker = np.float32(getattr(image, "tag_v2", {})[_NO_DATA].strip("\0 "))

@@ -59,6 +59,12 @@ def test_what_is_not_is_a_sentence(tmp_path, blob, says):
     assert says in refused(file)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_text_of_any_system_is_read(tmp_path, encoding):
+    (tmp_path / "a.json").write_bytes('{"名": "猫"}\r\n'.encode(encoding))
+    assert read_object(tmp_path / "a.json") == {"名": "猫"}
+
+
 def test_odd_files(tmp_path):
     assert "no such file" in refused(tmp_path / "absent.json")
     assert "is no file" in refused(tmp_path)

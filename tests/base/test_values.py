@@ -81,6 +81,7 @@ def test_values_come_in_their_types(given, taken):
         ({"quick": True, "total_epochs": 101}, "quick: not with more than 100 epochs"),
         ({"total_epoch": 3}, "unknown parameter 'total_epoch': did you mean 'total_epochs'?"),
         ({"epochs": 3}, "unknown parameter 'epochs': did you mean 'total_epochs'?"),
+        ({"FLIP": True}, "unknown parameter 'FLIP': did you mean 'flip'?"),
         ({"zzz": 3}, "unknown parameter 'zzz': known are total_epochs, flip"),
     ],
 )
@@ -88,6 +89,12 @@ def test_a_mistake_is_named_with_its_mend(given, message):
     with pytest.raises(ConfigError) as error:
         Baking(**given)
     assert str(error.value).startswith(message)
+
+
+def test_a_word_of_python_is_a_name_as_any_other():
+    for create in (Baking, Baking().replace):
+        with pytest.raises(ConfigError, match="unknown parameter 'self'"):
+            create(**{"self": 3})
 
 
 @pytest.mark.parametrize("flag", ["--epochs", "--N-Epochs=3", "--total-epochs=3"])

@@ -305,7 +305,7 @@ def test_half_a_download(archive: Path, tmp_path: Path, keep: float) -> None:
     blob = archive.read_bytes()
     half = tmp_path / ARCHIVE
     half.write_bytes(blob[: int(len(blob) * keep)])
-    refused(f"{half} is damaged, perhaps half a download", "Remove it", data_path=tmp_path)
+    refused(f"{half} is damaged, perhaps half a download", "Move it away", data_path=tmp_path)
 
 
 def test_archive_with_a_flipped_bit(archive: Path, tmp_path: Path) -> None:
@@ -316,11 +316,18 @@ def test_archive_with_a_flipped_bit(archive: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "blob", [b"", b"<html>404</html>", gzip.compress(b"not a tar" * 100)], ids=["empty", "html", "no tar"]
+    ("blob", "what"),
+    [
+        (b"", "damaged, perhaps half a download (0 bytes;"),
+        (b"<html>404</html>", "a web page"),
+        (b"PK\3\4" + bytes(2000), "a ZIP archive"),
+        (gzip.compress(b"not a tar" * 100), "damaged"),
+    ],
+    ids=["empty", "html", "zip", "no tar"],
 )
-def test_no_archive_at_all(tmp_path: Path, blob: bytes) -> None:
+def test_no_archive_at_all(tmp_path: Path, blob: bytes, what: str) -> None:
     (tmp_path / ARCHIVE).write_bytes(blob)
-    refused(f"{ARCHIVE} is damaged", f"({len(blob):,} bytes;", "Remove it", data_path=tmp_path / ARCHIVE)
+    refused(f"{ARCHIVE} is {what}", "Move it away", data_path=tmp_path / ARCHIVE)
 
 
 def test_archive_without_the_files(tmp_path: Path, cifar10: Path) -> None:
@@ -338,7 +345,7 @@ def test_archive_without_the_files(tmp_path: Path, cifar10: Path) -> None:
 def test_truncated_or_damaged_pickle(altered: Callable[..., Path], blob: bytes) -> None:
     folder = altered(data_batch_1=blob)
     message = refused(f"{folder}/data_batch_1 is damaged or cut short ({len(blob):,} bytes;", data_path=folder)
-    assert "Remove it; `attnet download cifar10`" in message
+    assert "Move it away; `attnet download cifar10`" in message
 
 
 # Bad input: unsafe
@@ -410,7 +417,7 @@ def test_payload_behind_a_dotted_name(altered: Callable[..., Path]) -> None:
 )
 def test_wrong_batch(altered: Callable[..., Path], changes: dict[str, object], fragment: str) -> None:
     folder = altered(data_batch_1=pickle.dumps(batch(0, **changes), 4))
-    refused(f"{folder}/data_batch_1 ", "Remove it", "attnet download cifar10", fragment, data_path=folder)
+    refused(f"{folder}/data_batch_1 ", "Move it away", "attnet download cifar10", fragment, data_path=folder)
 
 
 def test_not_a_dict(altered: Callable[..., Path]) -> None:

@@ -294,3 +294,31 @@ def test_command_line_errors_are_sentences(
     monkeypatch.setattr(download, "download", interrupt)
     with pytest.raises(SystemExit, match="the same command goes on from here"):
         download.main([])
+
+
+def test_what_came_in_place_of_the_archive_is_called_what_it_is(server: Server, tmp_path: Path) -> None:
+    server.body = b"<!DOCTYPE html><html>please log in"
+    refused(tmp_path, server.url, "what came is a web page", "it was removed", server.url)
+    server.body = b""
+    refused(tmp_path, server.url, "what came is empty")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_endless_answer_ends(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_MOST", 300_000)
+    refused(tmp_path, server.url, "more than 300,000 bytes, which the archive has not")
+    assert part(tmp_path).stat().st_size == 0 and len(server.asked) == 1  # by the length that was announced
+    monkeypatch.setattr(Handler, "send_header", lambda *_: None)
+    refused(tmp_path, server.url, "more than 300,000 bytes, which the archive has not")
+    assert part(tmp_path).stat().st_size <= 300_000 and not (tmp_path / FILE).exists()
+
+
+def test_nothing_is_written_through_a_link(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    part(tmp_path).symlink_to(tmp_path / "precious")
+    refused(tmp_path, server.url, f"{part(tmp_path)} is no plain file")
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    part(tmp_path).unlink()
+    os.mkfifo(tmp_path / FILE)
+    refused(tmp_path, server.url, f"{tmp_path / FILE} is no plain file; move it away")
+    assert server.asked == []

@@ -48,7 +48,7 @@ def read_list(file: str | Path, base: TrainConfig) -> dict[str, TrainConfig]:
     """
     path = resolve_path(file)
     try:
-        content = read_value(path, _without_repeats)
+        content = read_value(path, _without_repeats, _no_number)
     except JsonError as error:
         raise ConfigError(f"list={error}") from None
     entries = list(content.items()) if isinstance(content, dict) else [("", entry) for entry in _sequence(content)]
@@ -116,3 +116,8 @@ def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
         names = [name for name, _ in pairs]
         raise JsonError(f"{shown(Counter(names).most_common(1)[0][0])} stands there twice")
     return content
+
+
+def _no_number(text: str) -> None:
+    """A value that is none would be taken for one that was not given, and the run would be another than was meant."""
+    raise JsonError(f"{shown(text)} is no number")
