@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnet.base.errors import in_sentences, say
-from attnet.base.files import listed_folders, relative_to_root, repository_root, resolve_path, write_text, writing
+from attnet.base.files.atomic import write_text
+from attnet.base.files.outputs import writing
+from attnet.base.files.paths import listed_folders, relative_to_root, repository_root, resolve_path
 from attnet.base.notebooks import notebooks_home
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from attnet.base.device import choose
 from attnet.base.errors import answer, in_sentences, printable, say
-from attnet.base.files import command_line, output_file, resolve_path, write_record
+from attnet.base.files.outputs import command_line, output_file, write_record
+from attnet.base.files.paths import resolve_path
 from attnet.base.host import environment
 from attnet.base.intervals import confidence_interval
 from attnet.data.folder import is_pair_folder, load_pairs

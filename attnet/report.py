@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from attnet.base.errors import ConfigError, answer, in_sentences, say
-from attnet.base.files import output_file, relative_to_root, write_record
+from attnet.base.files.outputs import output_file, write_record
+from attnet.base.files.paths import relative_to_root
 from attnet.base.pages import Fold
 from attnet.base.words import duration
 from attnet.study.records import RESULTS, others_table, record, records

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError, in_sentences, say
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.engine.status.facts import STATES
 from attnet.engine.status.watched import Watched, WatchedRuns, watched
 from attnet.engine.status.words import MARKS, PLAIN

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from fuzz_readers import READERS, mutated, outcome
 
-from attnet.base.files import output_file, write_record
+from attnet.base.files.outputs import output_file, write_record
 
 SECONDS = 20
 MEMORY = 2 << 30  # bytes of address space above what the process has when it is ready

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from attnet.base.files import output_file, write_record
+from attnet.base.files.outputs import output_file, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 # What it guards: (file of the package, the line or part of one, what stands there without it, the test).
@@ -81,7 +81,7 @@ GUARDS: dict[str, tuple[str, str, str, str]] = {
         "engine/precision.py", "torch.empty_like(weights[place]).copy_(held[place])", "held[place]",
         "engine/test_precision.py::test_momentum_goes_on_with_its_own_weights_however_they_lie_in_memory"),
     "no line goes through a link": (
-        "base/files.py", 'getattr(os, "O_NOFOLLOW", 0)', "0", "base/test_files.py"),
+        "base/files/opening.py", 'getattr(os, "O_NOFOLLOW", 0)', "0", "base/test_files.py"),
     "a result names no file outside its folder": (
         "study/verify.py", "if Path(name).name != name or not os.path.isfile(folder / name):", "if False:",
         "study/test_verify.py::test_no_file_outside_the_folder_is_read_because_a_result_names_it[../secret]"),
@@ -101,7 +101,7 @@ GUARDS: dict[str, tuple[str, str, str, str]] = {
     "who has lost a lease writes nothing": (
         "engine/holding/lease.py", 'open(self._part("beat"), "rb").close()', "pass", "engine/test_lease.py"),
     "a folder of ours within a run is no link": (
-        "base/files.py", "if not stat.S_ISDIR(os.lstat(path).st_mode):", "if False:",
+        "base/files/opening.py", "if not stat.S_ISDIR(os.lstat(path).st_mode):", "if False:",
         "engine/test_status.py::test_signs_go_through_no_link_and_take_nothing_away_there"),
     "weights are finite numbers": (
         "model/weights/loading.py", "if wrong := first_not_finite(", "if False and first_not_finite(",

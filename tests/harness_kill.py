@@ -30,7 +30,7 @@ import psutil
 import torch
 
 from attnet.base import device
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.base.host import environment
 from attnet.engine.parameters import TrainConfig
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from attnet.base.errors import in_sentences
-from attnet.base.files import output_file, write_record
+from attnet.base.files.outputs import output_file, write_record
 from attnet.base.host import environment
 from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig

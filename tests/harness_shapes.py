@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from attnet.base.device import choose
 from attnet.base.errors import in_sentences
-from attnet.base.files import output_file, write_record
+from attnet.base.files.outputs import output_file, write_record
 from attnet.base.host import environment
 from attnet.data import shapes
 from attnet.data.splits import Dataset, Split

@@ -15,7 +15,7 @@ from networks import narrow
 
 from attnet.base.device import choose
 from attnet.base.errors import in_sentences
-from attnet.base.files import output_file, write_record
+from attnet.base.files.outputs import output_file, write_record
 from attnet.base.host import environment
 from attnet.data.shapes import make_shapes
 from attnet.data.splits import Split

@@ -24,7 +24,8 @@ from torch import nn
 
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError, in_sentences
-from attnet.base.files import output_file, resolve_path, write_record
+from attnet.base.files.outputs import output_file, write_record
+from attnet.base.files.paths import resolve_path
 from attnet.base.host import environment
 from attnet.benchmark import profile
 from attnet.benchmark.loops import LR, Setting, answers, steps_worker

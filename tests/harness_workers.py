@@ -30,7 +30,7 @@ import psutil
 from harness_kill import fingerprint
 
 from attnet.base import device
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.base.host import environment
 from attnet.engine.holding.lease import PLACE, look
 

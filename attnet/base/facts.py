@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from attnet.base.errors import ConfigError, shown
-from attnet.base.files import expand_path
+from attnet.base.files.paths import expand_path
 from attnet.base.words import names_of, names_text
 
 

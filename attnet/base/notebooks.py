@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError, in_sentences, say
-from attnet.base.files import expand_path, repository_root
+from attnet.base.files.paths import expand_path, repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import somebody_looks
 

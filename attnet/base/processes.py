@@ -15,7 +15,7 @@ from types import FrameType, MappingProxyType
 from typing import TextIO
 
 from attnet.base.device import QUEUE, Npu
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 
 # How the message of a run that was stopped and saved begins.
 STOPPED = "stopped by"

@@ -28,7 +28,8 @@ from pathlib import Path
 
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError, answer, in_sentences
-from attnet.base.files import command_line, output_file, resolve_path, write_record
+from attnet.base.files.outputs import command_line, output_file, write_record
+from attnet.base.files.paths import resolve_path
 from attnet.base.host import environment
 from attnet.benchmark import epoch, growth, profile, steps
 from attnet.benchmark.tables import compare, read_result, result_table

@@ -18,7 +18,7 @@ import torch
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.base.host import environment
 from attnet.benchmark.ceilings import ceilings_apart
 from attnet.benchmark.counts import StepCounts, counts_of, element_size

@@ -20,7 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from attnet.base.errors import DataError, in_sentences, say
-from attnet.base.files import file_hash, read_small, resolve_path
+from attnet.base.files.opening import file_hash, read_small
+from attnet.base.files.paths import resolve_path
 from attnet.data.file_bytes import SEEN, kind_of
 
 # The authors' own host, then a mirror. The checksums are those of the authors' archives and hold for both.

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnet.base.errors import DataError, answer, in_sentences, printable
-from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.host import process_memory
 from attnet.base.words import table
 from attnet.data.folder_scan import RULE, FolderScan, is_image_folder, pictures_in, scan_folder

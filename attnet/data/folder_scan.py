@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnet.base.errors import DataError, printable
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.data.pairs import ENDING, few, perhaps_masks, whole_parts, with_masks
 
 # Words in the names of parts, in any case, alone before others ("seg_train"); the first one that is there is taken.

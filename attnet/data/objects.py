@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnet.base.errors import ConfigError, DataError, printable, shown
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.data.pairs import mask_beside
 from attnet.data.pictures import as_square, decoded, in_threads, refusing_bombs
 from attnet.data.pixels import lowest_is_white, most_of, strips, upright, upright_size

@@ -23,7 +23,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from attnet.base.errors import DataError, printable
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.base.host import usable_cores
 from attnet.base.progress import tracked
 from attnet.data.file_bytes import described, without_metadata

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attnet.base.errors import DataError
-from attnet.base.files import expand_path
+from attnet.base.files.paths import expand_path
 from attnet.data.splits import Dataset
 
 

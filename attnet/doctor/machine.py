@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attnet.base.apex import find as find_apex
 from attnet.base.device import KINDS
-from attnet.base.files import repository_root, resolve_path
+from attnet.base.files.paths import repository_root, resolve_path
 from attnet.base.host import usable_cores
 from attnet.doctor.fact import Fact, first_line, run_tool
 

@@ -126,7 +126,7 @@ def _config(data_path: str) -> object:
 
 
 def _data(data_path: str) -> dict[str, str]:
-    from attnet.base.files import relative_to_root, resolve_path
+    from attnet.base.files.paths import relative_to_root, resolve_path
     from attnet.data.registry import find_dataset
 
     path = resolve_path(_config(data_path).data_path)

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from attnet.base import device as devices
 from attnet.base.device import Device
 from attnet.base.errors import AttnetError, ConfigError, say
-from attnet.base.files import append_to
+from attnet.base.files.opening import append_to
 from attnet.base.processes import is_alive, variable_of
 from attnet.base.words import duration
 from attnet.engine.parameters import TrainConfig

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from attnet.base import device as devices
 from attnet.base.device import Device
 from attnet.base.errors import ConfigError, DataError
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.base.words import names_of, names_text
 from attnet.data.batches import Colour, TestBatches, TrainBatches
 from attnet.data.registry import FOLDER, SHAPES, load_dataset, require_dataset

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attnet.base.device import Device
 from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.base.values import Parameters
 from attnet.data.augment import image_sizes
 from attnet.data.registry import FOLDER, ON_DISK, SHAPES, find_dataset, require_dataset

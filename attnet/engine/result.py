@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError
-from attnet.base.files import file_hash, resolve_path
+from attnet.base.files.opening import file_hash
+from attnet.base.files.paths import resolve_path
 from attnet.base.json_files import misfit, read_lines, read_object, to_json
 from attnet.base.values import checked
 from attnet.data.splits import Dataset, Split

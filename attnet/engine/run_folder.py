@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attnet.base.errors import ConfigError, say
-from attnet.base.files import FREE, append_to, read_small, relative_to_root, resolve_path, save, write_text
+from attnet.base.files.atomic import FREE, save, write_text
+from attnet.base.files.opening import append_to, read_small
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.json_files import misfit, to_json
 from attnet.base.processes import is_alive
 from attnet.engine.distributed import LAUNCHER
@@ -87,7 +89,7 @@ class RunFolder:
         self._write(METRICS, "".join(to_json(row) + "\n" for row in rows))
 
     def save(self, name: str, content: Mapping[str, object], keep: str = "") -> None:
-        """Write a checkpoint, as `attnet.base.files.save`; what was called so before goes to `keep`, if given."""
+        """Write a checkpoint, as `base.files.atomic.save`; what was called so before goes to `keep`, if given."""
         save(content, self.path / name, self.path / keep if keep else None, self.lease or FREE)
 
     def _write(self, name: str, text: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attnet.base.device import Device
 from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.data.batches import Batch
 from attnet.engine.distributed import World
 from attnet.engine.parameters import TrainConfig

@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from pathlib import Path
 
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.data.folder_scan import check_classes, recorded_folder
 from attnet.data.registry import FOLDER, find_dataset, load_dataset
 from attnet.data.splits import Dataset

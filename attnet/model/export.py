@@ -23,7 +23,9 @@ import torch
 
 from attnet.base import VERSION
 from attnet.base.errors import ConfigError, SaveError, WeightsError, in_sentences, say
-from attnet.base.files import output_file, relative_to_root, save, write_bytes
+from attnet.base.files.atomic import save, write_bytes
+from attnet.base.files.outputs import output_file
+from attnet.base.files.paths import relative_to_root
 from attnet.model.network import evaluating
 from attnet.model.pretrained import SHIPPED, Pretrained, load_pretrained
 from attnet.model.weights.formats import ONNX, SAFETENSORS, as_strings, package

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import attnet.plots.sheet as sheet
 from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.data.splits import Split
 from attnet.engine.evaluation import Evaluation
 from attnet.masks.changes import check_comparable, mask_changes

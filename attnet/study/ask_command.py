@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnet.base.errors import answer, in_sentences, say
-from attnet.base.files import command_line, output_file, write_record
+from attnet.base.files.outputs import command_line, output_file, write_record
 from attnet.base.words import listed, listed_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import RECIPES

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from attnet.base.errors import AttnetError
-from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.intervals import over_seeds
 from attnet.data.folder import write_example
 from attnet.data.shapes import ARROW

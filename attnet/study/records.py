@@ -12,7 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from attnet.base.files import command_line, relative_to_root, resolve_path
+from attnet.base.files.outputs import command_line
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.json_files import JsonError, read_object
 from attnet.base.words import table
 from attnet.engine.parameters import TrainConfig

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from attnet.base.errors import AttnetError, ConfigError, shown
-from attnet.base.files import listed_folders, relative_to_root, resolve_path
+from attnet.base.files.paths import listed_folders, relative_to_root, resolve_path
 from attnet.engine.result import Result
 from attnet.engine.run_folder import finished_runs
 from attnet.study.records import RESULTS, Content, read_records

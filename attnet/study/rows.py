@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from attnet.base.files import relative_to_root
+from attnet.base.files.paths import relative_to_root
 from attnet.engine.result import Result, standing
 from attnet.engine.run_folder import RESULT
 from attnet.model.variants import choose_variant, study_options, variants

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError
-from attnet.base.files import output_file, resolve_path, write_text
+from attnet.base.files.atomic import write_text
+from attnet.base.files.outputs import output_file
+from attnet.base.files.paths import resolve_path
 from attnet.base.pages import Page, html_table
 from attnet.base.words import NONE, duration, table
 from attnet.engine.result import Result

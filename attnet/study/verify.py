@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from attnet.base.errors import AttnetError, answer, in_sentences
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.base.host import DECISIVE, environment, usable_cores
 from attnet.base.json_files import misfit, read_lines, read_object
 from attnet.base.words import table

@@ -12,7 +12,7 @@ import pytest
 
 from attnet.base import notebooks
 from attnet.base.errors import DataError, answer, in_sentences, say
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import somebody_looks
 

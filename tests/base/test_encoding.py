@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from attnet.base.files import repository_root, write_record, write_text
+from attnet.base.files.atomic import write_text
+from attnet.base.files.outputs import write_record
+from attnet.base.files.paths import repository_root
 from attnet.engine.parameters import TrainConfig
 from attnet.study.sweeps.configs import read_list
 
@@ -79,7 +81,7 @@ def test_bytes_and_pictures_have_no_encoding():
 CHINESE = """
 import sys
 from pathlib import Path
-from attnet.base.files import write_text
+from attnet.base.files.atomic import write_text
 from attnet.base.errors import say
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.run_folder import RunFolder

@@ -10,16 +10,10 @@ import pytest
 import torch
 
 from attnet.base.errors import ConfigError, SaveError
-from attnet.base.files import (
-    OneOfMany,
-    append_to,
-    listed_folders,
-    output_file,
-    save,
-    write_record,
-    write_text,
-    writing,
-)
+from attnet.base.files.atomic import OneOfMany, save, write_text
+from attnet.base.files.opening import append_to
+from attnet.base.files.outputs import output_file, write_record, writing
+from attnet.base.files.paths import listed_folders
 
 FULL = Path("/dev/full")  # a disk without room, on Linux
 

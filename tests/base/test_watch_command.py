@@ -14,7 +14,7 @@ import time
 import pytest
 from made import ROW, begun_run
 
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.engine.status.facts import STATES
 from attnet.watch_command import main
 

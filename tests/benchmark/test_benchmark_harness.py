@@ -11,7 +11,7 @@ import harness_versus
 import pytest
 import torch
 
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
 

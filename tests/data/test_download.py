@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from attnet.base import files as paths
 from attnet.base.errors import DataError
+from attnet.base.files import paths
 from attnet.data import cifar, download
 from attnet.data.registry import find_dataset
 
@@ -240,7 +240,7 @@ def test_data_path_of_a_training_run_is_understood(server: Server, tmp_path: Pat
 
 def test_relative_folders_mean_the_repository_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.repository_root() == Path(__file__).resolve().parents[2]
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "attnet" / "base" / "files.py"))
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages" / "attnet" / "base" / "files" / "paths.py"))
     monkeypatch.chdir(tmp_path)
     assert paths.repository_root() == tmp_path
 

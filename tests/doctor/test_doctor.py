@@ -16,7 +16,7 @@ import pytest
 from attnet import doctor
 from attnet.base.cann import cann_version, find_cann
 from attnet.base.device import KINDS
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.doctor import ascend, command, machine, probe, verdict
 from attnet.doctor.fact import Fact, anonymous
 

@@ -21,7 +21,7 @@ import attnet
 from attnet.base import progress, watching
 from attnet.base.device import KINDS
 from attnet.base.errors import ConfigError
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.base.processes import TrainingInterrupted
 from attnet.base.progress import Progress
 from attnet.base.watching import Sight

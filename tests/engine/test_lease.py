@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import attnet
-from attnet.base import files
 from attnet.base.errors import ConfigError, SaveError
+from attnet.base.files.paths import repository_root
 from attnet.base.processes import identity, is_gone
 from attnet.engine.holding import lock
 from attnet.engine.holding.lease import BEATS, PLACE, VARIABLE, Lease, Lost, Watch, is_orphan, look
@@ -57,7 +57,7 @@ def test_of_many_that_reach_out_at_once_one_has_it(tmp_path):
         "print([n for n in range(40) if Lease.take(pathlib.Path(sys.argv[1]) / str(n), 0)])"
     )
     command, pipes = [sys.executable, "-c", code, str(tmp_path)], dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-    workers = [subprocess.Popen(command, **pipes, text=True, cwd=Path(files.__file__).parents[2]) for _ in range(3)]
+    workers = [subprocess.Popen(command, **pipes, text=True, cwd=repository_root()) for _ in range(3)]
     for worker in workers:
         assert worker.stdout.readline() == "here\n"
     for worker in workers:
@@ -158,7 +158,7 @@ def test_a_holder_that_is_gone_from_this_machine_is_known_at_once(tmp_path):
     code = (
         "import pathlib, sys; from attnet.engine.holding.lease import Lease; Lease.take(pathlib.Path(sys.argv[1]), 0)"
     )
-    root = Path(files.__file__).parents[2]
+    root = repository_root()
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "gone")], check=True, cwd=root)
     assert is_orphan(look(tmp_path / "gone"))
     Lease.take(tmp_path / "here", 0)

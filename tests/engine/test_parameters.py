@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.base.values import facts
 from attnet.base.words import names_of
 from attnet.engine.parameters import TrainConfig

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnet.base import files
 from attnet.base.errors import AttnetError, ConfigError, SaveError
+from attnet.base.files import atomic as files
 from attnet.engine import run_folder as checkpoint
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.run_folder import LAST, PREVIOUS, RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.engine import fit
 from attnet.engine.launching import agent, launch, slurm
 from attnet.engine.launching.batch import Job, main

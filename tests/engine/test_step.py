@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import weakref
 
 import pytest
@@ -140,12 +141,12 @@ def test_compiled_code_is_kept_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     make(compile="on")
-    assert attnet.base.files.os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     make(compile="off")
-    assert "TORCHINDUCTOR_CACHE_DIR" not in attnet.base.files.os.environ
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
     make(compile="on")
-    assert attnet.base.files.os.environ["TORCHINDUCTOR_CACHE_DIR"].endswith("runs/.compiled")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"].endswith("runs/.compiled")
 
 
 @pytest.mark.parametrize(("amp", "tolerance"), [("O0", 1e-4), ("O1", 0.03), ("O2", 0.03), ("O3", 0.03)])

@@ -6,7 +6,7 @@ from conftest import REFERENCE, draw_weights
 
 import attnet
 from attnet.base.errors import WeightsError
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.masks import open as opening
 from attnet.masks.capture import capture
 from attnet.masks.open import open_pretrained

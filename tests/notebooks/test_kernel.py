@@ -12,7 +12,7 @@ from made import write_notebook
 from nbclient import NotebookClient
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.papermill_engine import INJECTED, check_injected
 
 NOTEBOOKS = sorted((repository_root() / "notebooks").glob("*.ipynb"))

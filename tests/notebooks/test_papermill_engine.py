@@ -17,7 +17,7 @@ from made import wait_until, write_notebook
 from papermill.exceptions import PapermillExecutionError
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.engine.parameters import TrainConfig
 from attnet.papermill_engine import check_parameters
 from attnet.study.sweeps.runs import LOG, NOTEBOOK, check_notebook

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from made import make_result, of_data, save
 
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
 from attnet.report import main

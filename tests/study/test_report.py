@@ -11,8 +11,8 @@ import pytest
 from made import make_result, of_data, save
 from PIL import Image
 
-from attnet.base import files
 from attnet.base.errors import AttnetError, ConfigError
+from attnet.base.files import paths
 from attnet.report import main
 from attnet.study.published import DOCUMENT
 from attnet.study.report import collect, scaling
@@ -211,7 +211,7 @@ def test_published_rows_and_records_come_beside_never_instead(runs, capsys):
 
 
 def test_without_arguments_everything_is_shown(runs, capsys, monkeypatch):
-    monkeypatch.setattr(files, "repository_root", lambda: runs.parent)
+    monkeypatch.setattr(paths, "repository_root", lambda: runs.parent)
     assert main([]) == 0
     kinds = [row["Kind"] for row in parse(capsys.readouterr().out)]
     assert (kinds.count("measured"), kinds.count("rehearsal")) == (2, 1) and "published" in kinds

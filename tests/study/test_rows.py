@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from made import make_result, of_data, save
 
-from attnet.base import files
+from attnet.base.files import paths
 from attnet.engine.result import Result, standing
 from attnet.study.published import DOCUMENT, PAPER, PORTS
 from attnet.study.rows import KINDS, Row, in_order, published_rows
@@ -37,7 +37,7 @@ def test_the_rule(parameters, environment, images, kind, why):
 
 
 def test_a_run_is_known_by_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "repository_root", lambda: tmp_path)
+    monkeypatch.setattr(paths, "repository_root", lambda: tmp_path)
     environment = {"device": "H100", "torch": "2.13.0"}
     folder = save(make_result(**ALL, environment=environment), tmp_path / "runs" / "x")
     row = Row.of(Result.load(folder))

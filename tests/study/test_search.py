@@ -12,7 +12,7 @@ import pytest
 from made_sweeps import TINY, with_processes
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.engine.holding.lease import Lease, look
 from attnet.engine.parameters import TrainConfig
 from attnet.study.sweeps import search as searches

@@ -19,7 +19,7 @@ from made_sweeps import EPOCHS, TINY, sweep_of, with_processes
 from attnet.base import device as devices
 from attnet.base.device import KINDS
 from attnet.base.errors import ConfigError
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.base.processes import StopSignal, TrainingInterrupted
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import RECIPES

@@ -12,7 +12,7 @@ from PIL import Image
 
 import attnet
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import save
+from attnet.base.files.atomic import save
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import configuration_link
 from attnet.study import verify as verifying

@@ -14,7 +14,7 @@ from made import make_result, save, wait_until
 from made_sweeps import TINY, sweep_of, with_processes
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import repository_root
+from attnet.base.files.paths import repository_root
 from attnet.base.processes import StopSignal, TrainingInterrupted
 from attnet.engine.holding.lease import Lease, look
 from attnet.engine.parameters import TrainConfig

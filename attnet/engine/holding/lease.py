@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import own_folder, read_small, writing
+from attnet.base.files.opening import own_folder, read_small
+from attnet.base.files.outputs import writing
 from attnet.base.json_files import misfit
 from attnet.base.processes import identity, is_gone
 

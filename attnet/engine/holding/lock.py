@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from attnet.base.errors import AttnetError, ConfigError, SaveError
-from attnet.base.files import write_text
+from attnet.base.files.atomic import write_text
 from attnet.base.json_files import read_object
 from attnet.engine.holding.lease import Lease
 from attnet.engine.names import LOCK, OWNER

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
-from attnet.base.files import own_folder
+from attnet.base.files.opening import own_folder
 from attnet.engine.hooks.hook import Hook, Seen
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnet.base.errors import AttnetError, ConfigError, answer, in_sentences, say
-from attnet.base.files import relative_to_root, resolve_path, writing
+from attnet.base.files.outputs import writing
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.processes import environment
 from attnet.engine.parameters import TrainConfig
 

@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING
 
 from attnet.base import device as devices
 from attnet.base.errors import AttnetError, ConfigError, say
-from attnet.base.files import append_to, open_plain, own_folder, relative_to_root, resolve_path, write_text, writing
+from attnet.base.files.atomic import write_text
+from attnet.base.files.opening import append_to, open_plain, own_folder
+from attnet.base.files.outputs import writing
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.json_files import read_lines
 from attnet.base.processes import STOPPED, StopSignal, TrainingInterrupted, end, how_it_ended, start
 from attnet.base.progress import LiveProgress, Progress, make_progress

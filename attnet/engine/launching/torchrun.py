@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import relative_to_root
+from attnet.base.files.paths import relative_to_root
 from attnet.engine.distributed import of_another_job
 from attnet.engine.launching.slurm import own_address
 from attnet.engine.parameters import TrainConfig

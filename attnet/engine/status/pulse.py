@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attnet.base.errors import say
-from attnet.base.files import own_folder, write_text
+from attnet.base.files.atomic import write_text
+from attnet.base.files.opening import own_folder
 from attnet.base.json_files import to_json
 from attnet.base.processes import TrainingInterrupted
 from attnet.engine.names import PULSES, STOP

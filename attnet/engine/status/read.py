@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attnet.base.errors import AttnetError
-from attnet.base.files import open_plain
+from attnet.base.files.opening import open_plain
 from attnet.base.json_files import misfit, parse
 from attnet.base.processes import began, is_alive, pid_of
 from attnet.base.words import printable

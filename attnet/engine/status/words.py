@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnet.base.files import relative_to_root
+from attnet.base.files.paths import relative_to_root
 from attnet.base.words import NONE, duration, printable
 from attnet.engine.status.facts import STATES, Status
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from attnet.base.errors import ConfigError, WeightsError, shown
-from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.model.modules import WITHOUT_BRANCH
 from attnet.model.network import ResidualAttentionNetwork
 from attnet.model.units import is_own_code

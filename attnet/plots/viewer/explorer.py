@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from attnet.base.errors import AttnetError, ConfigError
-from attnet.base.files import relative_to_root, resolve_path, write_text, writing
+from attnet.base.files.atomic import write_text
+from attnet.base.files.outputs import writing
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.progress import somebody_looks
 from attnet.data.pictures import read_whole
 from attnet.data.pixels import cut

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from attnet.base.errors import AttnetError
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.base.json_files import read_lines
 from attnet.data.splits import Dataset
 from attnet.engine.result import ROW

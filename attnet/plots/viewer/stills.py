@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import output_file, writing
+from attnet.base.files.outputs import output_file, writing
 from attnet.data.splits import Dataset
 from attnet.masks.choose import telling_images
 from attnet.masks.foreign import Foreign

@@ -25,7 +25,8 @@ from PIL import Image
 from torch import Tensor
 
 from attnet.base.errors import ConfigError
-from attnet.base.files import output_file, write_text, writing
+from attnet.base.files.atomic import write_text
+from attnet.base.files.outputs import output_file, writing
 from attnet.data.splits import Dataset
 from attnet.masks.foreign import Foreign
 from attnet.masks.frames import BEST, Frame, make_frames

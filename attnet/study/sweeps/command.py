@@ -14,7 +14,8 @@ from datetime import date
 from pathlib import Path
 
 from attnet.base.errors import ConfigError, answer, in_sentences, say
-from attnet.base.files import OneOfMany, command_line, output_file, write_record, write_text
+from attnet.base.files.atomic import OneOfMany, write_text
+from attnet.base.files.outputs import command_line, output_file, write_record
 from attnet.base.words import listed_seeds
 from attnet.engine.holding.lease import SECONDS
 from attnet.engine.parameters import TrainConfig

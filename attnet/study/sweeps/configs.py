@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attnet.base.errors import ConfigError, shown
-from attnet.base.files import resolve_path
+from attnet.base.files.paths import resolve_path
 from attnet.base.json_files import JsonError, read_value
 from attnet.base.values import facts
 from attnet.engine.hooks.names import is_own_hook

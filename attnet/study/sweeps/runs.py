@@ -11,7 +11,9 @@ from pathlib import Path
 
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError
-from attnet.base.files import append_to, resolve_path, writing
+from attnet.base.files.opening import append_to
+from attnet.base.files.outputs import writing
+from attnet.base.files.paths import resolve_path
 from attnet.base.host import usable_cores
 from attnet.base.json_files import read_object
 from attnet.base.notebooks import GATHERS, parameter_names, trains

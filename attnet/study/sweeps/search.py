@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnet.base.errors import AttnetError, ConfigError, nearest, say
-from attnet.base.files import resolve_path, writing
+from attnet.base.files.outputs import writing
+from attnet.base.files.paths import resolve_path
 from attnet.base.processes import StopSignal
 from attnet.engine.holding.lease import SECONDS, look
 from attnet.engine.parameters import TrainConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attnet.base import device as devices
 from attnet.base.errors import ConfigError, say
-from attnet.base.files import relative_to_root, resolve_path
+from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.host import environment
 from attnet.base.intervals import over_seeds
 from attnet.base.processes import StopSignal

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attnet.base.files import resolve_path, writing
+from attnet.base.files.outputs import writing
+from attnet.base.files.paths import resolve_path
 from attnet.base.words import duration
 from attnet.engine.holding.lease import (
     BEATS,

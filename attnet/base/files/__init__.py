@@ -1,0 +1,1 @@
+"""Files: paths, opening what anybody may have laid there, writing without loss, what a command leaves."""
