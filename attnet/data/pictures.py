@@ -26,7 +26,7 @@ from attnet.base.errors import DataError, printable
 from attnet.base.files.paths import resolve_path
 from attnet.base.host import usable_cores
 from attnet.base.progress import tracked
-from attnet.data.file_bytes import described, without_metadata
+from attnet.data.picture_bytes import described, without_metadata
 from attnet.data.pixels import middle_square, prepare, shrunk
 
 FORMATS = "PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF, PPM"

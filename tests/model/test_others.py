@@ -152,15 +152,22 @@ def tarred(file: Path) -> None:
     ("write", "message"),
     [
         (lambda file: file.write_bytes(b""), "it is empty; download or copy it again"),
-        (lambda file: file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid x\n"), "a pointer of Git LFS"),
-        (lambda file: file.write_bytes(gzip.compress(b"x")), "packed by gzip; unpack it first"),
-        (lambda file: file.write_bytes(b"<!DOCTYPE html>"), "a page of the web in the place of the file"),
-        (lambda file: file.write_bytes(b"\x89HDF\r\n"), "an HDF5 file, as Keras writes them"),
-        (lambda file: np.savez(file.open("wb"), a=np.ones(3)), r"arrays of NumPy \(\.npz\)"),
+        (
+            lambda file: file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid x\n"),
+            "it is a Git LFS pointer",
+        ),
+        (lambda file: file.write_bytes(gzip.compress(b"x")), "it is a gzip archive; unpack it"),
+        (lambda file: file.write_bytes(b"<!DOCTYPE html>"), "it is a web page, such as comes in place"),
+        (
+            lambda file: file.write_bytes(b"\x89HDF\r\n"),
+            "it is an HDF5 file; make tensors of its arrays, save it again",
+        ),
+        (lambda file: np.savez(file.open("wb"), a=np.ones(3)), r"arrays of NumPy's \(\.npz\)"),
         (program, "a TorchScript archive, which is a program; save it again as a plain state dict"),
         (exported, "a program of torch.export; save it again"),
-        (packed, "a zip archive of 'net.pth'; unpack it"),
-        (tarred, "a tar archive; unpack it"),
+        (packed, "a ZIP archive of 'net.pth'; unpack it"),
+        (tarred, "it is a tar archive; unpack it"),
+        (lambda file: file.write_bytes(b"%PDF-1.4"), "it is a PDF document; download or copy it again"),
     ],
 )
 def test_what_is_no_checkpoint_is_said_to_be_what_it_is(write, message, tmp_path):

@@ -128,7 +128,7 @@ def test_a_file_with_a_payload_is_refused_and_not_run(tmp_path, monkeypatch):
     ("content", "message"),
     [
         (b"", "it is empty; download or copy it again"),
-        (b"<html>404</html>", "a page of the web in the place of the file"),
+        (b"<html>404</html>", "it is a web page, such as comes in place"),
         (None, "no such file"),
     ],
 )

@@ -19,6 +19,7 @@ from types import ModuleType
 import torch
 
 from attnet.base.errors import AttnetError, WeightsError, shown
+from attnet.base.files.kinds import SEEN, kind_of
 from attnet.base.json_files import JsonError, parse
 from attnet.model.weights.contents import RECORDED, SAVE_AGAIN
 from attnet.model.weights.others import stand_ins
@@ -31,14 +32,8 @@ _MOST_PICKLED = 16 << 20
 _DEPTH, _REPEATED = 1000, 16
 # Opcodes that leave a list or a dict, or a thing with a state of its own, on the stack.
 _GROW = {"EMPTY_LIST", "EMPTY_DICT", "LIST", "DICT", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"}
-FETCH_AGAIN = "download or copy it again"
-# How files begin that others write, or that a download left in the place of one; what they are, and the way out.
-_FOREIGN = {
-    b"version https://git-lfs": "a pointer of Git LFS in the place of the file; `git lfs pull` fetches it",
-    b"\x1f\x8b": "packed by gzip; unpack it first (gunzip)",
-    b"\x89HDF": f"an HDF5 file, as Keras writes them; make tensors of its arrays, {SAVE_AGAIN}",
-    b"<": f"a page of the web in the place of the file; {FETCH_AGAIN}",
-}
+FETCH_AGAIN, ARRAYS = "download or copy it again", f"make tensors of its arrays, {SAVE_AGAIN}"
+_ZIP = b"PK\x03\x04"  # as torch.save begins a file today
 # torch unpickles these, and each makes memory of any size from a number. No state dict holds them.
 _MAKERS = re.compile(r"bytearray|\w*(Tensor|TypedStorage|UntypedStorage)")
 
@@ -68,11 +63,10 @@ def read_torch(path: Path) -> object:
         if path.exists() and not path.is_file():
             raise WeightsError(f"weights {path}: is no plain file; give one")  # a pipe would keep us waiting
         with open(path, "rb") as file:
-            start = file.read(512)
-        is_zip = start.startswith(b"PK\x03\x04")
-        if foreign := _foreign(path, start, is_zip):
+            head = file.read(SEEN)
+        if foreign := _foreign(path, head):
             raise WeightsError(f"weights {path}: {foreign}")
-        names = (_check_zip if is_zip else _check_pickles)(path)
+        names = (_check_zip if head.startswith(_ZIP) else _check_pickles)(path)
         with torch.serialization.safe_globals(stand_ins(names)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
@@ -88,29 +82,27 @@ def read_torch(path: Path) -> object:
         ) from None
 
 
-def _foreign(path: Path, start: bytes, is_zip: bool) -> str:
+def _foreign(path: Path, head: bytes) -> str:
     """What a file is that is none of torch.save's, and the way out; "" for what may be one."""
-    if not start:
-        return f"it is empty; {FETCH_AGAIN}"
-    for sign, what in _FOREIGN.items():
-        if start.startswith(sign):
-            return what
-    if start[257:262] == b"ustar":
-        return "a tar archive; unpack it, and give the file of weights within"
-    if not is_zip:
-        return ""
+    if not head.startswith(_ZIP):
+        kind = kind_of(head)
+        unpack = "unpack it, and give the file of weights within"
+        way = (
+            unpack if kind.endswith("archive") else ARRAYS if kind.startswith(("an HDF5", "an array")) else FETCH_AGAIN
+        )
+        return f"it is {kind}; {way}" if kind else ""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     ends = {name.rpartition("/")[2] for name in names}
-    if "data.pkl" in {end.lower() for end in ends} and "constants.pkl" not in ends:
-        return ""
     if "constants.pkl" in ends:
         return f"a TorchScript archive, which is a program; {SAVE_AGAIN}"
+    if "data.pkl" in {end.lower() for end in ends}:
+        return ""
     if any("exported_program" in name or name.endswith("/archive_format") for name in names):
         return f"a program of torch.export; {SAVE_AGAIN}"
     if any(end.endswith(".npy") for end in ends):
-        return f"arrays of NumPy (.npz); make tensors of them, {SAVE_AGAIN}"
-    return f"a zip archive of {shown(', '.join(names[:3]))}; unpack it, and give the file of weights within"
+        return f"arrays of NumPy's (.npz); {ARRAYS}"
+    return f"a ZIP archive of {shown(', '.join(names[:3]))}; unpack it, and give the file of weights within"
 
 
 def _refused(path: Path, culprit: str) -> WeightsError:

@@ -1,4 +1,4 @@
-"""Files by their bytes: what one is, whatever it is called, and what of a picture's file its pixels need."""
+"""Pictures by their bytes: why one does not open, and what of its file its pixels need."""
 
 from __future__ import annotations
 
@@ -11,54 +11,14 @@ from typing import BinaryIO
 from PIL import Image
 
 from attnet.base.errors import printable
+from attnet.base.files.kinds import SEEN, kind_of
 
-SEEN = 512  # first bytes that are looked at, at most
-# Where the bytes stand, which, and what has them.
-_MARKS = (
-    *((8, mark, "an HEIC picture") for mark in (b"hei", b"hev", b"mif1", b"msf1")),
-    (4, b"ftypcrx ", "a raw picture of a Canon camera"),
-    (4, b"ftyp", "a film"),
-    (4, b"jP  ", "a JPEG 2000 picture"),
-    *((place, mark, "a JPEG XL picture") for place, mark in ((4, b"JXL "), (0, b"\xff\x0a"))),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"%!PS", "a PostScript program"),
-    (0, b"8BPS", "a Photoshop document"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"\xfd7zXZ\0", "an xz archive"),
-    (0, b"BZh", "a bzip2 archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (0, b"Rar!\x1a", "a RAR archive"),
-    (0, b"\x93NUMPY", "an array of NumPy's"),
-    (0, b"\x89HDF\r\n", "an HDF5 file"),
-    (0, b"MATLAB 5.0", "a file of MATLAB's"),
-    (0, b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` fetches what it stands for)"),
-)
 _UNOPENED = "a picture cut short or damaged in its header, or of a kind that this Pillow does not know"
 _AVIF = "an AVIF picture, damaged or of a kind that this Pillow does not know"
 _OURS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 # Bytes of transparency in a PNG, by its kind of colours: one grey, one colour, a number an entry of the palette.
 _TRANSPARENCY = {0: (2, 2), 2: (6, 6), 3: (1, 256)}
-
-
-def kind_of(head: bytes) -> str:
-    """What a file is, by its first bytes; "" where nobody can tell.
-
-    Args:
-        head: SEEN of them, or all that there are.
-    """
-    if not head:
-        return "empty"
-    for place, mark, what in _MARKS:
-        if head.startswith(mark, place):
-            return what
-    text = head.decode("utf-8", "ignore").lstrip("\ufeff \r\n\t").lower()
-    if text.startswith(("<!doctype html", "<html")):
-        return "a web page, such as comes in place of a file that is gone or wants a login"
-    if text.startswith(("<svg", "<?xml")):
-        return "an XML or SVG text"
-    return "a text" if "\0" not in text and " ".join(text.split()).isprintable() else ""
 
 
 def described(file: BinaryIO, formats: Sequence[str]) -> str:
