@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -98,7 +99,15 @@ def _fill(part: Path, urls: list[str], expected: str) -> str:
             file.flush()
             os.fsync(file.fileno())
             return digest.hexdigest()
-    raise _Broken("; ".join(f"{url} ({reason})" for url, (reason, _) in failures.items()))
+    raise _Broken("; ".join(f"{url} ({reason}{_asked_through(url)})" for url, (reason, _) in failures.items()))
+
+
+def _asked_through(url: str) -> str:
+    """Which variable leads there by a proxy, whose own failure it may be; not to where, which may hold a password."""
+    place = urllib.parse.urlsplit(url)
+    if place.scheme not in urllib.request.getproxies() or urllib.request.proxy_bypass(place.hostname or ""):
+        return ""
+    return f", asked through the proxy that {place.scheme}_proxy names"
 
 
 def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:

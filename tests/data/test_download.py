@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -190,6 +191,20 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"fetch {address} on another machine",
         str(tmp_path / FILE),
     )
+
+
+def test_a_proxy_that_does_not_answer_is_named_by_its_variable(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in [name for name in os.environ if name.lower() == "no_proxy"]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:1")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it has read the variables already
+    with pytest.raises(DataError, match=r"refused, asked through the proxy that http_proxy names\)") as error:
+        download.download("cifar10", str(tmp_path), server.url)
+    assert "secret" not in str(error.value) and server.asked == []
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert download.download("cifar10", str(tmp_path), server.url).read_bytes() == BODY
 
 
 def test_address_that_is_none(tmp_path: Path) -> None:
