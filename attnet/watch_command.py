@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EVERY = 2.0  # seconds between looks
 NARROWEST = 30  # columns: less may be said, by COLUMNS or a window being made, and nothing is to be read there
 KEYS = "q leaves, the run goes on; s asks it to stop"
+LEAVE = "Ctrl-C leaves, the run goes on"  # where no keys can be read
 ASKING = "stop it? It saves itself first. y stops it, any other key goes on"
 
 
@@ -104,8 +105,9 @@ def _told(what: Watched | WatchedRuns) -> int:
 
 def _redrawn(what: Watched | WatchedRuns) -> int:
     """For a terminal: in place, until the run ends or a key is pressed."""
-    drawn, words = 0, KEYS
+    drawn = 0
     with _keys() as pressed:
+        words = KEYS if pressed else LEAVE
         while True:
             what.look()
             width, height, marks = _size()
@@ -117,6 +119,9 @@ def _redrawn(what: Watched | WatchedRuns) -> int:
             drawn = len(lines)
             if not what.is_at_work:
                 return what.exit_status
+            if not pressed:
+                time.sleep(EVERY)
+                continue
             key = pressed(EVERY)
             if key == "q":
                 return 0
@@ -135,16 +140,18 @@ def _asked(what: Watched | WatchedRuns) -> str:
 
 
 @contextlib.contextmanager
-def _keys() -> Iterator[Callable[[float], str]]:
-    """A function that waits so many seconds for a key, and gives it or ""."""
+def _keys() -> Iterator[Callable[[float], str] | None]:
+    """A function that waits so many seconds for a key, and gives it or ""; None where no keys can be read."""
     try:
         import select
         import termios
         import tty
 
-        before = termios.tcgetattr(sys.stdin)
-    except (ImportError, OSError, ValueError, AttributeError):  # not a terminal's, or not Unix
-        yield lambda seconds: time.sleep(seconds) or ""
+        before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
+    except (ImportError, OSError, ValueError, AttributeError):  # of no file, or not Unix
+        before = None
+    if before is None:
+        yield None
         return
 
     def pressed(seconds: float) -> str:

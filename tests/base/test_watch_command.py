@@ -123,3 +123,22 @@ def test_ctrl_c_leaves_and_the_run_goes_on(screen):
     until("s asks it to stop")
     press("\x03")
     assert watcher.wait(60) == 0 and not (run / "stop").exists()
+
+
+def test_a_terminal_that_shows_without_keys_to_read_promises_none(tmp_path):
+    run = begun_run(tmp_path / "run")
+    ours, theirs = pty.openpty()
+    watcher = command(str(run), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        text, deadline = "", time.monotonic() + 60
+        while "leaves" not in text and time.monotonic() < deadline and watcher.poll() is None:
+            if select.select([ours], [], [], 0.2)[0]:
+                text += os.read(ours, 65_536).decode(errors="replace")
+        assert "Ctrl-C leaves, the run goes on" in text and "q leaves" not in text
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(60) == 0
+    finally:
+        watcher.kill()
+        watcher.wait()
+        os.close(ours)
