@@ -220,6 +220,20 @@ def _pictures() -> list[bytes]:
         buffer = io.BytesIO()
         (colours.convert("L").convert("F") if mode == "F" else colours.convert(mode)).save(buffer, form)
         seeds.append(buffer.getvalue())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    about = {"exif": exif, "icc_profile": b"profile", "comment": b"whose?"}
+    grey, deep = colours.convert("L"), Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20))
+    more = [(colours, "JPEG", about), (colours.quantize(4), "PNG", {"transparency": b"\0", "exif": exif})]
+    more += [
+        (grey, "PNG", {"transparency": 3}),
+        (deep, "TIFF", {"tiffinfo": {262: 0}}),
+        (grey.convert("I"), "TIFF", {}),
+    ]
+    for image, form, options in more:
+        buffer = io.BytesIO()
+        image.save(buffer, form, **options)
+        seeds.append(buffer.getvalue())
     return seeds
 
 

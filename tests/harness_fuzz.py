@@ -84,7 +84,7 @@ def fuzz(name: str, seconds: float, seed: int, kept: Path | None = None) -> dict
             (kept / f"{name}-{len(found['faults'])}.bin").write_bytes(blob)
 
     until, (process, channel), last = float("inf"), _start(name, seed), b""
-    started = False
+    started, message = False, None
     try:
         while time.monotonic() < until or not found["inputs"]:
             try:

@@ -34,6 +34,7 @@ _SHA256 = {
 
 
 _MOST = 1 << 28  # bytes; each of the archives has about 170 million
+_SLOWEST, _PATIENCE = 1_000, 60.0  # bytes a second, over so many seconds; slower is as good as nothing
 _PAUSES = 0.0, 1.0, 2.0, 4.0  # seconds before each attempt at an address
 
 
@@ -139,9 +140,14 @@ def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:
             if start and ranged and not offset:  # another range than the one asked for
                 return (yield from _stream(url, 0))
             total = offset + int(size) if (size := response.headers.get("Content-Length")) else None
-            while piece := response.read(1 << 18):
+            since, before = time.monotonic(), offset
+            while piece := response.read1(1 << 18):
                 yield offset, total, piece
                 offset += len(piece)
+                if (waited := time.monotonic() - since) > _PATIENCE:
+                    if offset - before < _SLOWEST * waited:
+                        raise ConnectionError(f"no more than {offset - before:,} bytes came in {waited:.0f} s")
+                    since, before = time.monotonic(), offset
         if total is not None and offset < total:
             raise ConnectionError(f"broke off after {offset:,} of {total:,} bytes")
     except urllib.error.HTTPError as error:

@@ -7,6 +7,7 @@ large as the network takes it. There a pixel is the object's when at least half 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read_pair(picture: str | Path, region: Region | None = None, size: int = 32)
             without background, or without either at the network's input.
         ConfigError: a region that is none of these.
     """
-    if region is None and not (region := mask_beside(resolve_path(picture))).exists():
+    if region is None and not os.path.exists(region := mask_beside(resolve_path(picture))):
         raise DataError(
             f"picture {printable(picture)} has no mask beside it: {printable(region)} does not exist; paint one (white "
             "is the object) or give region=(left, top, right, bottom) or the like"
@@ -73,7 +74,7 @@ def read_own(picture: str | Path, region: str = "", size: int = 32) -> Split:
     """
     if region:
         return read_pair(picture, region_of(region), size)
-    if mask_beside(resolve_path(picture)).exists():
+    if os.path.exists(mask_beside(resolve_path(picture))):
         return read_pair(picture, None, size)
     with refusing_bombs():
         image, _ = _read(picture, None, size, printable)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +23,10 @@ def is_mask(file: Path) -> bool:
 def mask_beside(picture: Path) -> Path:
     """Where the mask of a picture lies, whether or not it is there."""
     mask = picture.with_name(picture.stem + ENDING)
-    if mask.exists() or not picture.parent.is_dir():
-        return mask
-    others = [file for file in picture.parent.iterdir() if is_mask(file) and _stem(file) == _stem(picture)]
+    others = []
+    if not os.path.exists(mask):
+        with contextlib.suppress(OSError):  # of the folder, which is said where the picture is read
+            others = [file for file in picture.parent.iterdir() if is_mask(file) and _stem(file) == _stem(picture)]
     return min(others, default=mask)
 
 

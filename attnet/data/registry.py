@@ -5,7 +5,9 @@ A new format is a reader, a module or class with the functions of `Reader`, unde
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -65,19 +67,33 @@ def require_dataset(data_path: str | Path | None, name: str) -> Path:
     if data_path is None:
         needed, fetch = reader.absent(None, name)
         raise DataError(f"data_path: None, but {name} is read from disk: give the path of {needed}. {fetch}")
-    try:
+    with _readable(data_path):
         if (source := reader.find(data_path, name)) is None:
             needed, fetch = reader.absent(data_path, name)
             raise DataError(f"data_path: {data_path} {_what_is_at(Path(data_path), name)}: {needed}. {fetch}")
-    except OSError as error:
-        raise DataError(f"data_path: {data_path} cannot be read ({error}); check its permissions") from error
     return source
 
 
 def find_dataset(data_path: str | Path | None, name: str = "cifar10") -> Path | None:
-    """The folder or archive that `load_dataset` would read, or None when there is nothing."""
+    """The folder or archive that `load_dataset` would read, or None when there is nothing.
+
+    Raises:
+        DataError: an unknown name, or a place that cannot be looked into.
+    """
     reader = _reader(name)
-    return None if data_path is None or name == SHAPES else reader.find(data_path, name)
+    if data_path is None or name == SHAPES:
+        return None
+    with _readable(data_path):
+        return reader.find(data_path, name)
+
+
+@contextlib.contextmanager
+def _readable(data_path: str | Path) -> Iterator[None]:
+    """DataError in place of what the disk answers."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"data_path: {data_path} cannot be read ({error}); check its permissions") from error
 
 
 def _reader(name: str) -> Reader:

@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -322,3 +323,26 @@ def test_nothing_is_written_through_a_link(server: Server, tmp_path: Path) -> No
     os.mkfifo(tmp_path / FILE)
     refused(tmp_path, server.url, f"{tmp_path / FILE} is no plain file; move it away")
     assert server.asked == []
+
+
+def test_a_line_that_drips_is_given_up_and_goes_on_later(server: Server, tmp_path: Path, monkeypatch) -> None:
+    pieces = (BODY[:1000], BODY[1000:1001], BODY[1001:1002])
+
+    def drip(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        for piece in pieces:
+            handler.wfile.write(piece)
+            time.sleep(0.2)
+        time.sleep(30)  # far longer than anybody should wait for it
+
+    with monkeypatch.context() as slow:
+        slow.setattr(Handler, "do_GET", drip)
+        slow.setattr(download, "_PATIENCE", 0.1)
+        slow.setattr(download, "_SLOWEST", 10**9)
+        slow.setattr(download, "_PAUSES", (0.0,))
+        refused(tmp_path, server.url, "bytes came in", "what came is kept")
+    kept = part(tmp_path).stat().st_size
+    assert 0 < kept < len(BODY)
+    fetched(server, tmp_path, [f"bytes={kept}-"])

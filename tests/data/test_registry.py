@@ -70,3 +70,13 @@ def test_shapes_need_no_path_and_are_drawn_once():
 def test_unknown_names_are_told_what_there_is():
     with pytest.raises(DataError, match=r"'mnist' is not a data set; known are cifar10, .*, folder, shapes$"):
         load_dataset(".", "mnist")
+
+
+def test_a_place_that_may_not_be_looked_into_is_a_sentence_whoever_asks(dots, tmp_path, monkeypatch):
+    def forbidden(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "a.dots"))
+
+    monkeypatch.setattr(Dots, "find", forbidden)
+    for ask in (find_dataset, require_dataset, load_dataset):
+        with pytest.raises(DataError, match=r"^data_path: .* cannot be read .*Permission denied.*; check its permis"):
+            ask(tmp_path, "dots")
