@@ -54,6 +54,8 @@ def prepare(image: Image.Image, name: str) -> None:
     # What is transparent is said in the numbers of the file, and Pillow stretches or halves those of the pixels.
     if isinstance(transparent, bytes):
         image.info["transparency"] = transparent[:256]
+    elif isinstance(transparent, int) and image.mode == "1":
+        image.info["transparency"] = 255 if transparent else 0  # newer ones do that themselves
     elif isinstance(transparent, int):
         image.info["transparency"] = transparent * {"L;2": 85, "L;4": 17}.get(tile[3], 1)
     elif tile[3] == "RGB;16B":
