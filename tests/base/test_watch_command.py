@@ -129,7 +129,9 @@ def test_ctrl_c_leaves_and_the_run_goes_on(screen):
 def test_a_terminal_that_shows_without_keys_to_read_promises_none(tmp_path):
     run = begun_run(tmp_path / "run")
     ours, theirs = pty.openpty()
-    watcher = command(str(run), stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs)
+    streams = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
+    # A shell's background job is told to ignore it, and so would be what it starts.
+    watcher = command(str(run), **streams, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     os.close(theirs)
     try:
         text, deadline = "", time.monotonic() + 60
