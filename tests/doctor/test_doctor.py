@@ -184,7 +184,7 @@ def test_data_path_that_cannot_be_read(tmp_path, capsys):
     file = write(tmp_path / "cifar.txt", "no archive")
     assert command.main(["--data_path", str(file), "--json"]) == 0  # a mistake in the question, attnet works
     plan = json.loads(capsys.readouterr().out)["facts"]["attnet"]["plan"]
-    assert plan["problem"].startswith("data_path: ") and "cifar.txt is a file of another kind" in plan["problem"]
+    assert plan["problem"].startswith("data_path: ") and "cifar.txt is a text. Needed is the folder" in plan["problem"]
 
 
 # ---- Ascend ----
