@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from attnet.base.errors import DataError, printable
-from attnet.base.files.kinds import SEEN, kind_of
+from attnet.base.files.kinds import ARCHIVES, EMPTY, GZIP, SEEN, TAR, TEXT, kind_of
 from attnet.base.files.opening import read_small
 from attnet.base.files.paths import expand_path
 from attnet.data import archive
@@ -112,7 +112,7 @@ def load(source: Path, name: str, size: int) -> Dataset:
             else:
                 images[rows[file]], labels[rows[file]] = _batch(content, layout, len(labels[rows[file]]))
         except DataError as error:
-            if (kind := kind_of(blob[:SEEN])) not in ("", "empty", "a text"):  # a pickle may be a text
+            if (kind := kind_of(blob[:SEEN])) not in ("", EMPTY, TEXT):  # a pickle may be a text
                 raise DataError(f"{source}/{file} is {kind}, and a pickle is needed; {layout.fetch}") from None
             raise DataError(f"{source}/{file} {error}. Move it away; {layout.fetch}") from error.__cause__
         missing.pop(file, None)
@@ -167,8 +167,8 @@ def absent(data_path: str | Path | None, name: str) -> tuple[str, str]:
         if other := _other_version([path.name, *there]):
             raise DataError(f"data_path: {data_path} {other}; needed is {needed}. {layout.fetch}")
         kind = kind_of(read_small(path, SEEN) or b"") if path.is_file() else ""
-        if kind not in ("", "empty"):
-            unpack = "; unpack it and give the folder" if kind.endswith("archive") else ""
+        if kind not in ("", EMPTY):
+            unpack = "; unpack it and give the folder" if kind in ARCHIVES else ""
             raise DataError(f"data_path: {data_path} is {kind}{unpack}. Needed is {needed}. {layout.fetch}")
     return needed, layout.fetch
 
@@ -216,7 +216,7 @@ def _files(source: Path, layout: _Layout, held: list[str]) -> Iterator[tuple[str
     except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
         kind = kind_of(read_small(source, SEEN) or b"")
         what = f"damaged, perhaps half a download ({source.stat().st_size:,} bytes; {error})"
-        what = kind if kind not in ("", "empty", "a gzip archive") else what
+        what = kind if kind not in ("", EMPTY, GZIP, TAR) else what
         raise DataError(f"{source} is {what}. Move it away; {layout.fetch}") from error
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error}); check its permissions") from error

@@ -20,8 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from attnet.base.errors import DataError, in_sentences, say
-from attnet.base.files.kinds import SEEN, kind_of
-from attnet.base.files.opening import file_hash, read_small
+from attnet.base.files.kinds import GZIP, SEEN, kind_of
+from attnet.base.files.opening import digest_of, file_hash, read_small
 from attnet.base.files.paths import resolve_path
 
 # The authors' own host, then a mirror. The checksums are those of the authors' archives and hold for both.
@@ -67,7 +67,7 @@ def download(name: str = "cifar10", dest: str | Path = "data", url: str | None =
         if (found := _fill(part, urls, expected)) != expected:
             kind = kind_of(read_small(part, SEEN) or b"")
             part.unlink()
-            came = f"is {kind}" if kind not in ("", "a gzip archive") else f"has sha256 {found}, expected {expected}"
+            came = f"is {kind}" if kind not in ("", GZIP) else f"has sha256 {found}, expected {expected}"
             wrong = f"{file} was asked for, and what came {came}; it was removed"
             raise DataError(f"{wrong}; try again, or another address than {' and '.join(urls)} with --url")
         os.replace(part, target)
@@ -83,7 +83,7 @@ def _fill(part: Path, urls: list[str], expected: str) -> str:
     """Complete `part` from the first address that can, and return the sha256 of what it then holds."""
     failures: dict[str, tuple[object, bool]] = {}
     with part.open("ab") as file, tqdm(desc=part.stem, unit="B", unit_scale=True, disable=None) as bar:
-        digest = _digest(part)
+        digest = digest_of(part)
         if digest.hexdigest() == expected:  # a former run came as far as the name
             return expected
         for url, pause in [(url, pause) for url in urls for pause in _PAUSES]:
@@ -119,15 +119,6 @@ def _asked_through(url: str) -> str:
     if place.scheme not in urllib.request.getproxies() or urllib.request.proxy_bypass(place.hostname or ""):
         return ""
     return f", asked through the proxy that {place.scheme}_proxy names"
-
-
-def _digest(part: Path) -> "hashlib._Hash":
-    """The SHA-256 of what is there so far, to go on with."""
-    digest = hashlib.sha256()
-    with part.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest
 
 
 def _stream(url: str, start: int) -> Iterator[tuple[int, int | None, bytes]]:

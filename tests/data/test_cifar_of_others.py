@@ -133,3 +133,11 @@ def test_a_dict_that_is_in_order_is_a_dict(tmp_path: Path) -> None:
     for protocol in (2, 3, 4, 5):
         folder = laid(tmp_path / FOLDER, files | {"data_batch_1": pickle.dumps(batch, protocol)})
         assert load_dataset(folder).train.images[:10].eq(1).all()
+
+
+def test_half_of_a_plain_tar_is_half_and_not_only_a_tar(tmp_path):
+    info = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    info.size = 5_000
+    (tmp_path / "cifar-10-python.tar").write_bytes(info.tobuf() + bytes(100))
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar is damaged, perhaps half a download"):
+        load_dataset(tmp_path, "cifar10")

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 SEEN = 512  # first bytes that are looked at, at most
+# Those that somebody asks about; a kind is the words that name it.
+EMPTY, TEXT, NUMPY, HDF5 = "empty", "a text", "an array of NumPy's", "an HDF5 file"
+ZIP, GZIP, XZ, BZIP2 = "a ZIP archive", "a gzip archive", "an xz archive", "a bzip2 archive"
+SEVEN, RAR, TAR = "a 7z archive", "a RAR archive", "a tar archive"
+ARCHIVES = (ZIP, GZIP, XZ, BZIP2, SEVEN, RAR, TAR)
 # Where the bytes stand, which, and what has them.
 _MARKS = (
     *((8, mark, "an HEIC picture") for mark in (b"hei", b"hev", b"mif1", b"msf1")),
@@ -13,16 +18,16 @@ _MARKS = (
     (0, b"%PDF", "a PDF document"),
     (0, b"%!PS", "a PostScript program"),
     (0, b"8BPS", "a Photoshop document"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"\xfd7zXZ\0", "an xz archive"),
-    (0, b"BZh", "a bzip2 archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (0, b"Rar!\x1a", "a RAR archive"),
-    (0, b"\x93NUMPY", "an array of NumPy's"),
-    (0, b"\x89HDF\r\n", "an HDF5 file"),
+    (0, b"PK\x03\x04", ZIP),
+    (0, b"\x1f\x8b", GZIP),
+    (0, b"\xfd7zXZ\0", XZ),
+    (0, b"BZh", BZIP2),
+    (0, b"7z\xbc\xaf\x27\x1c", SEVEN),
+    (0, b"Rar!\x1a", RAR),
+    (0, b"\x93NUMPY", NUMPY),
+    (0, b"\x89HDF\r\n", HDF5),
     (0, b"MATLAB 5.0", "a file of MATLAB's"),
-    (257, b"ustar", "a tar archive"),
+    (257, b"ustar", TAR),
     (0, b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` fetches what it stands for)"),
 )
 
@@ -34,7 +39,7 @@ def kind_of(head: bytes) -> str:
         head: SEEN of them, or all that there are.
     """
     if not head:
-        return "empty"
+        return EMPTY
     for place, mark, what in _MARKS:
         if head.startswith(mark, place):
             return what
@@ -43,4 +48,4 @@ def kind_of(head: bytes) -> str:
         return "a web page, such as comes in place of a file that is gone or wants a login"
     if text.startswith(("<svg", "<?xml")):
         return "an XML or SVG text"
-    return "a text" if "\0" not in text and " ".join(text.split()).isprintable() else ""
+    return TEXT if "\0" not in text and " ".join(text.split()).isprintable() else ""

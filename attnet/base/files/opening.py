@@ -66,8 +66,13 @@ def read_small(path: str | Path, most: int) -> bytes | None:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal digits, in a megabyte of memory."""
+    return digest_of(path).hexdigest()
+
+
+def digest_of(path: Path) -> hashlib._Hash:
+    """The same, to go on with."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
-    return digest.hexdigest()
+    return digest

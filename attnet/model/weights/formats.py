@@ -19,7 +19,7 @@ from types import ModuleType
 import torch
 
 from attnet.base.errors import AttnetError, WeightsError, shown
-from attnet.base.files.kinds import SEEN, kind_of
+from attnet.base.files.kinds import ARCHIVES, HDF5, NUMPY, SEEN, kind_of
 from attnet.base.json_files import JsonError, parse
 from attnet.model.weights.contents import RECORDED, SAVE_AGAIN
 from attnet.model.weights.others import stand_ins
@@ -32,7 +32,9 @@ _MOST_PICKLED = 16 << 20
 _DEPTH, _REPEATED = 1000, 16
 # Opcodes that leave a list or a dict, or a thing with a state of its own, on the stack.
 _GROW = {"EMPTY_LIST", "EMPTY_DICT", "LIST", "DICT", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"}
-FETCH_AGAIN, ARRAYS = "download or copy it again", f"make tensors of its arrays, {SAVE_AGAIN}"
+FETCH_AGAIN = "download or copy it again"
+_UNPACK = "unpack it, and give the file of weights within"
+_MAKE = f"make tensors of its arrays, {SAVE_AGAIN}"
 _ZIP = b"PK\x03\x04"  # as torch.save begins a file today
 # torch unpickles these, and each makes memory of any size from a number. No state dict holds them.
 _MAKERS = re.compile(r"bytearray|\w*(Tensor|TypedStorage|UntypedStorage)")
@@ -86,10 +88,7 @@ def _foreign(path: Path, head: bytes) -> str:
     """What a file is that is none of torch.save's, and the way out; "" for what may be one."""
     if not head.startswith(_ZIP):
         kind = kind_of(head)
-        unpack = "unpack it, and give the file of weights within"
-        way = (
-            unpack if kind.endswith("archive") else ARRAYS if kind.startswith(("an HDF5", "an array")) else FETCH_AGAIN
-        )
+        way = _UNPACK if kind in ARCHIVES else _MAKE if kind in (HDF5, NUMPY) else FETCH_AGAIN
         return f"it is {kind}; {way}" if kind else ""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -101,8 +100,8 @@ def _foreign(path: Path, head: bytes) -> str:
     if any("exported_program" in name or name.endswith("/archive_format") for name in names):
         return f"a program of torch.export; {SAVE_AGAIN}"
     if any(end.endswith(".npy") for end in ends):
-        return f"arrays of NumPy's (.npz); {ARRAYS}"
-    return f"a ZIP archive of {shown(', '.join(names[:3]))}; unpack it, and give the file of weights within"
+        return f"arrays of NumPy's (.npz); {_MAKE}"
+    return f"a ZIP archive of {shown(', '.join(names[:3]))}; {_UNPACK}"
 
 
 def _refused(path: Path, culprit: str) -> WeightsError:
