@@ -81,9 +81,8 @@ class Unwrapped:
     """A state dict without its wrappers.
 
     `entry` is where it lay in the checkpoint ("model_ema", "ema.shadow", or "" for the checkpoint itself, which is
-    called "raw" where averages lie beside it), `averaged`
-    whether that holds an average, `others` what else it could have been. `peeled` are the words taken off names, and
-    the names of counters that were left out.
+    called "raw" where averages lie beside it), `averaged` whether that holds an average, `others` what else it could
+    have been. `peeled` are the words taken off names, and the names of counters that were left out.
     """
 
     state: dict[str, Tensor]
