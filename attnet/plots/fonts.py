@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager, get_font
+from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import Formatter
 
@@ -90,9 +90,10 @@ def _installed() -> dict[str, frozenset[str]]:
             fontManager.addfont(path)
         except (OSError, RuntimeError, ValueError):  # no font that matplotlib reads
             continue
-    families = dict.fromkeys(font.name for font in fontManager.ttflist)
-    usable = [name for name in families if not any(word in name for word in _NO_LETTERS)]
-    return {name: _characters(findfont(FontProperties(family=name))) for name in usable}
+    faces: dict[str, str] = {}
+    for font in sorted(fontManager.ttflist, key=lambda font: font.style != "normal"):  # else as they are listed
+        faces.setdefault(font.name, font.fname)
+    return {name: _characters(file) for name, file in faces.items() if not any(word in name for word in _NO_LETTERS)}
 
 
 def _show_numbers(figure: Figure, texts: Iterable[Text], characters: frozenset[str]) -> None:
