@@ -120,3 +120,9 @@ def test_ascii_names_ask_for_no_fonts(monkeypatch):
 @pytest.mark.skipif(not {f.name for f in font_manager.fontManager.ttflist} & {*fonts.PREFERRED}, reason="no such font")
 def test_an_installed_font_for_chinese_is_found(capsys):
     assert {"猫", "狗 ö"} <= {text.get_text() for text in drawn(CLASSES)} and capsys.readouterr().err == ""
+
+
+def test_looking_through_the_fonts_says_nothing(caplog):
+    fonts._installed.cache_clear()
+    assert fonts._installed()
+    assert not caplog.records
