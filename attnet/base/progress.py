@@ -165,6 +165,13 @@ class Progress:
             left = (now - self.begun) / (done - self.first_step) * (self.steps - done)
             self.emit(f"  epoch {self.epoch}: step {done} of {self.steps}, loss {loss:.4f}, {duration(left)} left")
 
+    def test(self, done: int, batches: int) -> None:
+        """`done` test batches of the epoch are done, of so many."""
+        now = time.perf_counter()
+        if now - self.shown >= HEARTBEAT:
+            self.shown = now
+            self.emit(f"  epoch {self.epoch}: {done} of {batches} test batches")
+
     def end_epoch(self, rows: list[dict]) -> None:
         """An epoch is tested; `rows` are all epochs so far."""
         self.emit(epoch_line(rows[-1], self.epochs))
@@ -197,6 +204,9 @@ class LiveProgress(Progress):
             self.shown = now
             self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update()
+
+    def test(self, done: int, batches: int) -> None:
+        self.bar.set_postfix_str(f"testing, {done} of {batches} batches", refresh=True)
 
     def close(self) -> None:
         self.bar.close()

@@ -98,16 +98,19 @@ def evaluate(
     input_dtype: torch.dtype = torch.float32,
     mirror: bool = False,
     shown: bool = False,
+    before: Callable[[int], None] = lambda _done: None,
 ) -> Evaluation:
     """Run `model` in evaluation mode over `batches`; the mode of its every part is put back afterwards.
 
-    `mirror`: over the mirror images as well; `shown`: with a bar, or lines where it takes long. Results stay on the
-    device until the end: one transfer for the whole set.
+    `mirror`: over the mirror images as well; `shown`: with a bar, or lines where it takes long; `before` each batch is
+    called with the number of those that are done. Results stay on the device until the end: one transfer for the whole
+    set.
     """
     logits, mirrored, layout = [], [], memory_format(model)
     with evaluating(model), autocast(), testing_memory(batches.batch_size):
         total = -(-len(batches.labels) // batches.batch_size)
         for batch in tracked(batches, total, "batches tested") if shown else batches:
+            before(len(logits))
             images = batch.images.to(input_dtype, memory_format=layout)
             logits.append(model(images))
             if mirror:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
@@ -45,11 +46,13 @@ class Trainer(Training):
 
     # -- one epoch -----------------------------------------------------------------------------------------------
 
-    def train_epoch(self, stop: StopSignal) -> list[float] | None:
-        """The steps that are left of the current epoch; each card's images/s, or None when stopped before the end."""
+    def train_epoch(self, stop: StopSignal) -> bool:
+        """The steps that are left of the current epoch; sets `rank_fps`. False when stopped before the end."""
         self.train_step.train()
         self.progress.begin_epoch(self.epoch + 1, self.step)
         self.clock.start()
+        if self.rank_fps:  # stopped in the test
+            return True
         counted_from, counted_step = time.perf_counter(), self.step
         warm = min(self.step + WARM_UP_STEPS, len(self.train_batches) - 1)
         # A recorded step cannot be timed in part.
@@ -65,11 +68,12 @@ class Trainer(Training):
                 self.device.synchronize()
                 counted_from, counted_step = time.perf_counter(), self.step
             if self.step < len(self.train_batches) and self.stop_or_save(stop):
-                return None
+                return False
         self.device.synchronize()
         seconds = time.perf_counter() - counted_from
         images = (self.step - counted_step) * self.config.train_batch_size * self.config.accumulate
-        return self.world.gather(images / seconds)
+        self.rank_fps = self.world.gather(images / seconds)
+        return True
 
     def stop_or_save(self, stop: StopSignal) -> bool:
         """Do what any rank has asked for after this step; True when training is to stop."""
@@ -120,23 +124,32 @@ class Trainer(Training):
         try:
             with StopSignal() as stop:
                 while self.epoch < config.total_epochs:
-                    rank_fps = self.train_epoch(stop)
-                    if rank_fps is None:
+                    if not self.train_epoch(stop):
                         self.interrupt(self.stopped_by)
-                    evaluation = self.end_epoch(rank_fps)
+                    evaluation = self.end_epoch(stop)
                     if self.epoch < config.total_epochs and self.stop_or_save(stop):
                         self.interrupt(self.stopped_by)
         finally:
             progress.close()
         return self.finish(evaluation or self.test())
 
-    def end_epoch(self, rank_fps: list[float]) -> Evaluation:
+    def within_test(self, stop: StopSignal, done: int) -> None:
+        """On a processor a test takes minutes, and a batch system does not wait for so long: one process stops within
+        it, and goes on with the test. Several cards, which could not stop at the same batch, have a share of it each.
+        """
+        self.progress.test(done, len(self.test_batches))
+        if self.world.size == 1 and self.stop_or_save(stop):
+            self.interrupt(self.stopped_by)
+
+    def end_epoch(self, stop: StopSignal) -> Evaluation:
         """Test, record and save."""
+        rank_fps = self.rank_fps
         train_loss = self.world.sum(self.loss_sum).item() / (len(self.train_batches) * self.world.size)
         if not math.isfinite(train_loss):
             self.diverged(f"the training loss is {train_loss}")
         network = self.train_step.for_testing()
-        evaluation = self.test(network=network)
+        is_last = self.epoch + 1 == self.config.total_epochs  # mirror images would double the cost of every test
+        evaluation = self.test(network=network, mirror=is_last, before=functools.partial(self.within_test, stop))
         if evaluation.not_finite:
             where = where_not_finite(self.train_step.weights())
             self.diverged(f"the logits of {evaluation.not_finite:,} test images are no finite numbers ({where})")
@@ -308,7 +321,8 @@ class Trainer(Training):
         if number == ASKED:
             self.world.gather(None)  # rank 0 has written everything
         by = "a request" if number == ASKED else Signals(number).name
-        where = f"epoch {self.epoch + 1}, step {self.step} of {len(self.train_batches)}"
+        steps = len(self.train_batches)
+        where = f"epoch {self.epoch + 1}, " + (f"step {self.step} of {steps}" if self.step < steps else "its test")
         message = (
             f"{STOPPED} {by} in {where}; everything is saved. Go on with "
             f'resume="{self.folder.path}" (a parameter of the notebooks, --resume on the command line)'

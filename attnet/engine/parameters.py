@@ -225,7 +225,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
     )
     test_flip: bool | None = parameter(
         default=None,
-        help="also test with logits averaged over each image and its mirror image; reported apart, as top1_flip",
+        help="after the last epoch also test with logits averaged over each image and its mirror image: top1_flip",
         recipe=False,
     )
     # Precision and speed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,7 @@ class Training:
         self.epoch, self.step = 0, 0
         self.loss_sum = torch.zeros((), device=self.device.torch_device)
         self.trace: list[Tensor] = []
+        self.rank_fps: list[float] = []  # each card's images/s in the current epoch, once its last step is done
         self.clock = Stopwatch()  # of the current epoch
         self.rows: list[dict] = []
         self.lr = config.lr  # of the last step
@@ -93,12 +95,21 @@ class Training:
     def next_epoch(self) -> None:
         """The epoch is done."""
         self.epoch, self.step, self.clock, self.trace = self.epoch + 1, 0, Stopwatch(), []
+        self.rank_fps = []
         self.loss_sum.zero_()
 
-    def test(self, split: Split | None = None, network: nn.Module | None = None) -> Evaluation:
+    def test(
+        self,
+        split: Split | None = None,
+        network: nn.Module | None = None,
+        *,
+        mirror: bool = True,
+        before: Callable[[int], None] = lambda _done: None,
+    ) -> Evaluation:
         """Evaluate on the test images, or on another split, each card its share.
 
-        `network` is what `TrainStep.for_testing` gave, where it is at hand.
+        `network` is what `TrainStep.for_testing` gave, where it is at hand. `mirror`: over the mirror images as well,
+        where `test_flip` asks for it; `before` as in `evaluate`.
         """
         world, precision = self.world, self.train_step.precision
         batches = self.test_batches if split is None else self.plan.test_batches(world.rank, world.size, split)
@@ -108,7 +119,8 @@ class Training:
             self.plan.dataset.classes,
             autocast=precision.autocast,
             input_dtype=precision.input_dtype,
-            mirror=self.config.test_flip,
+            mirror=mirror and self.config.test_flip,
+            before=before,
         )
         parts = zip(*world.gather((mine.logits, mine.labels, mine.mirrored)), strict=True)
         logits, labels, mirrored = (batches.whole(rows) if rows[0] is not None else None for rows in parts)
@@ -127,7 +139,8 @@ class Training:
         return {
             **{"epoch": self.epoch, "step": self.step, "shards": self.shards, "rows": self.rows, "best": self.best},
             **{"seconds": self.clock.wall, "processor_seconds": sum(self.world.gather(self.clock.processor))},
-            **{"loss_sums": loss_sums, "trace": self.trace, "rng": rng, "data": self.data},
+            **{"loss_sums": loss_sums, "trace": self.trace, "rank_fps": self.rank_fps},
+            **{"rng": rng, "data": self.data},
             **self.train_step.state(),
             **self.about(),
         }
@@ -164,6 +177,11 @@ class Training:
         self.train_step.load_state(state)
         self.epoch, self.step, self.rows = (state[name] for name in ("epoch", "step", "rows"))
         self.best = float(state["best"])
+        if self.step:
+            self.lr = self.rate(self.epoch + (self.step - 1) / steps)
+        self.rank_fps = [*map(float, state.get("rank_fps", ()))]
+        if not all(0 < fps < math.inf for fps in self.rank_fps):
+            raise ValueError(f"rank_fps is {self.rank_fps}")
         self.trace = [value.to(self.loss_sum.device) for value in state.get("trace", ())]
         sums = state.get("loss_sums") or [state["loss_sum"]]  # one for all in checkpoints from before
         if len(sums) == self.world.size:

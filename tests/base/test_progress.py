@@ -84,8 +84,13 @@ def test_a_long_epoch_gives_a_sign_of_life(clock):
     shown.step(31, LOSS)
     assert lines == ["  epoch 3: step 30 of 100, loss 1.2500, 14 min left"]
     clock[0] = 3 * HEARTBEAT
-    shown.step(100, LOSS)  # the epoch's own line follows at once
+    shown.step(100, LOSS)  # the test follows, or the epoch's own line
     assert len(lines) == 1
+    shown.test(0, 20)
+    shown.test(1, 20)
+    clock[0] = 4 * HEARTBEAT
+    shown.test(13, 20)
+    assert lines[1:] == ["  epoch 3: 0 of 20 test batches", "  epoch 3: 13 of 20 test batches"]
 
 
 def test_on_a_terminal_the_bar_is_on_stderr_and_the_lines_above_it(monkeypatch, clock):
@@ -111,6 +116,8 @@ def test_a_resumed_bar_begins_where_the_run_was(monkeypatch, clock):
     shown.step(5, LOSS)
     assert (shown.bar.n, shown.bar.total) == (25, 50)
     assert "loss=1.250" in shown.bar.postfix
+    shown.test(2, 7)
+    assert shown.bar.postfix == "testing, 2 of 7 batches" and shown.bar.n == 25
     shown.close()
 
 

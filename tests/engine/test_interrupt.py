@@ -31,6 +31,7 @@ TINY = {
     "dataset": "shapes",
     "model": "attention56_tiny",
     "test_images": 20,
+    "test_batch_size": 8,
     "train_batch_size": 8,
     "mixup": 0.2,
     "cutout": 8,
@@ -105,7 +106,7 @@ def test_a_run_asked_to_stop_in_its_folder_ends_the_same_and_an_old_request_is_n
     [
         (1, 1, signal.SIGINT, (0, 1)),  # before the first test
         (2, 3, signal.SIGTERM, (1, 3)),
-        (1, 4, signal.SIGINT, (1, 0)),  # at an epoch's last step: the epoch is finished first
+        (1, 4, signal.SIGINT, (0, 4)),  # at an epoch's last step: its test is yet to come
     ],
 )
 def test_stopped_at_a_step_and_continued(short_run, tmp_path, monkeypatch, epoch, step, number, saved):
@@ -142,13 +143,30 @@ def test_stopped_at_a_step_and_continued(short_run, tmp_path, monkeypatch, epoch
     assert same_end(folder, short_run)
 
 
-def test_a_signal_in_the_last_step_of_all_lets_the_run_finish(short_run, tmp_path, monkeypatch):
-    def step_and_signal(self: Progress, done: int, loss: torch.Tensor) -> None:
-        if (self.epoch, done) == (2, 4):
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_stopped_within_a_test_and_continued_with_it(short_run, tmp_path, monkeypatch, epoch):
+    """A test takes minutes on a processor, and a batch system waits for half of one; no step is taken again."""
+    tested = []
+
+    def test_and_signal(self: Progress, done: int, batches: int) -> None:
+        tested.append((self.epoch, done, batches))
+        if (self.epoch, done) == (epoch, 2):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Progress, "step", step_and_signal)
-    assert same_end(fit_in(tmp_path / "run", SHORT), short_run)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "test", test_and_signal)
+        with pytest.raises(TrainingInterrupted, match=f"by SIGTERM in epoch {epoch}, its test; everything is saved"):
+            fit_in(tmp_path / "run", SHORT)
+    assert tested == [(one, done, 3) for one in range(1, epoch + 1) for done in range(3)], "nothing after the signal"
+    state = checkpoint.load_newest(tmp_path / "run")
+    assert (state["epoch"], state["step"], len(state["rank_fps"])) == (epoch - 1, 4, 1)
+
+    steps = []
+    monkeypatch.setattr(Progress, "step", lambda self, done, loss: steps.append((self.epoch, done)))
+    result = fit(TrainConfig(resume=tmp_path / "run"))
+    assert same_end(tmp_path / "run", short_run)
+    assert steps == [(two, done) for two in range(epoch + 1, 3) for done in range(1, 5)]
+    assert result.history[epoch - 1]["fps"] == state["rank_fps"][0] > 0
 
 
 KILLED = """
