@@ -1,9 +1,11 @@
 """Masks of other networks: a small one with squeeze-and-excitation and CBAM whose modules are named as timm's are, so
-that no test needs timm, whose torchvision comes for few builds of torch; and timm's own, where it can be imported."""
+that they are drawn in a moment; and timm's own."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from types import ModuleType
 
 import matplotlib.figure
 import pytest
@@ -19,7 +21,7 @@ from attnet.masks.controls import IMAGE_CONTROLS, randomised, untrained
 from attnet.masks.faithfulness import deletion_insertion
 from attnet.masks.foreign import Foreign
 from attnet.masks.look import GRAD_CAM, Looker, View
-from attnet.masks.questions import DOES_NOT_APPLY, NO, YES
+from attnet.masks.questions import DOES_NOT_APPLY, NO, QUESTIONS, YES
 from attnet.masks.reduce import attention_maps, reduce_channels, reduced_maps, upsample
 from attnet.masks.replace import Replacing, effects, intervene, intervening
 from attnet.masks.saliency import grad_cam
@@ -420,12 +422,21 @@ def test_our_own_networks_can_be_looked_at_as_any_other(images):
 # -- timm --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", ["se", "cbam"])
-def test_networks_of_timm(attention, images):
+@pytest.fixture(scope="module")
+def timm() -> Iterator[ModuleType]:
+    """timm, which imports torchvision; and that one, if it was built for GPUs, finds none of its operators beside a CPU
+    build of torch. Two of them have to be known for it to be imported: here they are, and nothing calls them."""
+    operators = torch.library.Library("torchvision", "FRAGMENT")
     try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # a torchvision for another build of torch says the latter
-        pytest.skip(f"timm cannot be imported: {error}")
+        pytest.importorskip("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield pytest.importorskip("timm")
+
+
+@pytest.mark.parametrize("attention", ["se", "cbam"])
+def test_networks_of_timm(timm, attention, images, tmp_path):
     torch.manual_seed(0)
     layers = {"layers": (1, 1, 1, 1), "channels": (8, 16, 16, 16), "stem_width": 8, "num_classes": CLASSES}
     options = {"block_args": {"attn_layer": attention}, "pretrained": False}
@@ -441,3 +452,10 @@ def test_networks_of_timm(attention, images):
     assert len(effects(network, images, torch.arange(6) % 3, masks=gates)) == (16 if attention == "se" else 22)
     assert grad_cam(network, images).shape == (6, SIDE, SIDE)
     assert untrained(Foreign(network, gates, SIDE), images)(images).isfinite().all()
+    split = Split(images, torch.arange(6) % 3)
+    found = judge(network, split, faithful=3, masks=gates)
+    asked = {key for key, answer in found.answers.items() if answer.verdict != DOES_NOT_APPLY}
+    assert asked == ({"learned", "needed"} if attention == "se" else set(QUESTIONS))
+    explorer = Explorer(network, Dataset(split, split, ("red", "green", "blue"), "shapes", "made"), (), tmp_path, gates)
+    explorer.move(module="stage2", everywhere=True)
+    assert not explorer.said and explorer.answer["panels"]["stage2"]["c"] == (16 if attention == "se" else 1)
