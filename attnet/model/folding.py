@@ -40,7 +40,8 @@ def folded(
 
     Returns:
         images [N, 3, S, S] -> logits [N, K], in evaluation mode, without gradients and without the model's forward
-        hooks, on the model's device and in its memory format. Later changes of the model do not reach it.
+        hooks (but colours are standardised as its own are), on the model's device and in its memory format. Later
+        changes of the model do not reach it.
 
     Raises:
         ConfigError: a model that is no ResidualAttentionNetwork.

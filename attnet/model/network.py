@@ -207,12 +207,32 @@ def choose_modules(model: nn.Module, names: Sequence[str] | str | None = None) -
     return {name: module for name, module in modules.items() if names is None or name in names}
 
 
+def standardising(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Let a network take images in [0, 1] whose colours it is to see standardised: from now on it does that itself."""
+    network.register_forward_pre_hook(functools.partial(_standardise, mean=mean, std=std))
+
+
+def _standardise(
+    _network: nn.Module, inputs: tuple[Tensor], *, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Tensor]:
+    """A forward pre-hook, once `mean` and `std` are set; a closure could not be pickled with its network."""
+    images = inputs[0]
+    return ((images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1),)
+
+
+def _kept(module: nn.Module) -> OrderedDict:
+    """The forward pre-hooks that a copy needs to compute the same."""
+    hooks = module._forward_pre_hooks.items()
+    return OrderedDict((key, hook) for key, hook in hooks if getattr(hook, "func", None) is _standardise)
+
+
 def copy_network(model: nn.Module, meta: bool) -> ResidualAttentionNetwork:
-    """The network inside `model` without anybody's forward hooks; with `meta`, without numbers and in float32."""
+    """The network inside `model` without anybody's forward hooks but that of `standardising`; with `meta`, without
+    numbers and in float32."""
     network = attention_network(model)
     memo: dict[int, object] = {}  # what deepcopy is to put in the place of an object
     for module in network.modules():
-        memo |= {id(hooks): OrderedDict() for hooks in (module._forward_hooks, module._forward_pre_hooks)}
+        memo |= {id(module._forward_hooks): OrderedDict(), id(module._forward_pre_hooks): _kept(module)}
     for tensor in (*network.parameters(), *network.buffers()) if meta else ():
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         empty = torch.empty_like(tensor, device="meta", dtype=dtype)

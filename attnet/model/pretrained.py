@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor, nn
-
 from attnet.base.device import choose
 from attnet.base.errors import WeightsError
-from attnet.model.network import ResidualAttentionNetwork
+from attnet.model.network import ResidualAttentionNetwork, standardising
 from attnet.model.variants import build_model
 from attnet.model.weights.loading import load_weights
 from attnet.model.weights.opened import Weights
@@ -99,7 +96,7 @@ def load_pretrained(
                 "with notebooks/evaluate.ipynb, or train with this version, which records them"
             )
         colour = opened.colour
-        network.register_forward_pre_hook(functools.partial(_standardise, **colour))
+        standardising(network, **colour)
     names = tuple(classes or opened.classes)[: network.num_classes]
     return Pretrained(
         model=network.eval().to(device.torch_device, memory_format=device.memory_format),
@@ -112,11 +109,3 @@ def load_pretrained(
         colour=colour,
         choice=opened.choice(),
     )
-
-
-def _standardise(
-    _network: nn.Module, inputs: tuple[Tensor], *, mean: Sequence[float], std: Sequence[float]
-) -> tuple[Tensor]:
-    """A forward pre-hook, once `mean` and `std` are set; a closure could not be pickled with its network."""
-    images = inputs[0]
-    return ((images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1),)

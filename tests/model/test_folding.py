@@ -15,7 +15,7 @@ from attnet.base.errors import ConfigError
 from attnet.engine.precision import Precision
 from attnet.model.folding import folded
 from attnet.model.modules import ATTENTION_TYPES, COMBINE_TYPES, MaskHead
-from attnet.model.network import ResidualAttentionNetwork, evaluating
+from attnet.model.network import ResidualAttentionNetwork, copy_network, evaluating
 from attnet.model.units import ResidualUnit
 
 TABLE = attnet.variants()
@@ -161,6 +161,15 @@ def test_for_inference_only():
 
 
 # -- the model that is given ---------------------------------------------------------------------------------------
+
+
+def test_a_copy_standardises_colours_as_the_network_does():
+    model, batch = attnet.load_pretrained("attention56_cifar").model, images()
+    expected, bare = plain(model, batch), attnet.build_model("attention56_cifar")
+    assert error(folded(model)(batch), expected) < 1e-5
+    assert torch.equal(plain(copy_network(model, meta=False).eval(), batch), expected)
+    attnet.load_weights(bare, model.state_dict())
+    assert error(plain(bare, batch), expected) > 0.1, "these weights want colours standardised"
 
 
 def test_state_wins_over_the_models_weights():
