@@ -11,10 +11,12 @@ from attnet.base.files.outputs import output_file, write_record
 from attnet.base.files.paths import relative_to_root
 from attnet.base.pages import Fold
 from attnet.base.words import duration
+from attnet.study.readme import write_readme
 from attnet.study.records import RESULTS, others_table, record, records
 from attnet.study.report import NAMES, ORDERS, RUNS, Report, collect, scaling
 from attnet.study.rows import Row, published_rows
-from attnet.study.tables import FORMATS, frame, markdown, result_table, show, study_table, write_readme, write_report
+from attnet.study.study_tables import study_table
+from attnet.study.tables import FORMATS, frame, markdown, result_table, show, write_report
 
 __all__ = [
     "Report",

@@ -107,7 +107,7 @@ GUARDS: dict[str, tuple[str, str, str, str]] = {
         "model/weights/loading.py", "if wrong := first_not_finite(", "if False and first_not_finite(",
         "model/test_contents.py::test_values_that_are_no_finite_numbers_are_named[nan]"),
     "a spreadsheet runs nothing that a file says": (
-        "study/tables.py", "and cell.startswith(_FORMULA) else cell", "and False else cell", "study/test_report.py"),
+        "base/words.py", "and cell.startswith(_FORMULA) else cell", "and False else cell", "study/test_report.py"),
     "a graph larger than protobuf reads is not read": (
         "model/weights/graphs.py", ".st_size) > _LARGEST_FILE:", ".st_size) < 0:",
         "model/test_contents.py::test_a_graph_larger_than_protobuf_reads_is_not_read"),

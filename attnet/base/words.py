@@ -1,7 +1,9 @@
-"""Words for people: Markdown tables, lists as text, how long something takes."""
+"""Words for people: Markdown tables and CSV, lists as text, how long something takes."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +11,7 @@ from attnet.base.errors import ConfigError, brief, printable, shown
 
 NONE = "–"  # where there is no figure
 _WIDEST = 500  # characters of a cell
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[int] = (0,)) -> str:
@@ -32,6 +35,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], words: Sequen
 
 def _cell(cell: object) -> str:
     return brief(printable(cell), _WIDEST).replace("|", "\\|")
+
+
+def as_csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """Comma-separated values. Text that a spreadsheet would run as a formula has an apostrophe before it: class names
+    and folders come from files.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_no_formula(cell) for cell in line] for line in (header, *lines))
+    return text.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def duration(seconds: float) -> str:

@@ -28,7 +28,7 @@ from attnet.plots.figure import (
     stripes,
 )
 from attnet.study.rows import KINDS, Row
-from attnet.study.tables import budget_text, learned_by_heart, published_note
+from attnet.study.study_tables import budget_text, learned_by_heart, published_note
 
 __all__ = ["plot_ablation", "plot_runs", "plot_top1"]
 

@@ -23,7 +23,7 @@ from attnet.engine.recipes import RECIPES
 from attnet.study.ask import FOLDER, STUDIES, ablate, find_study
 from attnet.study.ingredients import INGREDIENTS
 from attnet.study.questions import SIZES
-from attnet.study.tables import study_table
+from attnet.study.study_tables import study_table
 
 
 @in_sentences

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnet.base.errors import AttnetError
 from attnet.base.files.atomic import write_text
 from attnet.base.files.outputs import output_file
-from attnet.base.files.paths import resolve_path
 from attnet.base.pages import Page, html_table
-from attnet.base.words import NONE, duration, table
+from attnet.base.words import NONE, as_csv, table
 from attnet.engine.result import Result
-from attnet.model.variants import variants
-from attnet.study.published import DOCUMENT, Published
-from attnet.study.records import RESULTS, others_table, read_records
+from attnet.study.published import Published
+from attnet.study.records import others_table
 from attnet.study.report import Report, collect
-from attnet.study.rows import Row, in_order, published_rows
+from attnet.study.rows import Row
 
 if TYPE_CHECKING:
     import pandas
-
-# What stands around the table in README.md.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
-MARKERS = ("<!-- results: attnet report --readme -->", "<!-- end of results -->")
 
 
 @dataclass(frozen=True)
@@ -137,19 +127,6 @@ def csv_table(rows: Iterable[Row]) -> str:
     return as_csv([column.name for column in COLUMNS], ([column.value(row) for column in COLUMNS] for row in rows))
 
 
-def as_csv(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """Comma-separated values. Text that a spreadsheet would run as a formula has an apostrophe before it: class names
-    and folders come from files.
-    """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_no_formula(cell) for cell in line] for line in (header, *lines))
-    return text.getvalue()
-
-
-def _no_formula(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-
-
 def markdown(report: Report) -> str:
     """The table of a report, and below it the records that are no rows."""
     text = result_table(report.rows) + "\n"
@@ -170,164 +147,3 @@ def write_report(report: Report, path: str | Path) -> Path:
     file = output_file(path, tuple(FORMATS))
     write_text(file, FORMATS[file.suffix](report))
     return file
-
-
-def readme_table() -> str:
-    """The table of README.md, in about ten rows: the best that data/results/ has measured of each network (Top-1, or
-    FPS where that is published for it), the best that is published of each, and the document's best on either device.
-
-    Everything else is in the whole table, `attnet report`.
-    """
-    known = variants()
-    published = [row for row in published_rows() if row.model in known and row.task == "cifar10"]
-    timed = {row.network for row in published if row.fps is not None}
-    measured = [row for row in read_records(RESULTS).rows if row.kind == "measured" and not row.seeds]
-    ours = [row for row in measured if row.top1 is not None or row.network in timed]
-    document = [Row.of_published(figure) for figure in DOCUMENT]
-    chosen = [
-        *_best(ours, lambda row: (row.network, row.top1 is None)),
-        *_best(published, lambda row: row.network),
-        *_best(document, lambda row: row.device),
-    ]
-    return result_table(in_order(row for row in chosen if row.top1 is not None or row.kind == "measured"))
-
-
-def _best(rows: Iterable[Row], alike: Callable[[Row], object]) -> list[Row]:
-    """The first row of the highest Top-1, then FPS, of each kind that `alike` tells apart."""
-    best: dict[object, Row] = {}
-    for row in rows:
-        kept = best.setdefault(alike(row), row)
-        if (row.top1 or 0, row.fps or 0) > (kept.top1 or 0, kept.fps or 0):
-            best[alike(row)] = row
-    return list(best.values())
-
-
-def write_readme() -> None:
-    """Put `readme_table` between the markers of README.md.
-
-    Raises:
-        AttnetError: no README.md, or one without the markers.
-    """
-    path = resolve_path("README.md")
-    try:
-        before, rest = path.read_text(encoding="utf-8").split(MARKERS[0])
-        _, after = rest.split(MARKERS[1])
-    except (OSError, ValueError):
-        raise AttnetError(f"{path}: its table belongs between the lines {MARKERS[0]} and {MARKERS[1]}") from None
-    write_text(path, f"{before}{MARKERS[0]}\n\n{readme_table()}\n\n{MARKERS[1]}{after}")
-
-
-# -- tables of sweeps and studies ----------------------------------------------------------------------------------
-
-
-def sweep_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """A Markdown table of the rows of `Sweep.run`, means with 95 % confidence intervals; below it what failed."""
-    header = ["configuration", "changed", "Top-1 of the last epoch (%)", "by seed", "data", "images/s", "time"]
-    cells = [
-        [
-            row["name"],
-            changes_text(row["changed"]),
-            mean_text(row),
-            ", ".join(NONE if value is None else f"{value:.2f}" for value in row["top1"]),
-            row["dataset"],
-            None if row["fps"] is None else f"{row['fps']:,.0f}",
-            duration(row["seconds"]),
-            len(row["failures"]),
-        ]
-        for row in rows
-    ]
-    return table([*header, "failed"], cells, words=(0, 1, 4)) + failures_text(rows)
-
-
-def study_table(record: Mapping) -> str:
-    """A Markdown table of a study's record, a row a configuration; then what is published for what, and what failed.
-
-    Columns that would say nothing are left out.
-    """
-    rows = [record["baseline"], *record["rows"]]
-    others = {row["against"] for row in rows if "against" in row}
-    counts = {row.get("parameters") for row in rows}
-    columns: dict[str, Callable[[Mapping], str | None]] = {
-        "configuration": lambda row: row["name"],
-        "changed": lambda row: changes_text(row["changed"]),
-        "parameters": lambda row: f"{row['parameters']:,}" if row.get("parameters") and len(counts) > 1 else None,
-        "MFLOPs an image": lambda row: f"{row['flops'] / 1e6:.1f}" if row.get("flops") else None,
-        "Top-1 of the last epoch (%)": mean_text,
-        "difference (points)": lambda row: _difference(row, len(others) > 1),
-        "wrong labels learned by heart (%)": _learned_by_heart,
-        "new class alone (%)": _new_class,
-        "published Top-1 (%)": _published_text,
-    }
-    cells = {name: [text(row) for row in rows] for name, text in columns.items()}
-    cells = {name: values for name, values in cells.items() if any(value not in (None, NONE) for value in values)}
-    words = [i for i, name in enumerate(cells) if name in ("configuration", "changed")]
-    lines = [budget_text(record), "", table(list(cells), zip(*cells.values(), strict=True), words)]
-    if notes := published_note(rows):
-        lines += ["", f"{notes}, with another network and training than here."]
-    return "\n".join(lines) + failures_text(rows)
-
-
-def budget_text(record: Mapping) -> str:
-    """What all rows of a record share, in a line."""
-    budget = record["budget"]
-    seeds = budget["seeds"]
-    parts = [
-        f"{budget['model']}, recipe {budget['recipe']}, {budget['total_epochs']} epochs",
-        f"{budget['dataset']}, batch {budget['train_batch_size']}",
-        ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)),
-    ]
-    return "; ".join(parts)
-
-
-def published_note(rows: Sequence[Mapping]) -> str:
-    """Where the published figures come from, and on what data; "" where there are none."""
-    figures = [row["published"] for row in rows if "published" in row]
-    sources = ", ".join(dict.fromkeys(figure["source"] for figure in figures))
-    data = ", ".join(dict.fromkeys(figure["dataset"] for figure in figures))
-    return f"published: {sources}; {data}" if figures else ""
-
-
-def learned_by_heart(row: Mapping) -> list[float]:
-    """How often, per cent, each seed's network says the wrong label of a training image; none without label noise."""
-    return [found["wrong"] for found in row.get("memorisation", []) if found]
-
-
-def changes_text(changed: Mapping[str, object]) -> str:
-    """Parameters and their values for a cell of a table."""
-    return ", ".join(f"{name}={value}" for name, value in changed.items()) or NONE
-
-
-def failures_text(rows: Sequence[Mapping]) -> str:
-    """What failed, a Markdown list to stand below a table; empty when nothing did."""
-    items = [f"- {row['name']}, {failure}" for row in rows for failure in row["failures"]]
-    return "\n".join(["\n", *items]) if items else ""
-
-
-def mean_text(row: Mapping, form: str = ".2f") -> str:
-    """`mean` with `low` and `high` as text; "–" where there is none."""
-    if row["mean"] is None:
-        return NONE
-    interval = "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
-    return f"{row['mean']:{form}}{interval}"
-
-
-def _difference(row: Mapping, named: bool) -> str | None:
-    """A difference with its interval, and to what where that is not always the same row."""
-    if "difference" not in row:
-        return None
-    return mean_text(row["difference"], "+.2f") + (f" to {row['against']}" if named else "")
-
-
-def _learned_by_heart(row: Mapping) -> str | None:
-    values = learned_by_heart(row)
-    return f"{statistics.mean(values):.1f}" if values else None
-
-
-def _new_class(row: Mapping) -> str | None:
-    """The mean alone: of so few images of one class an interval says nothing."""
-    return mean_text({**row["new_class"], "low": None}, ".0f") if "new_class" in row else None
-
-
-def _published_text(row: Mapping) -> str | None:
-    figure = row.get("published")
-    return f"{figure['top1']:.2f} ({figure['network']})" if figure else None

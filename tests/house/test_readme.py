@@ -12,7 +12,8 @@ from attnet.__main__ import COMMANDS
 from attnet.engine.recipes import MODES, RECIPES
 from attnet.masks.questions import QUESTIONS
 from attnet.model.weights.opened import shipped_weights
-from attnet.study.tables import MARKERS, readme_table, study_table
+from attnet.study.readme import MARKERS, readme_table
+from attnet.study.study_tables import study_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -159,6 +160,26 @@ def test_what_is_said_of_shapes_is_on_record():
             for when in ("before", "now")
         ]
         assert f"| {control} | {' | '.join(f'{score:.3f}' for score in scores)} |" in page
+
+
+def test_what_is_said_of_the_jpeg_pass_is_on_record():
+    record, page = RECORDS["jpeg"], PAGES["attnet/study/README.md"]
+
+    def said(gap: dict[str, float]) -> str:
+        return f"{gap['mean']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f}".replace("-", "−")
+
+    gaps = {name: row["difference"] for name, row in record["tested"].items()}
+    other, trained = record["tested"]["other grid"], record["differences"]["other grid"]
+    assert f"{record['untouched']['top1']:.2f} % become {other['top1']:.2f} %" in page
+    assert f"changes {other['levels_changed']:.1f} of 255 levels" in page
+    for gap in (gaps["same grid"], gaps["quality 50"], trained):
+        assert said(gap) in page
+    assert said(gaps["other grid"]).replace(" (", " points (") in page
+    means = {row["name"]: row["mean"] for row in record["trained"]}
+    assert f"it has {means['other grid']:.2f} %, with images as they are {means['as they are']:.2f} %" in page
+    gap = gaps["other grid"]
+    assert f"takes {-gap['mean']:.1f} points ({-gap['high']:.1f} to {-gap['low']:.1f}) from the weights" in README
+    assert gap["low"] < trained["mean"] < gap["high"], "about as much"
 
 
 def test_every_network_that_comes_along_has_a_card():

@@ -18,10 +18,10 @@ from attnet.study.ask_command import main
 from attnet.study.ingredients import BASELINE, FLIP, INGREDIENTS, RECIPE, TOGETHER
 from attnet.study.paper import MODULES, PAPER, network
 from attnet.study.questions import SIZES, difference
+from attnet.study.study_tables import study_table
 from attnet.study.sweeps import runner as runs
 from attnet.study.sweeps.runs import LOG, Run, content_hash
 from attnet.study.sweeps.sweep import Sweep
-from attnet.study.tables import study_table
 
 GIVEN = {"device_type": "CPU", "dataset": "shapes", "total_epochs": 10}
 BASE = RECIPE.base("rehearsal", GIVEN)

@@ -13,11 +13,13 @@ from PIL import Image
 
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files import paths
+from attnet.base.words import as_csv
 from attnet.report import main
 from attnet.study.published import DOCUMENT
+from attnet.study.readme import MARKERS, readme_table, write_readme
 from attnet.study.report import collect, scaling
 from attnet.study.rows import Row
-from attnet.study.tables import COLUMNS, MARKERS, as_csv, csv_table, frame, readme_table, result_table, write_readme
+from attnet.study.tables import COLUMNS, csv_table, frame, result_table
 
 FIELDS = [column.name for column in COLUMNS]
 TITLES = [column.title for column in COLUMNS if column.title]
@@ -314,8 +316,8 @@ def test_the_readmes_table_holds_no_rehearsal_and_replaces_the_one_before(tmp_pa
     assert timed == {"attention92"}, "throughput stands there only where it is published, too"
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n\n{MARKERS[0]}\nold\n{MARKERS[1]}\n\nafter\n")
-    monkeypatch.setattr("attnet.study.tables.resolve_path", lambda path: tmp_path / path)
-    monkeypatch.setattr("attnet.study.tables.readme_table", lambda: table)
+    monkeypatch.setattr("attnet.study.readme.resolve_path", lambda path: tmp_path / path)
+    monkeypatch.setattr("attnet.study.readme.readme_table", lambda: table)
     write_readme()
     write_readme()
     assert readme.read_text() == f"before\n\n{MARKERS[0]}\n\n{table}\n\n{MARKERS[1]}\n\nafter\n"

@@ -26,6 +26,7 @@ from attnet.engine.recipes import RECIPES
 from attnet.engine.result import Result
 from attnet.engine.run_folder import RunFolder
 from attnet.study.rows import FACTS
+from attnet.study.study_tables import sweep_table
 from attnet.study.sweeps import runner as running
 from attnet.study.sweeps import runs
 from attnet.study.sweeps.command import main
@@ -34,7 +35,6 @@ from attnet.study.sweeps.runner import ATTEMPTS, Runner
 from attnet.study.sweeps.runs import LOG, Run, content_hash
 from attnet.study.sweeps.sweep import Sweep, state_table, summary, sweep_csv, sweep_record
 from attnet.study.sweeps.workers import Worker
-from attnet.study.tables import sweep_table
 
 T = 12.7062  # Student's t of two seeds at 95 %
 

@@ -19,11 +19,11 @@ from attnet.base.files.outputs import command_line, output_file, write_record
 from attnet.base.words import listed_seeds
 from attnet.engine.holding.lease import SECONDS
 from attnet.engine.parameters import TrainConfig
+from attnet.study.study_tables import changes_text, sweep_table
 from attnet.study.sweeps.configs import BASE, OWN, grid, read_list
 from attnet.study.sweeps.search import PRUNERS, SAMPLERS, Search
 from attnet.study.sweeps.space import read_space
 from attnet.study.sweeps.sweep import FORMS, Sweep, state_table, sweep_csv, sweep_record
-from attnet.study.tables import changes_text, sweep_table
 
 
 def _parser() -> argparse.ArgumentParser:

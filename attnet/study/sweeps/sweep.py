@@ -15,7 +15,7 @@ from attnet.base.files.paths import relative_to_root, resolve_path
 from attnet.base.host import environment
 from attnet.base.intervals import over_seeds
 from attnet.base.processes import StopSignal
-from attnet.base.words import table
+from attnet.base.words import as_csv, table
 from attnet.engine.holding.lease import SECONDS
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.result import Result
@@ -24,7 +24,6 @@ from attnet.study.rows import FACTS
 from attnet.study.sweeps.runner import Runner
 from attnet.study.sweeps.runs import Run, check_notebook, content_hash
 from attnet.study.sweeps.workers import Worker
-from attnet.study.tables import as_csv
 
 
 @dataclass(frozen=True)
