@@ -24,12 +24,14 @@ from attnet.data.splits import Split
 from attnet.masks.capture import capture
 from attnet.masks.controls import SEEDS, image_controls, random_maps, untrained
 from attnet.masks.faithfulness import Removal
-from attnet.masks.foreign import has_places, with_masks, without_places
+from attnet.masks.foreign import Foreign, has_places, with_masks, without_places
 from attnet.masks.localise import localise
 from attnet.masks.questions import CANNOT_TELL, DOES_NOT_APPLY, NO, QUESTIONS, Answer, Verdict, decide
 from attnet.masks.reduce import applicable, find_reduction, upsample
 from attnet.masks.replace import Replacing, applies
 from attnet.masks.saliency import grad_cam
+from attnet.model.folding import folded
+from attnet.model.network import is_hooked
 
 REDUCTIONS = ("mean", "max", "std")  # what is asked of masks as maps; each upright and turned round
 STEPS = 6  # points of a ROAD curve: a fifth of the pixels each
@@ -268,6 +270,13 @@ def _replaced(
     return answers, confidence_interval(untouched).low <= often
 
 
+def _quick(network: nn.Module) -> nn.Module:
+    """What computes the same, a fifth sooner, where it is one of ours with nothing hung on it."""
+    if isinstance(network, Foreign) or is_hooked(network):
+        return network
+    return folded(network, next(network.parameters()).dtype)
+
+
 def _faithful(
     network: nn.Module,
     split: Split,
@@ -280,7 +289,8 @@ def _faithful(
 ) -> dict[str, Answer]:
     options = {"steps": STEPS, "baseline": "linear", "batch_size": batch_size, "seed": seed}
     images, here, choosing = split.images[:count], slice(count), slice(count, count + chosen_on)
-    removal, trial = (Removal(network, part, **options) for part in (images, split.images[choosing]))
+    quick = _quick(network)
+    removal, trial = (Removal(quick, part, **options) for part in (images, split.images[choosing]))
 
     def road(maps: Tensor) -> tuple[Tensor, Tensor]:
         curves = removal.curves(maps)

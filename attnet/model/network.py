@@ -226,6 +226,11 @@ def _kept(module: nn.Module) -> OrderedDict:
     return OrderedDict((key, hook) for key, hook in hooks if getattr(hook, "func", None) is _standardise)
 
 
+def is_hooked(network: nn.Module) -> bool:
+    """Whether there are forward hooks on it that a copy would not have."""
+    return any(m._forward_hooks or len(m._forward_pre_hooks) > len(_kept(m)) for m in network.modules())
+
+
 def copy_network(model: nn.Module, meta: bool) -> ResidualAttentionNetwork:
     """The network inside `model` without anybody's forward hooks but that of `standardising`; with `meta`, without
     numbers and in float32."""

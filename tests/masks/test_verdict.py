@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from made_masks import colours, objects, tried, with_masks
-from networks import narrow
-from torch import Tensor
+from networks import narrow, trained
+from torch import Tensor, nn
 
 import attnet
 from attnet.base.errors import ConfigError
@@ -17,8 +17,10 @@ from attnet.base.intervals import Interval
 from attnet.data.splits import Split
 from attnet.masks import controls, verdict
 from attnet.masks.controls import IMAGE_CONTROLS
+from attnet.masks.faithfulness import Removal
 from attnet.masks.questions import CANNOT_TELL, NO, QUESTIONS, YES, Verdict, decide
 from attnet.masks.verdict import judge, probe
+from attnet.model.network import standardising
 
 COUNT, FAITHFUL = 80, 36
 
@@ -87,6 +89,28 @@ def test_an_untrained_network(scenes):
     # ends once for all maps, and eight passes a map: 6 to choose from; then 4 controls, 2 strangers, its own, Grad-CAM.
     assert sum(passed) == COUNT * (1 + 6 + 1) + COUNT // 2 + FAITHFUL + 10 * (2 + 6 * 8) + FAITHFUL * (2 + 8 * 8)
     assert "no better than chance" in found.answers["needed"].sentence
+
+
+def test_what_hangs_on_a_network_is_asked_too_and_one_with_nothing_on_it_sooner(scenes, monkeypatch):
+    """ROAD asks a copy without some batch norms, which computes the same; a copy would lose somebody's hooks."""
+    asked, few = [], scenes.subset(24)
+
+    def removal(model: nn.Module, *rest: object, **more: object) -> Removal:
+        asked.append(model)
+        return Removal(model, *rest, **more)
+
+    monkeypatch.setattr(verdict, "Removal", removal)
+    network = trained(narrow((1, 0))).eval()
+    standardising(network, (0.5, 0.4, 0.6), (0.2, 0.3, 0.25))
+    bare = judge(network, few, faithful=8)
+    network.fc.register_forward_hook(lambda _module, _inputs, logits: logits)
+    hooked = judge(network, few, faithful=8)
+    norms = [sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) for model in asked]
+    assert asked[0] is not network and asked[-1] is network and norms[0] < norms[-1]
+    for key, answer in bare.answers.items():
+        other = hooked.answers[key]
+        assert answer.claim[0] == other.claim[0]
+        assert answer.difference.mean == pytest.approx(other.difference.mean, abs=1e-4), key
 
 
 @pytest.mark.slow
