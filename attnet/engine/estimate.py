@@ -81,7 +81,7 @@ def estimate(plan: Plan) -> Estimate | None:
         sizes = image_sizes(config) or [plan.network.input_size]
         share = statistics.mean((side / plan.network.input_size) ** 2 for side in sizes)
         training = steps * config.train_batch_size * config.accumulate * image * share
-        testing = len(plan.dataset.test) / config.device_num * image * TESTING * (2 if config.test_flip else 1)
+        testing = len(plan.dataset.test) / config.device_num * image * TESTING
         epoch = training + testing
         return Estimate(epoch, left, epoch * left > LONG[kind], _without(config))
     return None

@@ -233,11 +233,12 @@ def is_hooked(network: nn.Module) -> bool:
 
 def copy_network(model: nn.Module, meta: bool) -> ResidualAttentionNetwork:
     """The network inside `model` without anybody's forward hooks but that of `standardising`; with `meta`, without
-    numbers and in float32."""
+    numbers, in float32, and without that as well."""
     network = attention_network(model)
     memo: dict[int, object] = {}  # what deepcopy is to put in the place of an object
     for module in network.modules():
-        memo |= {id(module._forward_hooks): OrderedDict(), id(module._forward_pre_hooks): _kept(module)}
+        memo[id(module._forward_hooks)] = OrderedDict()
+        memo[id(module._forward_pre_hooks)] = OrderedDict() if meta else _kept(module)
     for tensor in (*network.parameters(), *network.buffers()) if meta else ():
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         empty = torch.empty_like(tensor, device="meta", dtype=dtype)

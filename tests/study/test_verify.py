@@ -1,6 +1,7 @@
 """`attnet verify`: what was done as it says agrees, and whatever was changed afterwards differs."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -225,6 +226,8 @@ def test_the_checkpoint_of_another_network_cannot_be_gone_on_from(copy):
         {"rng": 3},
         {"epoch": 50},
         {"best": None},
+        {"rank_fps": "x"},
+        {"rank_fps": [math.nan]},
     ):
         save(good | other, copy / "last.pt")
         with pytest.raises(ConfigError, match="resume: the checkpoint is none of this run"):
