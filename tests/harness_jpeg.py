@@ -2,10 +2,10 @@
 
     python tests/harness_jpeg.py --data_path data/cifar-10-batches-py --folder runs/jpeg --output data/results/jpeg.json
 
-Not collected by pytest; it takes an hour on two old CPU cores, and goes on where it was stopped. Training and test
-images are compressed once more, as the first time (quality 75, colours at half resolution), but in blocks that begin
-elsewhere: on the same grid a second pass finds nothing to take away, which is the control. The network that was trained
-on the images as they are is tested on these, and trained on with either, alike.
+Not collected by pytest; it takes half an hour or more on two old CPU cores, and goes on where it was stopped. Training
+and test images are compressed once more, as the first time (quality 75, colours at half resolution), but in blocks that
+begin elsewhere: on the same grid a second pass finds nothing to take away, which is the control. The network that was
+trained on the images as they are is tested on these, and trained on with either, alike.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from attnet.base.files.paths import resolve_path
 from attnet.base.host import environment
 from attnet.base.intervals import confidence_interval
 from attnet.base.progress import tracked
+from attnet.base.words import listed_seeds
 from attnet.data.splits import Dataset, Split
 from attnet.engine.evaluation import evaluate_weights
 from attnet.study.needed import BUDGET
@@ -122,9 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train_images=options.train_images, test_images=options.test_images,
     )  # fmt: skip
     arms = {name: base.replace(data_path=str(paths[name])) for name in (AS_THEY_ARE, *TRAINED)}
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    sweep = Sweep(arms, seeds, folder / "runs")
-    rows = sweep.run()
+    seeds = listed_seeds(options.seeds)
+    rows = Sweep(arms, seeds, folder / "runs").run()
     top1 = {row["name"]: dict(zip(seeds, row["top1"], strict=True)) for row in rows}
     content = {
         "kind": "jpeg",

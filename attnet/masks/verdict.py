@@ -271,7 +271,7 @@ def _replaced(
 
 
 def _quick(network: nn.Module) -> nn.Module:
-    """What computes the same, a fifth sooner, where it is one of ours with nothing hung on it."""
+    """What computes the same sooner, without some batch norms, where it is one of ours with nothing hung on it."""
     if isinstance(network, Foreign) or is_hooked(network):
         return network
     return folded(network, next(network.parameters()).dtype)
