@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 
 from attnet.base import device as devices
@@ -43,6 +43,40 @@ def find_study(name: str) -> Study:
     return STUDIES[name]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A study with the parameters of all rows, its rows and their runs; laid out, nothing done yet."""
+
+    study: Study
+    base: TrainConfig
+    rows: Sequence[Case]
+    sweep: Sweep
+
+
+def lay_out(
+    study: str = "recipe",
+    *,
+    size: str = "rehearsal",
+    seeds: Sequence[int] | None = None,
+    only: Sequence[str] = (),
+    folder: str = FOLDER,
+    **parameters: object,
+) -> Asked:
+    """What `ablate` would run, by the same arguments; reads which runs are finished, and touches nothing.
+
+    Raises:
+        ConfigError: as `ablate`.
+    """
+    question = find_study(study)
+    base, prepared = question.base(size, parameters), question.prepared(folder)
+    rows = question.rows(base, size, only)
+    question.check_given(rows, parameters, prepared)
+    base = base.replace(**prepared)
+    if seeds is None:
+        seeds = question.seeds if size == "rehearsal" else (0, 1, 2)
+    return Asked(question, base, rows, Sweep({row.name: base.replace(**row.changes) for row in rows}, seeds, folder))
+
+
 def ablate(
     study: str = "recipe",
     *,
@@ -74,17 +108,12 @@ def ablate(
             runs on different data sets in the folder.
         TrainingInterrupted: after Ctrl-C or SIGTERM; the same call goes on.
     """
-    question = find_study(study)
-    base = question.base(size, parameters)
-    rows = question.rows(base, size, only)
-    question.check_given(rows, parameters)
+    asked = lay_out(study, size=size, seeds=seeds, only=only, folder=folder, **parameters)
+    question, base, rows, sweep = asked.study, asked.base, asked.rows, asked.sweep
+    configs, seeds = sweep.configs, sweep.seeds
     if question.prepare is not None:
-        base = base.replace(**question.prepare(folder))
-    if seeds is None:
-        seeds = question.seeds if size == "rehearsal" else (0, 1, 2)
+        question.prepare(folder)
     make_plan(base)  # whatever is wrong with device, data or parameters is said now, and once
-    configs = {row.name: base.replace(**row.changes) for row in rows}
-    sweep = Sweep(configs, seeds, folder)
     ran = {row["name"]: row for row in sweep.run(parallel)}
     results = sweep.results()
     every = [result for by_seed in results.values() for result in by_seed.values()]

@@ -20,10 +20,11 @@ from attnet.base.files.outputs import command_line, output_file, write_record
 from attnet.base.words import listed, listed_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import RECIPES
-from attnet.study.ask import FOLDER, STUDIES, ablate, find_study
+from attnet.study.ask import FOLDER, STUDIES, ablate, find_study, lay_out
 from attnet.study.ingredients import INGREDIENTS
 from attnet.study.questions import SIZES
 from attnet.study.study_tables import study_table
+from attnet.study.sweeps.sweep import state_table
 
 
 @in_sentences
@@ -39,10 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if recipes := [f"recipe {name}" for name in listed(options.recipe_rows)]:
         only = [*(only or INGREDIENTS), *recipes]
     seeds, parameters = listed_seeds(options.seeds) or None, TrainConfig.parse_given(words, prog="attnet ablation")
-    common = {"size": options.size, "folder": options.folder, "parallel": options.parallel}
+    common = {"size": options.size, "folder": options.folder}
+    if options.dry_run:
+        sweeps = [lay_out(name, seeds=seeds, only=only, **common, **parameters).sweep for name in studies]
+        answer("\n\n".join(f"{sweep.describe()}\n\n{state_table(sweep.runs())}" for sweep in sweeps))
+        return 0
     files = [_file(options.output, name, len(studies)) for name in studies]
     for name, file in zip(studies, files, strict=True):
-        record = ablate(name, seeds=seeds, only=only, **common, **parameters)
+        record = ablate(name, seeds=seeds, only=only, parallel=options.parallel, **common, **parameters)
         if file:
             write_record(file, record, command_line("ablation", arguments))
         (say if file else answer)(f"\n{record['question']} {STUDIES[name].see}\n\n{study_table(record)}")
@@ -74,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--folder", default=FOLDER, help=f"where the runs go (default {FOLDER})")
     add("--only", default="", help=f"some rows, and what they are held against; of {rows}".replace("%", "%%"))
     add("--recipe_rows", default="", help="whole recipes as rows beside those of study recipe, as fast94,best")
+    add("--dry_run", action="store_true", help="list the runs and what is finished; start nothing")
     return parser
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from attnet.base.errors import AttnetError
 from attnet.base.files.paths import relative_to_root, resolve_path
@@ -51,20 +52,30 @@ def _cases(base: TrainConfig, size: str, only: Sequence[str]) -> list[Case]:
     return pick(rows, only)
 
 
-def _prepare(folder: str) -> dict[str, object]:
+def _pretraining(folder: str) -> Sweep:
+    return Sweep({"pretraining": TrainConfig(**PRETRAINING)}, (0,), folder)
+
+
+def _example(folder: str) -> Path:
+    return resolve_path(folder) / "example"
+
+
+def _prepare(folder: str) -> None:
     """Train the weights and write the example, where they are not there yet.
 
     Raises:
         AttnetError: the pretraining failed.
     """
-    first = Sweep({"pretraining": TrainConfig(**PRETRAINING)}, (0,), folder)
-    [pretraining] = first.run()
+    [pretraining] = _pretraining(folder).run()
     if pretraining["failures"]:
         raise AttnetError(f"pretraining: {pretraining['failures'][0]}")
-    example = resolve_path(folder) / "example"
-    if not example.exists():
-        write_example(example)
-    return {"data_path": relative_to_root(example), "pretrained": relative_to_root(first.runs()[0].folder)}
+    if not _example(folder).exists():
+        write_example(_example(folder))
+
+
+def _prepared(folder: str) -> dict[str, object]:
+    weights = _pretraining(folder).runs()[0].folder
+    return {"data_path": relative_to_root(_example(folder)), "pretrained": relative_to_root(weights)}
 
 
 def _new_class(results: Mapping[int, Result]) -> dict[str, object]:
@@ -99,7 +110,7 @@ FINETUNE = Study(
     _cases,
     {size: BUDGET for size in ("rehearsal", "full")},
     prepare=_prepare,
-    prepared=("data_path", "pretrained"),
+    prepared=_prepared,
     measure=_new_class,
     finish=_finish,
 )

@@ -41,9 +41,9 @@ class Study:
     `rows` makes the rows from the parameters of all, the size, and the names of those wanted (none: the usual ones).
     `presets` holds the parameters of all rows by size, where the mode's own will not do; `seeds` those of a rehearsal.
     `axis` says what `x` is, where rows make lines. Where `on_given` is False, rows alone decide what they change: it
-    may not be given for all. `prepare` does what has to be there before any row, in the folder of the runs, and gives
-    the parameters named in `prepared`, of all rows; `measure` adds figures to a row from its results by seed, `finish`
-    some to the record from the configurations of all rows.
+    may not be given for all. `prepare` does what has to be there before any row, in the folder of the runs, and
+    `prepared` says which parameters of all rows name it, done or not; `measure` adds figures to a row from its results
+    by seed, `finish` some to the record from the configurations of all rows.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     axis: str = ""
     on_given: bool = False
-    prepare: Callable[[str], Mapping[str, object]] | None = None
-    prepared: tuple[str, ...] = ()
+    prepare: Callable[[str], None] | None = None
+    prepared: Callable[[str], Mapping[str, object]] = lambda folder: {}
     measure: Callable[[Mapping[int, Result]], Mapping[str, object]] | None = None
     finish: Callable[[Mapping[str, TrainConfig]], Mapping[str, object]] | None = None
 
@@ -82,9 +82,9 @@ class Study:
         budget = {name: value for name, value in MODES[given["mode"]].items() if name != "model"}
         return TrainConfig(**{**budget, **self.presets.get(size, {}), **given})
 
-    def check_given(self, rows: Sequence[Case], given: Mapping[str, object]) -> None:
+    def check_given(self, rows: Sequence[Case], given: Mapping[str, object], prepared: Mapping[str, object]) -> None:
         """Refuse a parameter that the study sets itself."""
-        for name in {*self.prepared, *(name for row in rows for name in row.changes if not self.on_given)}:
+        for name in {*prepared, *(name for row in rows for name in row.changes if not self.on_given)}:
             if given.get(name) is not None:
                 raise ConfigError(
                     f"{name}={given[name]!r}: study {self.name} sets {name} itself; leave it out, or train that one "

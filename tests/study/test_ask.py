@@ -13,7 +13,7 @@ from attnet.base.words import listed
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.recipes import LENGTHS, MODES, RECIPES
 from attnet.model.variants import choose_variant, study_options
-from attnet.study.ask import STUDIES, ablate, findings
+from attnet.study.ask import STUDIES, ablate, findings, lay_out
 from attnet.study.ask_command import main
 from attnet.study.ingredients import BASELINE, FLIP, INGREDIENTS, RECIPE, TOGETHER
 from attnet.study.paper import MODULES, PAPER, network
@@ -21,7 +21,7 @@ from attnet.study.questions import SIZES, difference
 from attnet.study.study_tables import study_table
 from attnet.study.sweeps import runner as runs
 from attnet.study.sweeps.runs import LOG, Run, content_hash
-from attnet.study.sweeps.sweep import Sweep
+from attnet.study.sweeps.sweep import Sweep, state_table
 
 GIVEN = {"device_type": "CPU", "dataset": "shapes", "total_epochs": 10}
 BASE = RECIPE.base("rehearsal", GIVEN)
@@ -263,6 +263,23 @@ def test_command_line(folder, tmp_path, capsys):
     assert record["command"].startswith("attnet ablation --only 'cutout, EMA' --seeds 0,1")
     assert [row["name"] for row in record["rows"]] == ["cutout", "EMA", TOGETHER, FLIP]
     assert capsys.readouterr().out.endswith(study_table(record) + "\n")
+
+
+def test_a_dry_run_lists_every_run_and_touches_nothing(folder, tmp_path, capsys):
+    given = [word for name, value in GIVEN.items() for word in (f"--{name}", str(value))]
+    common = ["--seeds", "0,1", "--folder", str(folder), *given, "--dry_run"]
+    assert main(["recipe", *common, "--only", "cutout, EMA"]) == 0
+    runs = lay_out("recipe", seeds=SEEDS, folder=str(folder), only=["cutout", "EMA"], **GIVEN).sweep.runs()
+    shown = capsys.readouterr().out
+    assert shown.endswith(state_table(runs) + "\n") and shown.count("finished") == 8 and shown.count("to do") == 2
+    assert [(run.name, run.config.seed) for run in runs[:2]] == [(BASELINE, 0), ("cutout", 0)], "seed by seed"
+
+    before = sorted(folder.rglob("*"))
+    other = ["--folder", str(tmp_path / "new"), "--seeds", "0", "--dry_run"]
+    assert main(["residual", "finetune", *other]) == 0
+    shown = capsys.readouterr().out
+    assert "naive 92" in shown and "body frozen" in shown
+    assert not (tmp_path / "new").exists() and sorted(folder.rglob("*")) == before
 
 
 def test_several_studies_leave_a_file_each(tmp_path, capsys):

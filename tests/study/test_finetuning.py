@@ -14,7 +14,7 @@ from attnet.engine.parameters import TrainConfig
 from attnet.study import finetuning
 from attnet.study.ask_command import main
 from attnet.study.finetuning import BUDGET, FINETUNE, FROZEN, PRETRAINING, SCRATCH, TUNED
-from attnet.study.sweeps.sweep import Sweep
+from attnet.study.sweeps.sweep import Sweep, state_table
 
 FEW = {"train_images": 22}
 TOP1 = {SCRATCH: [30.0, 40.0], TUNED: [60.0, 80.0], "layer decay": [50.0, 50.0], FROZEN: [50.0, 50.0]}
@@ -33,7 +33,8 @@ def test_the_study(pretraining, tmp_path, capsys):
     given = {"data_path": str(tmp_path / "example"), "pretrained": str(pretraining)}
     base = FINETUNE.base("rehearsal", FEW).replace(**given)
     configs = {row.name: base.replace(**row.changes) for row in FINETUNE.rows(base, "rehearsal", ())}
-    for run in Sweep(configs, (0, 1), tmp_path).runs():
+    runs = Sweep(configs, (0, 1), tmp_path).runs()
+    for run in runs:
         config = run.config
         assert {key: getattr(config, key) for key in BUDGET} == BUDGET | FEW
         assert config.is_pretrain == (run.name != SCRATCH)
@@ -42,6 +43,9 @@ def test_the_study(pretraining, tmp_path, capsys):
 
     file = tmp_path / "out.json"
     words = ["finetune", "--seeds", "0,1", "--train_images", "22", "--output", str(file), "--folder", str(tmp_path)]
+    assert main([*words, "--dry_run"]) == 0
+    shown = capsys.readouterr().out
+    assert state_table(runs) in shown and not (tmp_path / "example").exists() and not file.exists()
     assert main(words) == 0
     assert len(list((tmp_path / "example").iterdir())) == 11
     record = json.loads(file.read_text())
