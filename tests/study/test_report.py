@@ -314,6 +314,8 @@ def test_the_readmes_table_holds_no_rehearsal_and_replaces_the_one_before(tmp_pa
     assert {row["Kind"] for row in rows} == {"measured", "published"}
     timed = {row["Network"] for row in rows if row["Kind"] == "measured" and row["Top-1 (%)"] == "–"}
     assert timed == {"attention92"}, "throughput stands there only where it is published, too"
+    ours = [(row["Network"], row["Device"], row["Top-1 (%)"] == "–") for row in rows if row["Kind"] == "measured"]
+    assert len(set(ours)) == len(ours), "the best of each network and device"
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n\n{MARKERS[0]}\nold\n{MARKERS[1]}\n\nafter\n")
     monkeypatch.setattr("attnet.study.readme.resolve_path", lambda path: tmp_path / path)
