@@ -42,13 +42,14 @@ def study_table(record: Mapping) -> str:
         "MFLOPs an image": lambda row: f"{row['flops'] / 1e6:.1f}" if row.get("flops") else None,
         "Top-1 of the last epoch (%)": mean_text,
         "difference (points)": lambda row: _difference(row, len(others) > 1),
+        "told apart": _told_apart,
         "wrong labels learned by heart (%)": _learned_by_heart,
         "new class alone (%)": _new_class,
         "published Top-1 (%)": _published_text,
     }
     cells = {name: [text(row) for row in rows] for name, text in columns.items()}
     cells = {name: values for name, values in cells.items() if any(value not in (None, NONE) for value in values)}
-    words = [i for i, name in enumerate(cells) if name in ("configuration", "changed")]
+    words = [i for i, name in enumerate(cells) if name in ("configuration", "changed", "told apart")]
     lines = [budget_text(record), "", table(list(cells), zip(*cells.values(), strict=True), words)]
     if notes := published_note(rows):
         lines += ["", f"{notes}, with another network and training than here."]
@@ -104,6 +105,14 @@ def _difference(row: Mapping, named: bool) -> str | None:
     if "difference" not in row:
         return None
     return mean_text(row["difference"], "+.2f") + (f" to {row['against']}" if named else "")
+
+
+def _told_apart(row: Mapping) -> str | None:
+    """What the interval of a difference says: an answer where it does not hold 0."""
+    gap = row.get("difference")
+    if not gap or gap["low"] is None:
+        return None
+    return "higher" if gap["low"] > 0 else "lower" if gap["high"] < 0 else "cannot tell"
 
 
 def _learned_by_heart(row: Mapping) -> str | None:

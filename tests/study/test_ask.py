@@ -207,8 +207,10 @@ def test_record_of_ingredients(folder):
     names = [line.split("|")[1].strip() for line in lines[4:9]]
     assert names == [BASELINE, "cutout", "EMA", TOGETHER, FLIP]
     gap = rows["cutout"]["difference"]
-    assert lines[5].endswith(f" +1.50 ({gap['low']:+.2f} to {gap['high']:+.2f}) |") and lines[4].endswith(" – |")
-    assert "59.00 |" in lines[6] and lines[6].endswith(" -1.00 |")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:9]]
+    assert cells[0][-2:] == ["–", "–"]
+    assert cells[1][-2:] == [f"+1.50 ({gap['low']:+.2f} to {gap['high']:+.2f})", "cannot tell"]
+    assert cells[2][-3:] == ["59.00", "-1.00", "–"], "one seed tells nothing apart"
     assert lines[9:] == ["", "- EMA, seed 1: exit status 1; no luck"]
 
 
@@ -238,6 +240,20 @@ def test_runs_on_different_data_are_not_compared(folder):
     path.write_text(json.dumps(make_result(**of_data("shapes", 64)).to_json()))
     with pytest.raises(AttnetError, match=r"holds runs on cifar10 and on shapes; give dataset, or another folder"):
         ablate(seeds=SEEDS, folder=str(folder), only=["cutout", "EMA"], **GIVEN)
+
+
+def test_an_interval_without_0_tells_two_apart():
+    def row(low: float, high: float) -> dict[str, object]:
+        gap = {"mean": (low + high) / 2, "low": low, "high": high, "by_seed": {}}
+        plain = {"name": "x", "changed": {}, "mean": 50.0, "low": 49.0, "high": 51.0, "failures": []}
+        return plain | {"against": "first", "difference": gap}
+
+    first = {name: value for name, value in row(0, 0).items() if name not in ("against", "difference")}
+    budget = {"model": "m", "recipe": "r", "total_epochs": 1, "dataset": "d", "train_batch_size": 1, "seeds": [0, 1]}
+    rows = [row(0.1, 2.0), row(-2.0, -0.1), row(-1.0, 1.0), row(0.0, 1.0)]
+    lines = study_table({"budget": budget, "baseline": first, "rows": rows}).splitlines()
+    found = [line.split("|")[-2].strip() for line in lines[4:]]
+    assert found == ["–", "higher", "lower", "cannot tell", "cannot tell"]
 
 
 def test_findings_are_what_is_measured_here_and_what_is_on_record(folder):
