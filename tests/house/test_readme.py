@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import statistics
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,31 @@ def test_what_is_said_of_the_jpeg_pass_is_on_record():
     gap = gaps["other grid"]
     assert f"takes {-gap['mean']:.1f} points ({-gap['high']:.1f} to {-gap['low']:.1f}) from the weights" in README
     assert gap["low"] < trained["mean"] < gap["high"], "about as much"
+
+
+def test_the_training_on_a_processor_is_the_one_on_record():
+    """Its command, its Top-1, what it cost, and what small images save of that."""
+    record = RECORDS["attention56_cifar_cpu"]
+    hours = f"{record['top1']:.2f} % in {record['processor_seconds'] / 3600:.1f} processor hours"
+    minutes = round(record["seconds"] / 60)
+    assert README.count(hours) == 2 and f"{minutes // 60} h {minutes % 60} min on two cores" in README
+    (command,) = re.findall(r"(?m)^attnet train (--mode full --model attention56_cifar .*)$", README)
+    given, was = attnet.TrainConfig.parse(shlex.split(command)), record["parameters"]
+    assert given.given().keys() == {
+        *("mode", "model", "recipe", "total_epochs", "warmup_epochs", "train_batch_size", "image_sizes")
+    }
+    assert all(value == was[name] for name, value in given.given().items())
+
+    def median(what: str, size: int) -> float:
+        return statistics.median(row[what] for row in record["history"] if row["image_size"] == size)
+
+    engine = PAGES["attnet/engine/README.md"]
+    small, middle, full = (median("fps", size) for size in (16, 24, 32))
+    assert f"on {small:.0f}, {middle:.0f} and {full:.0f} images a second at 16, 24 and 32 pixels" in engine
+    whole = record["epochs"] * median("processor_seconds", 32) / 3600
+    assert f"{record['processor_seconds'] / 3600:.1f} processor hours, where full images would" in engine
+    assert f"about {whole:.1f} (" in engine
+    assert f"{record['top1']:.2f} %, with mirror images {record['top1_flip']:.2f})" in engine
 
 
 def test_every_network_that_comes_along_has_a_card():
