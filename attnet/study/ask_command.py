@@ -24,7 +24,7 @@ from attnet.study.ask import FOLDER, STUDIES, ablate, find_study, lay_out
 from attnet.study.ingredients import INGREDIENTS
 from attnet.study.questions import SIZES
 from attnet.study.study_tables import study_table
-from attnet.study.sweeps.sweep import state_table
+from attnet.study.sweeps.sweep import listing
 
 
 @in_sentences
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     common = {"size": options.size, "folder": options.folder}
     if options.dry_run:
         sweeps = [lay_out(name, seeds=seeds, only=only, **common, **parameters).sweep for name in studies]
-        answer("\n\n".join(f"{sweep.describe()}\n\n{state_table(sweep.runs())}" for sweep in sweeps))
+        answer("\n\n".join(map(listing, sweeps)))
         return 0
     files = [_file(options.output, name, len(studies)) for name in studies]
     for name, file in zip(studies, files, strict=True):

@@ -23,7 +23,7 @@ from attnet.study.study_tables import changes_text, sweep_table
 from attnet.study.sweeps.configs import BASE, OWN, grid, read_list
 from attnet.study.sweeps.search import PRUNERS, SAMPLERS, Search
 from attnet.study.sweeps.space import read_space
-from attnet.study.sweeps.sweep import FORMS, Sweep, state_table, sweep_csv, sweep_record
+from attnet.study.sweeps.sweep import FORMS, Sweep, listing, sweep_csv, sweep_record
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{name}={getattr(base, name)!r}: each run of a sweep has its own; {hint}")
     sweep = _search(options, base) if options.search else _sweep(options, base)
     if options.dry_run:
-        answer(sweep.describe() if options.search else f"{sweep.describe()}\n\n{state_table(sweep.runs())}")
+        answer(sweep.describe() if options.search else listing(sweep))
         return 0
     file = output_file(options.output, FORMS) if options.output else None
     rows, facts = sweep.run(options.parallel, options.lease), {}

@@ -219,6 +219,11 @@ def _runs(sweep: Sweep) -> list[dict[str, object]]:
     return found
 
 
+def listing(sweep: Sweep) -> str:
+    """What a dry run shows: how many runs there are, and each with its state."""
+    return f"{sweep.describe()}\n\n{state_table(sweep.runs())}"
+
+
 def state_table(runs: Sequence[Run]) -> str:
     """A Markdown table of the runs of a sweep with their states and folders, in the order they are started."""
     cells = [[run.name, run.config.seed, run.state, run.config.output_dir] for run in runs]
