@@ -189,6 +189,7 @@ def test_the_training_on_a_processor_is_the_one_on_record():
     hours = f"{record['top1']:.2f} % in {record['processor_seconds'] / 3600:.1f} processor hours"
     minutes = round(record["seconds"] / 60)
     assert README.count(hours) == 2 and f"{minutes // 60} h {minutes % 60} min on two cores" in README
+    assert README.count(f"{record['top1']:.2f} %") == 3, "in Chinese too"
     (command,) = re.findall(r"(?m)^attnet train (--mode full --model attention56_cifar .*)$", README)
     given, was = attnet.TrainConfig.parse(shlex.split(command)), record["parameters"]
     assert given.given().keys() == {
