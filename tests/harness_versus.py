@@ -3,9 +3,10 @@
     python tests/harness_versus.py --reference path/to/Residual-Attention-Network --output data/results/cpu_step.json
 
 Not collected by pytest: it needs a copy of the reference repository. The copy needs one change to run on Python 3:
-`output_channels/4` to `output_channels//4` in its model/basic_layers.py. Each side has a process of its own, and they
-take steps in turn. The reference's images are on the device already, which favours it. With --operators, the seconds
-of each operator of a step, as `attnet benchmark --profile` gives them of ours alone.
+`output_channels/4` to `output_channels//4` in its model/basic_layers.py. The reference and each opt level of ours
+(`--amp O0,O2`) have a process of their own, and they take steps in turn. The reference's images are on the device
+already, which favours it. With --operators, the seconds of each operator of a step, as `attnet benchmark --profile`
+gives them of ours alone.
 """
 
 import argparse
@@ -80,47 +81,62 @@ def work(job: argparse.Namespace) -> Iterator[dict]:
     yield from answers(device, lambda: ReferenceLoop(*loop), job.warm_up)
 
 
-@contextlib.contextmanager
-def both_sides(options: argparse.Namespace, warm_up: int = 0) -> Iterator[dict[str, Worker]]:
-    """A process for "ours" and one for "reference"."""
+def settings(options: argparse.Namespace) -> list[Setting]:
+    """What is measured of ours: a setting for each opt level.
+
+    Raises:
+        ConfigError: several where the operators are asked for.
+    """
     format_ = options.memory_format or usual_format(options.device_type)
-    setting = Setting(MODEL, options.batch_size, options.amp, format_ == "channels_last", options.compile)
-    with (
-        steps_worker(setting, options.device_type, warm_up=warm_up) as ours,
-        reference_worker(options, warm_up) as reference,
-    ):
-        yield {"ours": ours, "reference": reference}
+    levels = options.amp.split(",")
+    if options.operators and len(levels) > 1:
+        raise ConfigError(f"amp={options.amp}: --operators looks at one opt level, such as --amp {levels[0]}")
+    return [Setting(MODEL, options.batch_size, amp, format_ == "channels_last", options.compile) for amp in levels]
 
 
-def steps_of_both(options: argparse.Namespace) -> dict[str, object]:
-    """Steps of both in turn; `ratio` is the reference's seconds over ours."""
-    seconds: dict[str, list[float]] = {"ours": [], "reference": []}
-    with both_sides(options) as workers:
-        for _ in range(options.rounds):
-            for side, worker in workers.items():
-                seconds[side].append(worker.ask(what="step")["answer"])
-        peaks = {side: int(worker.ask(what="peak")["answer"]) for side, worker in workers.items()}
-    medians = {side: statistics.median(values) for side, values in seconds.items()}
+@contextlib.contextmanager
+def all_sides(options: argparse.Namespace, warm_up: int = 0) -> Iterator[list[Worker]]:
+    """A process for each of `settings`, and last the reference's."""
+    with contextlib.ExitStack() as stack:
+        asked = [(setting, options.device_type) for setting in settings(options)]
+        ours = [stack.enter_context(steps_worker(*one, warm_up=warm_up)) for one in asked]
+        yield [*ours, stack.enter_context(reference_worker(options, warm_up))]
+
+
+def steps_of_all(options: argparse.Namespace) -> dict[str, object]:
+    """Steps of all in turn, a row each; a row's `ratio` is the reference's seconds over its own."""
+    with all_sides(options) as workers:
+        rounds = [[worker.ask(what="step")["answer"] for worker in workers] for _ in range(options.rounds)]
+        peaks = [int(worker.ask(what="peak")["answer"]) for worker in workers]
+    *ours, reference = zip(*rounds, strict=True)
+    theirs = Setting(MODEL, options.batch_size, "O0", channels_last=False)
+    rows = [
+        {"implementation": who, **setting.to_dict()}
+        | {"images_per_second": options.batch_size / statistics.median(seconds)}
+        | {"step_seconds": seconds, "peak_memory_bytes": peak}
+        | {"ratio": spread([their / our for our, their in zip(seconds, reference, strict=True)])}
+        for who, setting, seconds, peak in zip(
+            [*["ours"] * len(ours), "reference"],
+            [*settings(options), theirs],
+            [*ours, reference],
+            peaks,
+            strict=True,
+        )
+    ]
     return {
         "kind": "versus",
         "what": "one training step; medians of steps taken in turn, each kind in a process of its own",
-        "model": MODEL,
-        "batch_size": options.batch_size,
-        "amp": options.amp,
-        "images_per_second": {side: options.batch_size / value for side, value in medians.items()},
-        "step_seconds": {side: {"median": medians[side], "all": values} for side, values in seconds.items()},
-        "peak_memory_bytes": peaks,
+        "rows": rows,
         "import_seconds": import_seconds(),
-        "ratio": spread([theirs / our for our, theirs in zip(seconds["ours"], seconds["reference"], strict=True)]),
     }
 
 
 def operators_of_both(options: argparse.Namespace) -> dict[str, object]:
-    """Seconds by operator of both, round by round in turn."""
+    """Seconds by operator of ours and of the reference, round by round in turn."""
     found: dict[str, list[dict[str, float]]] = {"ours": [], "reference": []}
-    with both_sides(options, warm_up=1) as workers:
+    with all_sides(options, warm_up=1) as workers:
         for _ in range(options.rounds):
-            for side, worker in workers.items():
+            for side, worker in zip(found, workers, strict=True):
                 found[side].append(worker.ask(what="operators")["answer"])
     about = {"model": MODEL, "batch_size": options.batch_size, "amp": options.amp}
     about["memory_format"] = options.memory_format or usual_format(options.device_type)
@@ -144,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, required=True, help="inner folder of a copy of the repository")
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--amp", default="O0", help="of ours, as the next two")
+    parser.add_argument("--amp", default="O0", help="of ours, as the next two; several with commas")
     parser.add_argument("--memory_format", choices=("channels_last", "contiguous"), help="default: as trained")
     parser.add_argument("--compile", default="off", choices=("off", "on", "graphs"))
     parser.add_argument("--rounds", type=int, default=9)
@@ -155,13 +171,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(typed)
     options.reference = resolve_path(options.reference)
     output = output_file(options.output, (".json",)) if options.output else None
-    found = operators_of_both(options) if options.operators else steps_of_both(options)
+    found = operators_of_both(options) if options.operators else steps_of_all(options)
     found["environment"] = environment(devices.choose(options.device_type))
     if output:
         write_record(output, found, shlex.join(["python", "tests/harness_versus.py", *typed]))
-    if "ratio" in found:
-        print(f"images/s: {found['images_per_second']}; reference / ours, step by step: {spread_words(found['ratio'])}")
-    else:
+    for row in found.get("rows", ()):
+        speed = f"{row['implementation']} {row['amp']}: {row['images_per_second']:.1f} images/s"
+        print(f"{speed}; reference / this, step by step: {spread_words(row['ratio'])}")
+    if "kinds" in found:
         print(found["kinds"])
     return 0
 

@@ -152,10 +152,6 @@ def _steps(content: Content, file: Path) -> list[Row]:
     return [_speed(content, file, row, row["images_per_second"]) for row in best.values()]
 
 
-def _versus(content: Content, file: Path) -> list[Row]:
-    return [_speed(content, file, content, content["images_per_second"]["ours"])]
-
-
 def _speed(content: Content, file: Path, setting: Content, speed: float) -> Row:
     environment = content["environment"]
     ways = ["channels-last" if setting.get("channels_last", True) else "contiguous"]
@@ -186,4 +182,4 @@ def _means(content: Content, file: Path) -> list[Row]:
 
 
 # What is not here is looked through for means over seeds.
-_FORMS: dict[str, Callable[[Content, Path], list[Row]]] = {"training": _training, "steps": _steps, "versus": _versus}
+_FORMS: dict[str, Callable[[Content, Path], list[Row]]] = {"training": _training, "steps": _steps, "versus": _steps}

@@ -49,16 +49,24 @@ def test_our_step_beside_the_references(tmp_path, monkeypatch, capsys):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "residual_attention_network.py").write_text(REFERENCE)
     output = tmp_path / "step.json"
-    words = f"--reference {tmp_path} --batch_size 4 --rounds 3 --device_type CPU --output {output}".split()
+    words = f"--reference {tmp_path} --batch_size 4 --rounds 3 --device_type CPU --output {output} --amp O0,O2".split()
     assert harness_versus.main(words) == 0
     result = json.loads(output.read_text())
     kept = json.loads((repository_root() / "data/results/cpu_step.json").read_text())
     assert list(result) == [*[name for name in kept if name not in ("date", "command")], "command", "date"]
     assert result["command"] == shlex.join(["python", "tests/harness_versus.py", *words])
-    assert {len(of["all"]) for of in result["step_seconds"].values()} == {3}
-    assert result["ratio"]["low"] <= result["ratio"]["median"] < 1, "a linear layer is faster than a network"
-    assert "reference / ours, step by step" in capsys.readouterr().out
-    assert harness_versus.main([*words, "--operators"]) == 0
+    assert [list(row) for row in result["rows"]] == [list(kept["rows"][0])] * 3
+    assert [(row["implementation"], row["amp"]) for row in result["rows"]] == [
+        ("ours", "O0"), ("ours", "O2"), ("reference", "O0"),
+    ]  # fmt: skip
+    assert {len(row["step_seconds"]) for row in result["rows"]} == {3}
+    *ours, reference = (row["ratio"] for row in result["rows"])
+    assert all(row["low"] <= row["median"] < 1 for row in ours), "a linear layer is faster than a network"
+    assert set(reference.values()) == {1.0}
+    assert "ours O2: " in capsys.readouterr().out
+    assert harness_versus.main([*words, "--operators"]) == 2
+    assert "amp=O0,O2: --operators looks at one opt level, such as --amp O0" in capsys.readouterr().err
+    assert harness_versus.main([*words[:-1], "O0", "--operators"]) == 0
     assert set(json.loads(output.read_text())["kinds"]) == {"ours", "reference"}
 
 

@@ -81,11 +81,12 @@ def test_of_training_steps_the_fastest_way_of_each_batch_is_a_row(tmp_path):
 
 
 def test_beside_the_reference_only_ours_is_a_row(tmp_path):
-    content = {"kind": "versus", "images_per_second": {"ours": 22.0, "reference": 16.0}, **COMMON}
-    content |= {"model": "attention92", "batch_size": 64, "amp": "O0"}
+    rows = [step(22.0, implementation="ours", amp="O0"), step(44.0, implementation="ours", amp="O2")]
+    content = {"kind": "versus", "rows": [*rows, step(16.0, implementation="reference", amp="O0")], **COMMON}
     content["environment"] = {"device": "simulated NPU", "torch": "2.13.0", "device_type": "NPU"}
-    [row] = read_records(write(tmp_path, "x", content)).rows
-    assert (row.fps, row.device, row.kind) == (22.0, "npu_1p", "simulated")
+    single, half = read_records(write(tmp_path, "x", content)).rows
+    assert (single.fps, single.amp, half.fps, half.amp) == (22.0, "O0", 44.0, "O2")
+    assert {(row.device, row.kind) for row in (single, half)} == {("npu_1p", "simulated")}
 
 
 def facts(**changes: object) -> dict:
