@@ -82,25 +82,18 @@ def work(job: argparse.Namespace) -> Iterator[dict]:
 
 
 def settings(options: argparse.Namespace) -> list[Setting]:
-    """What is measured of ours: a setting for each opt level.
-
-    Raises:
-        ConfigError: several where the operators are asked for.
-    """
-    format_ = options.memory_format or usual_format(options.device_type)
-    levels = options.amp.split(",")
-    if options.operators and len(levels) > 1:
-        raise ConfigError(f"amp={options.amp}: --operators looks at one opt level, such as --amp {levels[0]}")
-    return [Setting(MODEL, options.batch_size, amp, format_ == "channels_last", options.compile) for amp in levels]
+    """What is measured of ours: a setting for each opt level."""
+    last = (options.memory_format or usual_format(options.device_type)) == "channels_last"
+    return [Setting(MODEL, options.batch_size, amp, last, options.compile) for amp in options.amp.split(",")]
 
 
 @contextlib.contextmanager
 def all_sides(options: argparse.Namespace, warm_up: int = 0) -> Iterator[list[Worker]]:
     """A process for each of `settings`, and last the reference's."""
     with contextlib.ExitStack() as stack:
-        asked = [(setting, options.device_type) for setting in settings(options)]
-        ours = [stack.enter_context(steps_worker(*one, warm_up=warm_up)) for one in asked]
-        yield [*ours, stack.enter_context(reference_worker(options, warm_up))]
+        kind, enter = options.device_type, stack.enter_context
+        ours = [enter(steps_worker(setting, kind, warm_up=warm_up)) for setting in settings(options)]
+        yield [*ours, enter(reference_worker(options, warm_up))]
 
 
 def steps_of_all(options: argparse.Namespace) -> dict[str, object]:
@@ -108,20 +101,14 @@ def steps_of_all(options: argparse.Namespace) -> dict[str, object]:
     with all_sides(options) as workers:
         rounds = [[worker.ask(what="step")["answer"] for worker in workers] for _ in range(options.rounds)]
         peaks = [int(worker.ask(what="peak")["answer"]) for worker in workers]
-    *ours, reference = zip(*rounds, strict=True)
-    theirs = Setting(MODEL, options.batch_size, "O0", channels_last=False)
+    sides = [("ours", setting) for setting in settings(options)]
+    sides += [("reference", Setting(MODEL, options.batch_size, "O0", channels_last=False))]
     rows = [
         {"implementation": who, **setting.to_dict()}
         | {"images_per_second": options.batch_size / statistics.median(seconds)}
         | {"step_seconds": seconds, "peak_memory_bytes": peak}
-        | {"ratio": spread([their / our for our, their in zip(seconds, reference, strict=True)])}
-        for who, setting, seconds, peak in zip(
-            [*["ours"] * len(ours), "reference"],
-            [*settings(options), theirs],
-            [*ours, reference],
-            peaks,
-            strict=True,
-        )
+        | {"ratio": spread([row[-1] / own for row, own in zip(rounds, seconds, strict=True)])}
+        for (who, setting), seconds, peak in zip(sides, zip(*rounds, strict=True), peaks, strict=True)
     ]
     return {
         "kind": "versus",
@@ -132,7 +119,13 @@ def steps_of_all(options: argparse.Namespace) -> dict[str, object]:
 
 
 def operators_of_both(options: argparse.Namespace) -> dict[str, object]:
-    """Seconds by operator of ours and of the reference, round by round in turn."""
+    """Seconds by operator of ours and of the reference, round by round in turn.
+
+    Raises:
+        ConfigError: several opt levels.
+    """
+    if "," in options.amp:
+        raise ConfigError(f"amp={options.amp}: --operators looks at one opt level, such as --amp O0")
     found: dict[str, list[dict[str, float]]] = {"ours": [], "reference": []}
     with all_sides(options, warm_up=1) as workers:
         for _ in range(options.rounds):
