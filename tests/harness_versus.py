@@ -1,6 +1,7 @@
-"""Our training step beside the reference repository's own network and loop, and what importing takes.
+r"""Our training step beside the reference repository's own network and loop, and what importing takes.
 
-    python tests/harness_versus.py --reference path/to/Residual-Attention-Network --output data/results/cpu_step.json
+    python tests/harness_versus.py --reference path/to/Residual-Attention-Network --amp O0,O2 \
+        --output data/results/cpu_step.json
 
 Not collected by pytest: it needs a copy of the reference repository. The copy needs one change to run on Python 3:
 `output_channels/4` to `output_channels//4` in its model/basic_layers.py. The reference and each opt level of ours
