@@ -85,11 +85,13 @@ def test_every_record_has_its_command_and_date():
 
 
 def test_measured_figures_are_those_on_record():
-    *ours, _ = RECORDS["cpu_step"]["rows"]
+    *ours, theirs = RECORDS["cpu_step"]["rows"]
     assert [row["amp"] for row in ours] == ["O0", "O2"]
     for row, page in zip(ours, (EVERYTHING, README), strict=True):
         ratio = row["ratio"]
         assert f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}) times" in page
+    single, half, reference = (f"{row['images_per_second']:.0f}" for row in (*ours, theirs))
+    assert f"{half} and {single} against {reference} images/s" in PAGES["attnet/benchmark/README.md"]
     ratio = RECORDS["cpu_epoch"]["ratio"]
     assert f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}" in EVERYTHING
     kinds = RECORDS["cpu_profile"]["kinds"]["ours"]
@@ -206,6 +208,8 @@ def test_the_training_on_a_processor_is_the_one_on_record():
     engine = PAGES["attnet/engine/README.md"]
     small, middle, full = (median("fps", size) for size in (16, 24, 32))
     assert f"on {small:.0f}, {middle:.0f} and {full:.0f} images a second at 16, 24 and 32 pixels" in engine
+    assert f"takes {full / small:.2f} of the time" in engine
+    assert f"the {record['epochs']} epochs on a processor end at {record['history'][-1]['train_loss']:.2f}" in engine
     whole = record["epochs"] * median("processor_seconds", 32) / 3600
     assert f"{record['processor_seconds'] / 3600:.1f} processor hours, where full images would" in engine
     assert f"about {whole:.1f} (" in engine
