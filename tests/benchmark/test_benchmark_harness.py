@@ -1,21 +1,24 @@
-"""The two harnesses that stand beside the benchmark: our step beside the reference's, losses against float64."""
+"""The harnesses that hold ours beside the reference: a step, the accuracy at equal processor time, losses."""
 
+import itertools
 import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import harness_losses
+import harness_race
 import harness_versus
 import pytest
 import torch
 
+import attnet
 from attnet.base.files.paths import repository_root
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
 
-# Stands in for a copy of the reference repository.
 REFERENCE = f"""
 import torch
 
@@ -29,6 +32,13 @@ class {harness_versus.REFERENCE_CLASS}(torch.nn.Module):
         assert images.is_contiguous()
         return self.fc(images.mean(dim=(2, 3)))
 """
+
+
+def stand_in(folder: Path) -> Path:
+    """A folder that stands in for a copy of the reference repository."""
+    (folder / "model").mkdir()
+    (folder / "model" / "residual_attention_network.py").write_text(REFERENCE)
+    return folder
 
 
 @pytest.fixture
@@ -46,8 +56,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_our_step_beside_the_references(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness_versus, "MODEL", "attention56_tiny")
     monkeypatch.setattr(harness_versus, "import_seconds", lambda: {"torch": 1.0, "attnet": 1.1})
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "residual_attention_network.py").write_text(REFERENCE)
+    stand_in(tmp_path)
     output = tmp_path / "step.json"
     words = f"--reference {tmp_path} --batch_size 4 --rounds 3 --device_type CPU --output {output} --amp O0,O2".split()
     assert harness_versus.main(words) == 0
@@ -74,6 +83,69 @@ def test_a_folder_without_the_reference_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(ValueError, match="give the inner folder of a copy"):
         harness_versus.reference_network(tmp_path)
+
+
+SMALL = {"mode": "rehearsal", "dataset": "shapes", "train_images": 256, "test_images": 20, "device_type": "CPU"}
+
+
+@pytest.fixture
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the reference takes a second of the processor."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "model.residual_attention_network", raising=False)
+    monkeypatch.delitem(sys.modules, "model", raising=False)
+    monkeypatch.setattr(harness_race.time, "process_time", itertools.count().__next__)
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_the_references_training_goes_on_where_it_was_stopped(tmp_path):
+    plan = make_plan(TrainConfig(**SMALL, model="attention56_tiny", recipe="seed", train_batch_size=64))
+    folder = stand_in(tmp_path)
+    torch.manual_seed(0)
+    whole = harness_race.Reference(folder, plan, tmp_path / "whole.pt")
+    torch.save(whole.network.state_dict(), tmp_path / "initial.pt")
+    whole.train(until=6, every=2)
+    assert [row["images"] for row in whole.curve] == [128, 256, 384]
+    assert [row["processor_seconds"] for row in whole.curve] == [2, 4, 6], "tests cost it nothing"
+    begun = harness_race.Reference(folder, plan, tmp_path / "begun.pt")
+    begun.network.load_state_dict(torch.load(tmp_path / "initial.pt"))
+    begun.train(until=2, every=2)
+    later = harness_race.Reference(folder, plan, tmp_path / "begun.pt")
+    later.train(until=6, every=2)
+    assert later.curve == whole.curve
+    assert all(torch.equal(a, b) for a, b in zip(later.network.parameters(), whole.network.parameters(), strict=True))
+
+
+def test_at_equal_time_the_best_of_the_reference_so_far_counts():
+    curve = harness_race.curve_of([{"epoch": n, "processor_seconds": 3600, "top1": 20.0 * n} for n in (1, 2, 3)])
+    assert [row["processor_seconds"] for row in curve] == [3600, 7200, 10800]
+    theirs = [{"processor_seconds": 4000, "top1": 30.0}, {"processor_seconds": 7000, "top1": 25.0}]
+    assert harness_race.beside(curve, theirs) == [
+        {"processor_hours": 1, "ours": 20, "reference": None},
+        {"processor_hours": 2, "ours": 40, "reference": 30},
+        {"processor_hours": 3, "ours": 60, "reference": 30},
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread", "no_clock")
+def test_a_run_of_ours_beside_the_references_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(harness_race, "MODEL", "attention56_tiny")
+    run, output = tmp_path / "run", tmp_path / "race.json"
+    config = TrainConfig(**SMALL, model="attention56_tiny", total_epochs=2, train_batch_size=32, output_dir=str(run))
+    attnet.fit(config)
+    monkeypatch.setattr(harness_race, "curve_of", lambda history: [row | {"processor_seconds": 5.0} for row in history])
+    words = f"--reference {stand_in(tmp_path)} --run {run} --folder {tmp_path / 'kept'} --output {output} --every 3"
+    assert harness_race.main(words.split()) == 0
+    record = json.loads(output.read_text())
+    assert [row["images"] for row in record["reference"]] == [192, 320], "the run's images, at batch 64"
+    assert record["beside"][-1]["reference"] == max(row["top1"] for row in record["reference"])
+    assert record["beside"][-1]["ours"] == record["ours"][-1]["top1"]
+    assert record["command"] == shlex.join(["python", "tests/harness_race.py", *words.split()])
+    assert "processor hours: ours " in capsys.readouterr().out
+    monkeypatch.setattr(harness_race, "MODEL", "attention92")
+    assert harness_race.main(words.split()) == 2
+    assert "attention56_tiny on 1 cards; give a run of attention92 on 1" in capsys.readouterr().err
 
 
 def test_importing_is_timed_in_fresh_processes_in_turn(monkeypatch):
