@@ -298,3 +298,32 @@ def test_what_is_said_of_the_study_of_masks_is_on_record():
     steps = budget["train_images"] // budget["train_batch_size"] * budget["total_epochs"]
     assert f"{steps} steps" in README and f"{budget['train_images']:,} images" in README
     assert f"{budget['test_images']:,} test images" in README
+
+
+def test_what_is_said_of_the_paper_s_choices_is_on_record():
+    """Every row with its answer: an interval that holds 0 is no answer."""
+    record = RECORDS["ablation_choices"]
+    budget, default, rows = record["budget"], record["baseline"], {row["name"]: row for row in record["rows"]}
+    assert {name: row["against"] for name, row in rows.items()} == dict.fromkeys(
+        ("naive", "no masks", "paper sums"), "default"
+    )
+    assert budget["seeds"] == [0, 1, 2] and default["result"]["images"] == {
+        **{"train": 50_000, "train_total": 50_000, "test": 10_000, "test_total": 10_000}
+    }
+    (said,) = re.findall(r"(?m)^- `ablation_choices\.json`.*$", PAGES["attnet/study/README.md"])
+    for page in (said, README):
+        assert f"{budget['total_epochs']} epochs of all 50,000 images" in page and "all 10,000 test images" in said
+    sizes = default["result"]["parameters"]["image_sizes"].replace(",", ", ").rpartition(", ")
+    assert f"`{budget['model']}`" in said and f"({sizes[0]} and {sizes[2]} pixels; " in said
+    assert f"{default['mean']:.2f} % ({default['low']:.2f} to {default['high']:.2f})" in said
+    for name, row in rows.items():
+        gap = row["difference"]
+        mean, low, high = (f"{gap[part]:+.2f}".replace("-", "−") for part in ("mean", "low", "high"))
+        answer = "cannot tell" if gap["low"] <= 0 <= gap["high"] else "lower" if gap["high"] < 0 else "higher"
+        assert f"{mean} ({low} to {high}): **{answer}**" in said, name
+        assert name != "no masks" or f"{mean} ({low} to {high}) points" in README
+    whole = RECORDS["attention56_cifar_cpu"]
+    reached = next(number for number, row in enumerate(whole["history"], 1) if row["top1"] > 88)
+    spent = sum(row["processor_seconds"] for row in whole["history"][:reached]) / 3600
+    assert f"in epoch {reached} of {whole['epochs']}, after {spent:.1f} processor hours" in said
+    assert f"twelve such trainings take {12 * whole['processor_seconds'] / 3600:.0f}" in said
