@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from attnet.engine.result import standing
 from attnet.plots.figure import (
     BLUE,
     GREEN,
@@ -128,7 +129,18 @@ def plot_ablation(record: Result) -> Figure:
     title = "\n".join([*textwrap.wrap(record["question"], 110), f"measured: {budget_text(record)}"])
     figure.suptitle(title, fontsize=10)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.05)
-    return stamped(figure, "rehearsal" if record.get("size") == "rehearsal" else "")
+    return stamped(figure, _kind(record))
+
+
+def _kind(record: Result) -> str:
+    """Whether a study is measured or a rehearsal: of size rehearsal, but given all images of real data, the former."""
+    if record.get("size") != "rehearsal":
+        return "measured"
+    ran = record["baseline"].get("result")
+    if not ran:
+        return "rehearsal"
+    given = {name: value for name, value in ran["parameters"].items() if name != "mode"}  # the size's, as a default
+    return standing(given, record.get("environment", {}), ran["images"])[0]
 
 
 def _seeds(row: Result) -> list[float]:

@@ -168,6 +168,17 @@ def test_a_rehearsal_says_so_across_the_figure():
         assert [text.get_text() for text in figure.texts].count("REHEARSAL") == stamps
 
 
+@pytest.mark.parametrize(
+    ("dataset", "train", "stamps"), [("cifar10", 50_000, 0), ("cifar10", 10_000, 1), ("shapes", 50_000, 1)]
+)
+def test_a_study_of_all_images_of_real_data_is_no_rehearsal(dataset, train, stamps):
+    record = make_record("unit") | {"size": "rehearsal"}
+    images = {"train": train, "train_total": 50_000, "test": 10_000, "test_total": 10_000}
+    record["baseline"]["result"] = {"parameters": {"mode": "rehearsal", "dataset": dataset}, "images": images}
+    figure = plots.plot_ablation(record)
+    assert [text.get_text() for text in figure.texts].count("REHEARSAL") == stamps
+
+
 def test_nothing_to_show_is_said_and_other_records_are_refused():
     record = make_record("unit")
     for row in [record["baseline"], *record["rows"]]:
