@@ -54,6 +54,8 @@ class Reference:
 
     def train(self, until: float, every: int) -> None:
         """Go on until `until` processor seconds are spent on steps."""
+        if self.seconds >= until:
+            return
         batches = self.plan.train_batches()
         epoch, done = divmod(self.steps, len(batches))
         losses = []
@@ -136,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = {name: getattr(config, name) for name in SAME}
     plan = make_plan(TrainConfig(**seed, mode="full", recipe="seed", model=MODEL, train_batch_size=BATCH, amp="O0"))
     folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
     reference = Reference(resolve_path(options.reference), plan, folder / "reference.pt")
     reference.train(ours[-1]["processor_seconds"], options.every)
     content = {
