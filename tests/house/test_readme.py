@@ -322,6 +322,9 @@ def test_what_is_said_of_the_paper_s_choices_is_on_record():
         answer = "cannot tell" if gap["low"] <= 0 <= gap["high"] else "lower" if gap["high"] < 0 else "higher"
         assert f"{mean} ({low} to {high}): **{answer}**" in said, name
         assert name != "no masks" or f"{mean} ({low} to {high}) points" in README
+    leads = rows["naive"]["difference"]["by_seed"].values()
+    assert f"(by {min(leads):.2f} to {max(leads):.2f} points)" in said
+    assert all(row["difference"]["mean"] > 0 for row in rows.values()), "no mean is below the default's"
     whole = RECORDS["attention56_cifar_cpu"]
     reached = next(number for number, row in enumerate(whole["history"], 1) if row["top1"] > 88)
     spent = sum(row["processor_seconds"] for row in whole["history"][:reached]) / 3600
