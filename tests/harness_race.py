@@ -8,7 +8,8 @@ Not collected by pytest: it needs a copy of the reference repository, as `harnes
 run took. The reference's network learns as its train.py has it (float32, contiguous tensors, batch 64, SGD at rate
 0.1, images mirrored and cropped) from the images of the run. Three things favour it: its images are on the device
 already, its tests cost it nothing, where ours are counted, and the best of its tests so far is taken. Stopped, it goes
-on from its last test.
+on from its last test. With --hours it trains so long beside a run that goes on; once that is finished, the same command
+without trains the rest and writes.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from harness_versus import MODEL, reference_network
 
 from attnet.base.errors import ConfigError, in_sentences
+from attnet.base.files.atomic import save
 from attnet.base.files.outputs import output_file, write_record
 from attnet.base.files.paths import resolve_path
 from attnet.base.host import environment
@@ -34,20 +36,29 @@ from attnet.engine.plan import Plan, make_plan
 from attnet.engine.result import Result
 
 BATCH, LR = 64, 0.1  # its train.py; the rate falls for the first time after 90 epochs
-SAME = ("data_path", "dataset", "classes", "train_images", "test_images", "label_noise", "noise_seed", "device_type")
+IMAGES = ("data_path", "dataset", "classes", "train_images", "test_images", "label_noise", "noise_seed")
+SAME = (*IMAGES, "seed", "device_type")
 
 
 class Reference:
-    """The reference's training, tested every `every` steps; `curve` has a row a test."""
+    """The reference's training, tested every `every` steps; `curve` has a row a test.
+
+    Raises:
+        ConfigError: what is kept was trained from other images or from another seed.
+    """
 
     def __init__(self, folder: Path, plan: Plan, kept: Path) -> None:
         self.plan, self.kept = plan, kept
+        self.training = {name: getattr(plan.config, name) for name in SAME}
         self.network = reference_network(folder).to(plan.device.torch_device)
         parameters = self.network.parameters()
         self.sgd = torch.optim.SGD(parameters, lr=LR, momentum=0.9, nesterov=True, weight_decay=0.0001)
         self.steps, self.seconds, self.curve = 0, 0.0, []
         if kept.exists():
             state = torch.load(kept, weights_only=True)
+            for name, value in self.training.items():
+                if value != (had := state["training"][name]):
+                    raise ConfigError(f"folder={kept.parent}: that had {name}={had}, this is {value}; give another")
             self.network.load_state_dict(state["model"])
             self.sgd.load_state_dict(state["sgd"])
             self.steps, self.seconds, self.curve = state["steps"], state["seconds"], state["curve"]
@@ -92,7 +103,7 @@ class Reference:
         self.curve.append(row | {"train_loss": train_loss, "top1": 100 * right / total})
         say(f"reference: {row['images']:,} images, {self.seconds / 3600:.2f} h, {self.curve[-1]['top1']:.2f} %")
         state = {"model": self.network.state_dict(), "sgd": self.sgd.state_dict(), "curve": self.curve}
-        torch.save(state | {"steps": self.steps, "seconds": self.seconds}, self.kept)
+        save(state | {"steps": self.steps, "seconds": self.seconds, "training": self.training}, self.kept)
 
 
 def curve_of(history: Sequence[dict]) -> list[dict[str, float]]:
@@ -125,21 +136,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train the reference as long as the run took, and write both curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, required=True, help="inner folder of a copy of the repository")
-    parser.add_argument("--run", required=True, help=f"finished run of {MODEL} of ours")
+    parser.add_argument("--run", required=True, help=f"run of {MODEL} of ours, finished in the end")
     parser.add_argument("--folder", required=True, help="where the reference's training is kept")
+    parser.add_argument("--hours", type=float, help="train the reference this many processor hours, and leave it there")
     parser.add_argument("--every", type=int, default=195, help="steps between its tests")
     parser.add_argument("--output", required=True, help="JSON file; relative to the repository root")
     typed = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(typed)
     output, run, folder = output_file(options.output, (".json",)), *map(resolve_path, (options.run, options.folder))
-    config, ours = TrainConfig.load(run / CONFIG), curve_of(Result.load(run).history)
+    config = TrainConfig.load(run / CONFIG)
     if config.model != MODEL or config.device_num != 1:
         raise ConfigError(f"run={options.run}: {config.model} on {config.device_num} cards; give a run of {MODEL} on 1")
-    seed = {name: getattr(config, name) for name in SAME}
-    plan = make_plan(TrainConfig(**seed, mode="full", recipe="seed", model=MODEL, train_batch_size=BATCH, amp="O0"))
+    same = {name: getattr(config, name) for name in SAME}
+    plan = make_plan(TrainConfig(**same, mode="full", recipe="seed", model=MODEL, train_batch_size=BATCH, amp="O0"))
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     reference = Reference(resolve_path(options.reference), plan, folder / "reference.pt")
+    if options.hours is not None:
+        reference.train(3600 * options.hours, options.every)
+        say(f"reference: kept in {folder}; when the run is finished, give the command without --hours")
+        return 0
+    ours = curve_of(Result.load(run).history)
     reference.train(ours[-1]["processor_seconds"], options.every)
     content = {
         "kind": "race",

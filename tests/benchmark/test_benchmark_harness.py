@@ -1,5 +1,6 @@
 """The harnesses that hold ours beside the reference: a step, the accuracy at equal processor time, losses."""
 
+import dataclasses
 import itertools
 import json
 import shlex
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import attnet
+from attnet.base.errors import ConfigError
 from attnet.base.files.paths import repository_root
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
@@ -115,6 +117,9 @@ def test_the_references_training_goes_on_where_it_was_stopped(tmp_path):
     later.train(until=6, every=2)
     assert later.curve == whole.curve, "a finished one takes no more steps"
     assert all(torch.equal(a, b) for a, b in zip(later.network.parameters(), whole.network.parameters(), strict=True))
+    other = dataclasses.replace(plan, config=dataclasses.replace(plan.config, seed=1))
+    with pytest.raises(ConfigError, match=f"folder={tmp_path}: that had seed=0, this is 1; give another"):
+        harness_race.Reference(folder, other, tmp_path / "begun.pt")
 
 
 def test_at_equal_time_the_best_of_the_reference_so_far_counts():
@@ -137,9 +142,11 @@ def test_a_run_of_ours_beside_the_references_training(tmp_path, monkeypatch, cap
     attnet.fit(config)
     monkeypatch.setattr(harness_race, "curve_of", lambda history: [row | {"processor_seconds": 5.0} for row in history])
     words = f"--reference {stand_in(tmp_path)} --run {run} --folder {tmp_path / 'kept'} --output {output} --every 3"
+    assert harness_race.main([*words.split(), "--hours", str(2 / 3600)]) == 0
+    assert not output.exists(), "beside a run that goes on there is nothing to compare yet"
     assert harness_race.main(words.split()) == 0
     record = json.loads(output.read_text())
-    assert [row["images"] for row in record["reference"]] == [192, 320], "the run's images, at batch 64"
+    assert [row["images"] for row in record["reference"]] == [128, 192, 320], "the run's images, at batch 64"
     assert record["beside"][-1]["reference"] == max(row["top1"] for row in record["reference"])
     assert record["beside"][-1]["ours"] == record["ours"][-1]["top1"]
     assert record["command"] == shlex.join(["python", "tests/harness_race.py", *words.split()])
