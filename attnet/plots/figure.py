@@ -38,6 +38,7 @@ _DRAWN_BY = {
     "growth": "plot_growth",
     "epoch": "plot_epoch",
     "ablation": "plot_ablation",
+    "race": "plot_race",
 }
 
 

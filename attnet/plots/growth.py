@@ -1,6 +1,7 @@
-"""Figures of how time, memory and speed grow, and of epochs beside a plain loop's, as `attnet benchmark` measures them.
+"""Figures of how time, memory and speed grow, of epochs beside a plain loop's, of a training beside the reference's.
 
-Each takes the object of the JSON file that the benchmark wrote; one of another kind raises a ConfigError.
+Each takes the object of the JSON file that `attnet benchmark`, or the harness of the race, wrote; one of another kind
+raises a ConfigError.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from attnet.plots.figure import BLUE, GREY, ORANGE, Picture, Result, bare, check_kind, legend_below, nothing
 from attnet.plots.steps import digits, subject
 
-__all__ = ["plot_epoch", "plot_growth"]
+__all__ = ["plot_epoch", "plot_growth", "plot_race"]
 
 # A curve: title; labels of x and y; what both are divided by; how the fit's intercept and slope are written.
 _CURVES = {
@@ -110,4 +111,40 @@ def plot_epoch(result: Result) -> Figure:
     title = f"plain / ours: {ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f})\n"
     title += f"{subject(result, [result])}, batch {result['batch_size']:,}, {result['train_images']:,} training and "
     figure.suptitle(title + f"{result['test_images']:,} test images", fontsize=9)
+    return figure
+
+
+def plot_race(result: Result) -> Figure:
+    """Test Top-1 by the processor time spent: a training of ours beside the reference repository's own.
+
+    To see: where both curves end, since a rate that falls to 0, and images that grow, give what they give at the end.
+    Grounds say on how large images ours was trained; it is tested on full ones throughout.
+
+    Args:
+        result: of kind "race", as `tests/harness_race.py` writes it.
+    """
+    check_kind(result, "race")
+    figure = Picture(figsize=(7.5, 4), layout="constrained")
+    ax = figure.subplots()
+    begun = 0.0
+    for size, rows in itertools.groupby(result["ours"], lambda row: row.get("image_size")):
+        ended = list(rows)[-1]["processor_seconds"] / 3600
+        if size is not None:
+            ax.axvspan(begun, ended, color=BLUE, alpha=0.03 * (size // 8), lw=0)
+            ax.text((begun + ended) / 2, 1, f"{size} px", ha="center", va="bottom", transform=ax.get_xaxis_transform(),
+                    color=BLUE, fontsize=8)  # fmt: skip
+        begun = ended
+    for name, curve, look in (
+        ("ours", result["ours"], {"color": BLUE, "marker": "o"}),
+        ("the reference's own training", result["reference"], {"color": ORANGE, "marker": "D"}),
+    ):
+        hours = [row["processor_seconds"] / 3600 for row in curve]
+        ax.plot(hours, [row["top1"] for row in curve], lw=1.4, ms=5, label=name, **look)
+    ax.set(xlabel="processor hours", ylabel="test Top-1 (%)", xlim=(0, 1.03 * begun), ylim=(0, 102))
+    bare(ax, "y")
+    last = result["beside"][-1]
+    theirs = "no test yet" if last["reference"] is None else f"{last['reference']:.2f} %"
+    words = f"after {last['processor_hours']:.2f} processor hours: ours {last['ours']:.2f} %, the reference {theirs}"
+    figure.suptitle(f"{subject(result, [result['training']])}\n{words}", fontsize=9)
+    legend_below(figure, ax.get_lines())
     return figure

@@ -97,6 +97,19 @@ def make_epoch(rounds: int = 5) -> dict:
     }  # fmt: skip
 
 
+def make_race(*sizes: int | None) -> dict:
+    ours = [{"epoch": i + 1, "processor_seconds": 1800.0 * (i + 1), "top1": 30.0 + 8 * i} for i in range(len(sizes))]
+    for row, size in zip(ours, sizes, strict=True):
+        row |= {} if size is None else {"image_size": size}
+    whole = ours[-1]["processor_seconds"]
+    return {
+        "kind": "race", "training": {"model": "attention92", "recipe": "fast94"}, "ours": ours,
+        "reference": [{"processor_seconds": 2500.0, "top1": 41.0}, {"processor_seconds": whole, "top1": 40.0}],
+        "beside": [{"processor_hours": whole / 3600, "ours": ours[-1]["top1"], "reference": 41.0}],
+        "environment": {"device": "AMD EPYC 9R14"},
+    }  # fmt: skip
+
+
 FIGURES = {
     "roofline, few": lambda: plots.plot_roofline(cpu_steps()),
     "roofline, many": lambda: plots.plot_roofline(gpu_steps()),
@@ -112,6 +125,8 @@ FIGURES = {
     "growth of one": lambda: plots.plot_growth(make_growth("ranks")),
     "epochs": lambda: plots.plot_epoch(make_epoch()),
     "an epoch": lambda: plots.plot_epoch(make_epoch(1)),
+    "a race": lambda: plots.plot_race(make_race(16, 16, 16, 24, 24, 24, 32)),
+    "a race on full images": lambda: plots.plot_race(make_race(None, None)),
 }
 
 
@@ -144,12 +159,26 @@ def test_nothing_to_show_is_said(why, figure):
         (plots.plot_step_shares, make_epoch(), "kind 'epoch': .* needs one of kind 'steps'; .* plot_epoch$"),
         (plots.plot_growth, cpu_steps(), "kind 'steps': .* 'growth'; .* plot_roofline or plot_step_shares$"),
         (plots.plot_epoch, {"kind": "versus"}, "kind 'versus': .* needs one of kind 'epoch'$"),
+        (plots.plot_race, make_epoch(), "kind 'epoch': .* needs one of kind 'race'; .* plot_epoch$"),
         (plots.plot_epoch, {}, "kind None: .* needs one of kind 'epoch'$"),
     ],
 )
 def test_a_result_of_another_kind_is_refused(draw, result, message):
     with pytest.raises(ConfigError, match=message):
         draw(result)
+
+
+def test_a_race_ends_with_what_both_have_at_equal_time():
+    race = make_race(16, 24, 32)
+    figure = plots.plot_race(race)
+    (ax,) = figure.axes
+    ours, reference = (line.get_xydata().tolist() for line in ax.get_lines())
+    assert ours == [[0.5, 30], [1, 38], [1.5, 46]] and reference == [[2500 / 3600, 41], [1.5, 40]]
+    said = {text.get_text() for text in words(figure)}
+    assert {"16 px", "24 px", "32 px"} < said
+    assert "attention92 on AMD EPYC 9R14\nafter 1.50 processor hours: ours 46.00 %, the reference 41.00 %" in said
+    race["beside"][-1]["reference"] = None
+    assert any("the reference no test yet" in text.get_text() for text in words(plots.plot_race(race)))
 
 
 def lines(ax: Axes, style: str) -> list[list[tuple[float, float]]]:
