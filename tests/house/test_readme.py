@@ -223,6 +223,10 @@ def test_every_network_that_comes_along_has_a_card():
     for name, path in shipped_weights().items():
         opened = attnet.load_pretrained(name)
         assert f"## `{name}`" in cards and f"**{opened.top1:.2f} %**" in cards, path.name
+    study = RECORDS["ablation_choices"]
+    first, second, third = study["baseline"]["top1"]
+    said = f"after {study['budget']['total_epochs']} epochs, at seeds 0, 1 and 2, `{study['budget']['model']}` has "
+    assert f"{said}{first:.2f}, {second:.2f} and {third:.2f} %" in cards
 
 
 def test_the_fine_tuning_study_on_record_is_told():
