@@ -134,7 +134,9 @@ def test_what_is_said_of_mode_quick_is_counted_from_records():
     page, quick, trained = PAGES["attnet/engine/README.md"], MODES["quick"], RECORDS["train_1p_tiny_cifar10"]
     reached = RECORDS["quick"]
     assert (reached["model"], reached["epochs"]) == (quick["model"], quick["total_epochs"])
-    assert f"reaches {reached['top1']:.2f} % Top-1" in page and f"to {reached['top1']:.2f} % in about" in README
+    minutes = f"{reached['processor_seconds'] / 60:.0f} processor minutes in float32"
+    assert f"reaches {reached['top1']:.2f} % Top-1" in page and f"to {reached['top1']:.2f} % ({minutes}" in README
+    assert reached["amp"] == "O0" and reached["epochs"] * reached["images"]["train"] == 150_000
     assert f"{reached['processor_seconds']:,.0f} processor seconds" in page
     assert (trained["model"], trained["epochs"]) == (quick["model"], quick["total_epochs"])
     assert f"brought {trained['top1']:.2f} %" in page
@@ -185,7 +187,8 @@ def test_what_is_said_of_the_jpeg_pass_is_on_record():
     assert f"it has {means['other grid']:.2f} %, with images as they are {means['as they are']:.2f} %" in page
     gap = gaps["other grid"]
     assert f"takes {-gap['mean']:.1f} points ({-gap['high']:.1f} to {-gap['low']:.1f}) from the weights" in README
-    assert gap["low"] < trained["mean"] < gap["high"], "about as much"
+    assert f"and {-trained['mean']:.1f} ({-trained['high']:.1f} to {-trained['low']:.1f}; three seeds)" in README
+    assert trained["low"] < gap["mean"] < trained["high"], "getting used to it may give back nothing or much"
 
 
 def test_the_training_on_a_processor_is_the_one_on_record():
@@ -248,6 +251,18 @@ def test_what_is_said_of_the_masks_is_the_verdict_on_record():
         assert row in README, row
     images = {RECORDS[f"verdict_{name}"]["images"] for name in ("cifar10", "shapes")}
     assert images == {500} and "500 test images" in README
+    assert {RECORDS[f"verdict_{name}"]["images_for_road"] for name in ("cifar10", "shapes")} == {150}
+    least = {key: question.least for key, question in QUESTIONS.items()}
+    units = (
+        "points of Top-1 of a linear",
+        "of AUROC",
+        "point of the network's Top-1, twice",
+        "of ROAD",
+        "of the images",
+    )
+    for number, unit in zip((least[key] for key in least if key != "places"), units, strict=True):
+        assert f" {number:g} {unit}" in README
+    assert least["places"] == least["needed"]
     book = json.loads((ROOT / "notebooks/attention_masks.ipynb").read_text(encoding="utf-8"))
     prose = "\n".join("".join(cell["source"]) for cell in book["cells"])
     findings = re.search(r"\n((?:- \*\*.*\n)+)\n`attnet masks", README)[1].splitlines()
@@ -326,9 +341,12 @@ def test_what_is_said_of_the_paper_s_choices_is_on_record():
         answer = "cannot tell" if gap["low"] <= 0 <= gap["high"] else "lower" if gap["high"] < 0 else "higher"
         assert f"{mean} ({low} to {high}): **{answer}**" in said, name
         assert name != "no masks" or f"{mean} ({low} to {high}) points" in README
-    leads = rows["naive"]["difference"]["by_seed"].values()
-    assert f"(by {min(leads):.2f} to {max(leads):.2f} points)" in said
-    assert all(row["difference"]["mean"] > 0 for row in rows.values()), "no mean is below the default's"
+    leads = {name: sorted(row["difference"]["by_seed"].values()) for name, row in rows.items()}
+    least, _, most = leads["naive"]
+    assert f"each leads with every seed (naive by {least:.2f} to {most:.2f} points, " in said
+    for name, words in (("no masks", "no masks by"), ("paper sums", "the authors' sums by")):
+        assert f"{words} {leads[name][0]:.2f} to {leads[name][-1]:.2f}" in said
+    assert all(lead[0] > 0 for lead in leads.values())
     whole = RECORDS["attention56_cifar_cpu"]
     reached = next(number for number, row in enumerate(whole["history"], 1) if row["top1"] > 88)
     spent = sum(row["processor_seconds"] for row in whole["history"][:reached]) / 3600
