@@ -154,6 +154,15 @@ class Device:
         if self.is_accelerator and module is not None:
             module.synchronize(*self._card)
 
+    def mark(self) -> Callable[[], None]:
+        """A call that waits for what was queued on the device until now, and for nothing that is queued later."""
+        event = getattr(self.module(), "Event", None)
+        if event is None or not self.is_numbered:
+            return self.synchronize
+        begun = event()
+        begun.record()
+        return begun.synchronize
+
     def memory(self) -> Memory:
         """What is used of the card's memory, or of the machine's, by this process."""
         module = self.module()

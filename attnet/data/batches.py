@@ -26,13 +26,18 @@ class Colour:
 
     @classmethod
     def of(cls, images: Tensor) -> Colour:
-        """Mean and standard deviation per channel of uint8 images [N, 3, H, W]."""
+        """Mean and standard deviation per channel of uint8 images [N, 3, H, W].
+
+        A channel that is the same everywhere, as of pictures in two colours, has none; it is divided by 1.
+        """
         counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(3)]).double()
         levels = torch.arange(256, dtype=torch.float64) / 255
         weights = counts / counts.sum(dim=1, keepdim=True)
         mean = weights @ levels
         variance = weights @ levels.square() - mean.square()
-        return cls(tuple(mean.tolist()), tuple(variance.sqrt().tolist()))
+        alike = (counts > 0).sum(dim=1) == 1
+        std = torch.where(alike, 1.0, variance.clamp(min=0).sqrt())
+        return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation as float32 [3] where the images are: sent there once, not with every batch."""

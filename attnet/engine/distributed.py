@@ -173,9 +173,13 @@ class World:
 class Requests:
     """What one rank wants all ranks to do after the same step: stop (a signal came) or save (it is time).
 
-    Ranks are never more than one step apart, since each step ends in an exchange of gradients. A rank that has
-    finished step k posts "after step k + 1"; nobody can finish that step before the post is there, so all see it.
+    Each step ends in an exchange of gradients, for which a device waits, but not the process that feeds it. So a rank
+    that looks after step k has waited until its device was done with step k - 1 (`Trainer.stop_or_save`), in which
+    every rank took part: when one posts after step j, the others have looked after step j + 1 at most. It posts "after
+    step j + 2", and nobody looks after that one before the post is there, so all see it.
     """
+
+    AHEAD = 2  # steps
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -40,6 +40,7 @@ class Trainer(Training):
     def __init__(self, plan: Plan, world: World | None = None) -> None:
         super().__init__(plan, world)
         self.requests, self.save_at, self.stopped_by = Requests(self.world), math.inf, None
+        self.step_before = self.device.synchronize  # waits until the device is done with it
         self.warnings: dict[str, str] = {}  # what -> sentence, each said once
         self.hooks = Hooks((), plan)
         self.pulse = Pulse(self.world.rank, self.world.size, self.where)
@@ -79,7 +80,10 @@ class Trainer(Training):
         """Do what any rank has asked for after this step; True when training is to stop."""
         self.folder.beat()
         here = self.epoch * len(self.train_batches) + self.step
-        together = here + (self.world.size > 1)
+        together = here
+        if self.world.size > 1:
+            self.step_before()  # of `Requests`, which says why
+            self.step_before, together = self.device.mark(), here + Requests.AHEAD
         if stop.number is not None:
             self.requests.post("stop", together, stop.number)
         elif self.pulse.asked:
@@ -174,7 +178,7 @@ class Trainer(Training):
             if all(forwards):
                 row["rank_forward"] = [statistics.median(seconds) for seconds in forwards]
         trace = [value.item() for value in self.trace]
-        if self.world.size == 1:
+        if self.world.size == 1 and not self.mixed:
             row["trace"] = trace
         else:  # rank 0's own: to be drawn, not to be repeated on one card
             row["steps"], row["trace_of_rank_0"] = len(self.train_batches), trace

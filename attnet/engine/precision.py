@@ -65,6 +65,14 @@ class SGD(torch.optim.SGD):
     zero_grad = _plain(torch.optim.SGD.zero_grad)
     step = torch.no_grad()(_plain(torch.optim.SGD.step))
 
+    def _init_group(self, group: dict, params: list, grads: list, momentum_buffer_list: list) -> bool:
+        """Momentum begins as 0, which gives the numbers of torch's first step. The fused step would begin it as memory
+        that nobody has filled, and where gradients overflow in the first step, it is skipped and leaves it so."""
+        for weight in group["params"] if group["fused"] and group["momentum"] else ():
+            if weight.grad is not None and self.state[weight].get("momentum_buffer") is None:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        return super()._init_group(group, params, grads, momentum_buffer_list)
+
 
 def parameter_groups(
     weights: Mapping[str, Tensor], no_bias_decay: bool, factors: Mapping[str, float]

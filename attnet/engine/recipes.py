@@ -103,6 +103,8 @@ NOT_HERE: dict[tuple[str, ...], str] = {
 }
 # What a recipe counts in epochs keeps its share when another mode, or somebody, makes the run shorter.
 COUNTED_IN_EPOCHS = ("warmup_epochs", "mixup_off_epochs")
+# Left open, these depend on how long a training is as well as on its recipe.
+BY_LENGTH = ("schedule", *COUNTED_IN_EPOCHS)
 
 
 def choose_preset(config: Parameters, device: Device, choices: list[str]) -> Parameters:

@@ -33,6 +33,7 @@ class Training:
 
     `epoch` counts finished epochs, `step` the finished steps of the one after them; both are in every checkpoint.
     `loss_sum` is over the epoch's steps so far, `trace` the same after each eighth of them; this card's own.
+    `mixed`: this epoch was begun on another number of cards.
     """
 
     def __init__(self, plan: Plan, world: World | None = None) -> None:
@@ -52,6 +53,7 @@ class Training:
         self.epoch, self.step = 0, 0
         self.loss_sum = torch.zeros((), device=self.device.torch_device)
         self.trace: list[Tensor] = []
+        self.mixed = False
         self.rank_fps: list[float] = []  # each card's images/s in the current epoch, once its last step is done
         self.clock = Stopwatch()  # of the current epoch
         self.rows: list[dict] = []
@@ -95,7 +97,7 @@ class Training:
     def next_epoch(self) -> None:
         """The epoch is done."""
         self.epoch, self.step, self.clock, self.trace = self.epoch + 1, 0, Stopwatch(), []
-        self.rank_fps = []
+        self.rank_fps, self.mixed = [], False
         self.loss_sum.zero_()
 
     def test(
@@ -139,7 +141,7 @@ class Training:
         return {
             **{"epoch": self.epoch, "step": self.step, "shards": self.shards, "rows": self.rows, "best": self.best},
             **{"seconds": self.clock.wall, "processor_seconds": sum(self.world.gather(self.clock.processor))},
-            **{"loss_sums": loss_sums, "trace": self.trace, "rank_fps": self.rank_fps},
+            **{"loss_sums": loss_sums, "trace": self.trace, "mixed": self.mixed, "rank_fps": self.rank_fps},
             **{"rng": rng, "data": self.data},
             **self.train_step.state(),
             **self.about(),
@@ -184,10 +186,9 @@ class Training:
             raise ValueError(f"rank_fps is {self.rank_fps}")
         self.trace = [value.to(self.loss_sum.device) for value in state.get("trace", ())]
         sums = state.get("loss_sums") or [state["loss_sum"]]  # one for all in checkpoints from before
-        if len(sums) == self.world.size:
-            self.loss_sum.copy_(sums[self.world.rank])
-        elif self.world.is_main:
-            self.loss_sum.copy_(sum(sums))
+        as_then = len(sums) == self.world.size
+        self.mixed = bool(self.step) and (state.get("mixed", False) or not as_then)
+        self.loss_sum.copy_(sums[self.world.rank] if as_then else sum(sums) / len(sums))
         if self.world.is_main:
             self.clock = Stopwatch(state["seconds"], state.get("processor_seconds", 0.0))
         if len(state["rng"]) == self.world.size:

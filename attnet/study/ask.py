@@ -121,7 +121,7 @@ def ablate(
     if len(tasks) > 1:
         raise AttnetError(f"folder={folder}: holds runs on {' and on '.join(tasks)}; give dataset, or another folder")
     first, *others = [ran[row.name] | _described(question, row, configs[row.name], results, seeds) for row in rows]
-    if question is RECIPE:
+    if question is RECIPE and base.test_flip:
         others.append(flip_row(results[BASELINE], seeds))
     return {
         **{"kind": "ablation", "study": study, "question": question.question, "size": size, "what": WHAT},
@@ -186,7 +186,7 @@ def _described(
         content |= {"against": row.against, "difference": gap}
     if row.published:
         content["published"] = asdict(row.published)
-    if question.measure is not None:
+    if question.measure is not None and results[row.name]:
         content |= question.measure(results[row.name])
     if any(result.memorisation for result in results[row.name].values()):
         content["memorisation"] = [results[row.name][s].memorisation if s in results[row.name] else None for s in seeds]

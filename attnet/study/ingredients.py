@@ -129,7 +129,8 @@ def _shrunk(recipe: str, epochs: int) -> dict[str, object]:
     share = epochs / LENGTHS.get(recipe, MODES["full"])["total_epochs"]
     values = TrainConfig.recipe_values(recipe)
     warm_up, plain = (values[name] * share for name in ("warmup_epochs", "mixup_off_epochs"))
-    return {"recipe": recipe, "warmup_epochs": round(warm_up, 3), "mixup_off_epochs": math.ceil(plain)}
+    counted = {"warmup_epochs": round(warm_up, 3), "mixup_off_epochs": math.ceil(plain)}
+    return {"recipe": recipe, "schedule": values["schedule"], **counted}
 
 
 RECIPE = Study(
@@ -138,7 +139,7 @@ RECIPE = Study(
     "Where an interval crosses the line, this budget does not tell them apart. A short training says little about a "
     "long one, in which regularisers pay.",
     _rows,
-    {size: {"test_flip": True} for size in ("rehearsal", "full")},
+    {size: {"test_flip": True, "schedule": "step"} for size in ("rehearsal", "full")},  # the document's, short or long
     on_given=True,
 )
 FLIP = "flip at test time"
@@ -146,7 +147,7 @@ FLIP = "flip at test time"
 
 def flip_row(plain: Mapping[int, Result], seeds: Sequence[int]) -> dict[str, object]:
     """The baseline's own runs, tested on each image and its mirror image: nothing else differs."""
-    flipped = {seed: result.top1_flip for seed, result in plain.items()}
+    flipped = {seed: result.top1_flip for seed, result in plain.items() if result.top1_flip is not None}
     return {
         "name": FLIP,
         "what": "the baseline's runs, with logits averaged over each test image and its mirror image",

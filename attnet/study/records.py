@@ -34,7 +34,8 @@ def record(run: str | Path, reach: float | None = None) -> dict[str, object]:
 
     Returns:
         Among the run's figures, `seconds` of training and testing in all, of the first step's compiling too, but
-        without the start of the process, and `processor_seconds` of all processes; `history`, a row an epoch;
+        without the start of the process, and `processor_seconds` of every rank's process, without compilers beside
+        it and what a kill lost after the last checkpoint; `history`, a row an epoch;
         `reached`, with `reach`: the first epoch at least that good, its `top1`, and the `seconds` until its end, or
         None.
 

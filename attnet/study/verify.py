@@ -39,6 +39,7 @@ from attnet.model.units import is_own_code
 AGREE, DIFFER, CANNOT = "agree", "differ", "cannot compare"
 NEAR = 0.02  # of the sum of losses, where the code or the machine is another
 TOP1 = 0.5  # points, likewise
+TESTED_AS = ("amp", "channels_last", "test_batch_size", "device_type", "device_id")  # decides the last digits of a test
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,10 @@ def _words(content: Mapping, rows: list[dict], chain: Mapping, folder: Path | No
     if "configuration" in chain:
         wrong = [] if configuration_link(content["parameters"]) == chain["configuration"] else [RESULT]
         if folder is not None and (folder / CONFIG).exists():
-            # As it stands there: parameters that came later are in neither.
-            wrong += [] if configuration_link(read_object(folder / CONFIG)) == chain["configuration"] else [CONFIG]
+            # As it stands there: parameters that came later are in neither. It was written when the run began, and
+            # where it lies and on how many cards it goes on may be given anew.
+            begun, ended = (_fixed(read) for read in (read_object(folder / CONFIG), content["parameters"]))
+            wrong += [] if begun == ended else [CONFIG]
         detail = f"other parameters than were trained with in {', '.join(wrong)}" if wrong else chain["configuration"]
         yield Finding("configuration", DIFFER if wrong else AGREE, detail)
     for name, link in (chain.get("weights") or {}).items() if folder is not None else ():
@@ -146,6 +149,12 @@ def _words(content: Mapping, rows: list[dict], chain: Mapping, folder: Path | No
         else:
             found = weights_link(folder / name)
             yield Finding(name, AGREE if found == link else DIFFER, f"{link} recorded, {found} found")
+
+
+def _fixed(parameters: Mapping[str, object]) -> dict[str, object]:
+    """What no training may go on with otherwise."""
+    free = {*TrainConfig.named(decides="never"), *TrainConfig.named(decides="start")}
+    return {name: value for name, value in parameters.items() if name not in free}
 
 
 def _data(plan: Plan, chain: Mapping) -> Finding:
@@ -192,6 +201,8 @@ def _tested_again(config: TrainConfig, content: Mapping, folder: Path | None, sa
             asked = {"pretrained": str(folder / name), "device_type": "auto", "data_path": config.data_path}
             asked |= {"unit": config.unit} if config.unit else {}
             asked["test_images"] = (content.get("images") or {}).get("test", config.test_images)  # a mode asks for more
+            if same:  # bits are compared: as they were tested then, whatever would be quicker here
+                asked |= {name: getattr(config, name) for name in TESTED_AS}
             found = evaluate_weights(plan_evaluation(TrainConfig(**asked))).top1
         except AttnetError as error:
             yield Finding(f"Top-1 of {name}", CANNOT, str(error))

@@ -243,6 +243,20 @@ def test_standardised_images_have_mean_0_and_deviation_1():
     torch.testing.assert_close(batch.images.std(dim=(0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("level", [0, 7, 255])
+def test_a_colour_that_is_the_same_everywhere_stays_a_number(level):
+    """Pictures in two colours; a deviation of 0, or of what rounding leaves of it, would make no numbers of them."""
+    split = make_split(200)
+    split.images[:, 2] = level
+    colour = Colour.of(split.images)
+    assert colour.std[2] == 1 and colour.mean[2] == pytest.approx(level / 255)
+    (batch,) = TestBatches(split, 200, CPU, colour)
+    torch.testing.assert_close(batch.images[:, 2], torch.zeros_like(batch.images[:, 2]), rtol=0, atol=1e-6)
+    assert batch.images[:, :2].std() == pytest.approx(1, abs=1e-4)
+    split.images[0, 2, 0, 0] ^= 1  # one pixel, one level: a deviation, however small
+    assert 0 < Colour.of(split.images).std[2] < 0.001
+
+
 def test_test_batches_give_every_image_once_in_order():
     split = make_split(23)
     batches = TestBatches(split, 10, CPU)

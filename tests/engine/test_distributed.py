@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from attnet.base.device import KINDS
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.engine import distributed
 from attnet.engine.distributed import Requests, World
+from attnet.engine.loop import Trainer
 from attnet.engine.parameters import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,19 +255,54 @@ class FakeStore(dict):
 
 
 def test_ranks_stop_after_the_same_step(monkeypatch):
-    """Rank 1 is signalled after step 7 while rank 0 has finished step 7 or is about to finish step 8."""
+    """Rank 1 is signalled after step 7 while rank 0, whose process may be a step ahead, has looked after step 8."""
     store = FakeStore()
     monkeypatch.setattr(distributed.dist.distributed_c10d, "_get_default_store", lambda: store)
     first, second = (Requests(World(rank, 2, rank, 2)) for rank in (0, 1))
-    assert first.due("stop", 7) is None
-    second.post("stop", 8, 15)
-    first.post("stop", 9, 2)  # its own signal a moment later changes nothing
-    assert second.due("stop", 7) is None
-    assert (first.due("stop", 8), second.due("stop", 8)) == (15, 15)
-    assert second.due("stop", 9) is None, "used up"
+    assert first.due("stop", 8) is None
+    second.post("stop", 7 + Requests.AHEAD, 15)
+    first.post("stop", 8 + Requests.AHEAD, 2)  # its own signal a moment later changes nothing
+    assert second.due("stop", 7) is second.due("stop", 8) is None
+    assert (first.due("stop", 9), second.due("stop", 9)) == (15, 15)
+    assert second.due("stop", 10) is None, "used up"
     for step in (20, 30):  # a request can be made again
         first.post("save", step)
         assert (first.due("save", step), second.due("save", step)) == (0, 0)
+
+
+def test_no_process_looks_before_its_device_is_done_with_the_step_before(monkeypatch):
+    """Else it might be any number of steps ahead of the others: a device waits for an exchange, a process does not."""
+    happened = []
+    device = SimpleNamespace(mark=lambda: happened.append("mark") or (lambda: happened.append("wait")))
+    loop = SimpleNamespace(
+        folder=SimpleNamespace(beat=lambda: None), epoch=1, step=2, train_batches=range(10), device=device,
+        world=World(0, 2, 0, 2), step_before=lambda: happened.append("wait"), save_at=0.0, save=happened.append,
+        pulse=SimpleNamespace(asked=False),
+        requests=SimpleNamespace(
+            post=lambda kind, step: happened.append((kind, step)), due=lambda kind, step: happened.append(kind)
+        ),
+    )  # fmt: skip
+    for loop.step in (2, 3):
+        Trainer.stop_or_save(loop, SimpleNamespace(number=None))
+    assert happened == ["wait", "mark", ("save", 12 + Requests.AHEAD), "stop", "save", "wait", "mark", "stop", "save"]
+
+
+def test_a_card_is_waited_for_up_to_a_mark(monkeypatch):
+    happened = []
+
+    class Event:
+        def record(self) -> None:
+            happened.append("record")
+
+        def synchronize(self) -> None:
+            happened.append("synchronize")
+
+    monkeypatch.setattr(KINDS["GPU"], "module", classmethod(lambda cls: SimpleNamespace(Event=Event)))
+    wait = KINDS["GPU"]().mark()
+    assert happened == ["record"]
+    wait()
+    assert happened == ["record", "synchronize"]
+    KINDS["CPU"]().mark()()  # a processor is done when the call returns
 
 
 WATCHED = """

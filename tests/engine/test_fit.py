@@ -10,6 +10,7 @@ from attnet.base.processes import StopSignal
 from attnet.base.progress import Progress
 from attnet.data.batches import Batch
 from attnet.engine import loop as trainer_module
+from attnet.engine.distributed import World
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
 from attnet.engine.run_folder import RunFolder, epoch_files
@@ -28,6 +29,32 @@ SMALL = {
     "progress": "none",
     "device_type": "CPU",
 }
+
+
+def test_an_epoch_that_was_begun_on_other_cards_has_the_loss_of_all_its_steps(tmp_path):
+    """And nothing that could be repeated on one card."""
+    trainer = trainer_for(tmp_path, accumulate=2)
+    trainer.progress.start(1, 2, len(trainer.train_batches))
+    trainer.progress.begin_epoch(1, 1)
+    begun = trainer.state() | {"step": 1, "trace": [torch.tensor(2.0)]}
+    steps = len(trainer.train_batches)
+    sums = {2: [torch.tensor(3.0), torch.tensor(1.0)], 1: [torch.tensor(2.0)]}
+    for cards, mixed in ((1, False), (2, True)):
+        trainer.load_state(begun | {"loss_sums": sums[cards]})
+        assert (trainer.loss_sum.item(), trainer.mixed) == (2.0, mixed)
+        assert trainer.state()["mixed"] is mixed
+        trainer.load_state(trainer.state())
+        assert trainer.mixed is mixed, "once more stopped and gone on"
+        trainer.step = steps
+        trainer.rank_fps = [1.0]
+        trainer.end_epoch(StopSignal())
+        row = trainer.rows.pop()
+        assert row["train_loss"] == 2.0 / steps
+        assert ("trace" in row, "trace_of_rank_0" in row) == (not mixed, mixed)
+        assert not trainer.mixed
+    trainer.world = World(1, 2, 1, 2)
+    trainer.load_state(begun | {"loss_sums": sums[1]})
+    assert trainer.loss_sum.item() == 2.0, "the mean over cards is what is told"
 
 
 def trainer_for(tmp_path, **changes: object) -> trainer_module.Trainer:

@@ -367,7 +367,10 @@ def test_another_number_of_cards_goes_on_from_an_epochs_end(tmp_path, monkeypatc
     assert (result.epochs, result.device) == (2, "cpu_2p")
     assert "goes on after epoch 1, step 3" in capfd.readouterr().out
 
-    assert attnet.fit(TrainConfig(accumulate=2, resume=str(tmp_path / "one"))).device == "cpu_1p"
+    one = attnet.fit(TrainConfig(accumulate=2, resume=str(tmp_path / "one")))
+    assert one.device == "cpu_1p"
+    losses = [[row["train_loss"] for row in each.history] for each in (result, one)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3), "over the whole epoch, whichever card took a step"
     assert "goes on after epoch 1, step 3" in capfd.readouterr().out
 
     assert attnet.fit(TrainConfig(accumulate=3, resume=str(tmp_path / "three"))).epochs == 2

@@ -1,6 +1,7 @@
 """Opt levels: which tensors have which type, and that training stays that of float32."""
 
 import functools
+import statistics
 
 import pytest
 import torch
@@ -65,11 +66,14 @@ def test_types(level, weights, norms, masters):
     assert {b.dtype for b in model.buffers() if b.is_floating_point()} == {norms}
 
 
-@pytest.mark.parametrize(("level", "tolerance"), [("O1", 0.05), ("O2", 0.05), ("O3", 0.2)])
-def test_losses_follow_float32(level, tolerance):
-    expected = losses("O0")
+@pytest.mark.parametrize("level", ["O1", "O2", "O3"])
+def test_losses_follow_float32(level):
+    """On the mean: rounding grows from step to step on eight images, otherwise on each kind of processor."""
+    expected, found = losses("O0"), losses(level)
     assert expected[-1] < expected[0] - 0.3, "float32 itself learns this batch"
-    assert losses(level) == pytest.approx(expected, rel=tolerance, abs=tolerance)
+    assert found[0] == pytest.approx(expected[0], rel=0.01)
+    assert statistics.mean(found) == pytest.approx(statistics.mean(expected), rel=0.05)
+    assert found[-1] < found[0] - 0.3
 
 
 @pytest.mark.parametrize("level", ["O0", "O2", "O3"])
@@ -121,6 +125,27 @@ def test_an_overflow_skips_the_step(level, loss_scale, after):
     precision.step(0.1)
     assert not all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert precision.skipped.item() == 1
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_a_first_step_that_overflows_leaves_no_trace(level, monkeypatch):
+    """Memory that nobody has filled may hold anything: here what it must not, no numbers."""
+    empty = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **options: empty(*args, **options).fill_(float("nan")))
+    ends = []
+    for overflows in (1, 0):
+        torch.manual_seed(0)
+        model, precision = make(level, loss_scale=128.0)
+        assert precision.optimizer.defaults["fused"]
+        images, labels = images_and_labels()
+        for factor in [float("inf")] * overflows + [1.0, 1.0]:
+            logits = model(images.to(precision.input_dtype)).float()
+            precision.backward(F.cross_entropy(logits, labels) * factor)
+            precision.step(0.1)
+        assert precision.skipped.item() == overflows
+        state = precision.optimizer.state
+        ends.append([*precision.masters, *(state[weight]["momentum_buffer"] for weight in precision.masters)])
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
 def test_small_updates_survive_in_the_masters():

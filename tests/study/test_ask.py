@@ -7,15 +7,16 @@ import sys
 import pytest
 from made import make_result, of_data, save
 
+from attnet.base.device import KINDS
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.intervals import over_seeds
 from attnet.base.words import listed
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.recipes import LENGTHS, MODES, RECIPES
+from attnet.engine.recipes import LENGTHS, MODES, RECIPES, choose_preset
 from attnet.model.variants import choose_variant, study_options
 from attnet.study.ask import STUDIES, ablate, findings, lay_out
 from attnet.study.ask_command import main
-from attnet.study.ingredients import BASELINE, FLIP, INGREDIENTS, RECIPE, TOGETHER
+from attnet.study.ingredients import BASELINE, FLIP, INGREDIENTS, RECIPE, TOGETHER, flip_row
 from attnet.study.paper import MODULES, PAPER, network
 from attnet.study.questions import SIZES, difference
 from attnet.study.study_tables import study_table
@@ -70,11 +71,32 @@ def test_a_whole_recipe_shrinks_to_the_budget(recipe):
     length = LENGTHS.get(recipe, MODES["full"])["total_epochs"]
     for epochs in (length, 10):
         changes = recipe_changes(f"recipe {recipe}", total_epochs=epochs)[f"recipe {recipe}"]
-        assert changes.pop("recipe") == recipe and changes.keys() == {"warmup_epochs", "mixup_off_epochs"}
+        assert (
+            changes.pop("recipe") == recipe and changes.pop("schedule") == TrainConfig.recipe_values(recipe)["schedule"]
+        )
+        assert changes.keys() == {"warmup_epochs", "mixup_off_epochs"}
         for name, here in changes.items():
             full = TrainConfig.recipe_values(recipe)[name]
             assert full / length <= here / epochs + 1e-3 and (here > 0) == (full > 0)
             assert here == full or epochs != length
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_two_rows_of_the_ingredients_train_alike(size):
+    """What is left open is chosen by the length of a training, too: the baseline is the document's, short or long."""
+    base = RECIPE.base(size, {"device_type": "CPU", "dataset": "shapes", "train_batch_size": 32})
+    rows = RECIPE.rows(base, size, (*INGREDIENTS, *(f"recipe {name}" for name in RECIPES)))
+    chosen = {row.name: choose_preset(base.replace(**row.changes), KINDS["CPU"](), []) for row in rows}
+    assert chosen[BASELINE].schedule == "step" and chosen["recipe large_batch"].schedule == "step"
+    assert chosen["recipe fast94"].schedule == chosen["one-cycle"].schedule == "onecycle"
+    trained = [{k: v for k, v in config.to_dict().items() if k != "recipe"} for config in chosen.values()]
+    assert all(one not in trained[:place] for place, one in enumerate(trained) if rows[place].name != "recipe seed")
+
+
+def test_the_mirror_images_are_a_row_only_where_they_were_tested():
+    results = {0: make_result(top1_flip=None), 1: make_result(top1_flip=50.0)}
+    row = flip_row(results, (0, 1))
+    assert row["top1"] == [None, 50.0] and row["mean"] == 50.0
 
 
 def test_what_is_given_wins_over_the_size_and_the_size_over_the_mode():

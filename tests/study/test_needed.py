@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from attnet.model.anatomy import totals
+from attnet.study.ask import _described as described
+from attnet.study.ask import lay_out
 from attnet.study.needed import MASKS, NEEDED
 
 
@@ -30,3 +32,12 @@ def test_the_cost_of_a_row_is_that_of_its_network():
     found = {attention: costs(attention) for attention in ("mixed", "gain", "constant", "none")}
     assert found["mixed"] == {"flops": totals("attention56_tiny").flops, "first_epoch": {"3": 80.0}}
     assert found["gain"]["flops"] == found["mixed"]["flops"] > found["constant"]["flops"] == found["none"]["flops"]
+
+
+def test_a_row_none_of_whose_runs_came_to_an_end_has_no_costs(tmp_path):
+    """Its failures are told with the others' figures; asking what nobody knows would lose these."""
+    asked = lay_out("masks", folder=str(tmp_path), device_type="CPU")
+    none, config = {row.name: {} for row in asked.rows}, asked.sweep.configs["gain"]
+    (row,) = (row for row in asked.rows if row.name == "gain")
+    told = described(NEEDED, row, config, none, (0,))
+    assert "flops" not in told and told["against"] == MASKS and told["difference"]["mean"] is None

@@ -22,7 +22,7 @@ from attnet.base.errors import ConfigError
 from attnet.base.files.paths import repository_root
 from attnet.base.processes import StopSignal, TrainingInterrupted
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.recipes import RECIPES
+from attnet.engine.recipes import RECIPES, choose_preset
 from attnet.engine.result import Result
 from attnet.engine.run_folder import RunFolder
 from attnet.study.rows import FACTS
@@ -71,6 +71,24 @@ def test_hash_tells_what_decides_the_result(changes):
 )
 def test_hash_leaves_out_what_does_not_decide_it(changes):
     assert content_hash(TrainConfig(**{**TINY, **changes})) == content_hash(TrainConfig(**TINY))
+
+
+@pytest.mark.parametrize(
+    ("base", "given"),
+    [
+        ({"mode": "rehearsal"}, {"schedule": "step"}),
+        ({"mode": "full", "recipe": "best", "total_epochs": 50}, {"warmup_epochs": 5.0}),
+        ({"mode": "full", "recipe": "best", "total_epochs": 50}, {"mixup_off_epochs": 15}),
+    ],
+    ids=str,
+)
+def test_hash_tells_what_a_short_training_would_have_otherwise(base, given):
+    """The recipe's own value is another training where the length would have changed it."""
+    opened, asked = (choose_preset(TrainConfig(**base | more), KINDS["CPU"](), []) for more in ({}, given))
+    (name,) = given
+    recipe = TrainConfig.recipe_values(base.get("recipe", "seed"))
+    assert getattr(asked, name) == recipe[name] != getattr(opened, name)
+    assert content_hash(TrainConfig(**base | given)) != content_hash(TrainConfig(**base))
 
 
 def test_hash_follows_the_values_of_a_recipe(monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import attnet
+from attnet.base.device import KINDS
 from attnet.base.errors import AttnetError, ConfigError
 from attnet.base.files.atomic import save
 from attnet.engine.parameters import TrainConfig
@@ -99,6 +100,29 @@ def test_whatever_is_changed_differs(copy, change, differ):
     change(copy)
     found = outcomes(copy, steps=0)
     assert differ <= {what for what, outcome in found.items() if outcome == DIFFER}
+
+
+def test_what_may_be_given_anew_does_not_differ(copy):
+    """config.json is from the beginning; where the data lie may be another place when a run goes on."""
+    changed("config.json", lambda c: c.update(data_path="elsewhere", device_num=2, accumulate=4, progress="bar"))(copy)
+    assert outcomes(copy, steps=0)["configuration"] == AGREE
+
+
+def test_weights_are_tested_as_they_were_where_bits_are_compared(tmp_path, monkeypatch):
+    """A run in half precision on a processor that is not quick in it would be tested in float32."""
+    monkeypatch.setattr(KINDS["CPU"], "usual_level", ("O0", ""))
+    run = attnet.fit(
+        TrainConfig(**TINY | {"total_epochs": 1, "image_sizes": ""}, amp="O2", output_dir=tmp_path / "run")
+    )
+    asked = []
+    plan = verifying.plan_evaluation
+    monkeypatch.setattr(verifying, "plan_evaluation", lambda config: asked.append(plan(config)) or asked[-1])
+    assert outcomes(run.output_dir, steps=0)["Top-1 of best.pt"] == AGREE
+    assert {plan.config.amp for plan in asked} == {"O2"}
+    asked.clear()
+    monkeypatch.setattr(verifying, "code_link", lambda: "another")
+    outcomes(run.output_dir, steps=0)
+    assert {plan.config.amp for plan in asked} == {"O0"}, "to a tolerance: as is quickest here"
 
 
 def test_the_command_ends_with_one_where_something_differs(copy):
