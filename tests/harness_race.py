@@ -8,16 +8,16 @@ Not collected by pytest: it needs a copy of the reference repository, as `harnes
 run took. The reference's network learns as its train.py has it (float32, contiguous tensors, batch 64, SGD at rate
 0.1, images mirrored and cropped) from the images of the run. Three things favour it: its images are on the device
 already, its tests cost it nothing, where ours are counted, and the best of its tests so far is taken. Stopped, it goes
-on from its last test. With --hours it trains so long beside a run that goes on; once that is finished, the same command
-without trains the rest and writes.
+on from its last test. It may be begun while the run goes on, which it then waits for as it trains.
 """
 
 import argparse
 import itertools
+import math
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +34,9 @@ from attnet.engine.names import CONFIG
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import Plan, make_plan
 from attnet.engine.result import Result
+from attnet.engine.run_folder import is_finished
 
+STEP = 30.0  # processor seconds: it stops after a step, so it may have had most of one more than ours
 BATCH, LR = 64, 0.1  # its train.py; the rate falls for the first time after 90 epochs
 IMAGES = ("data_path", "dataset", "classes", "train_images", "test_images", "label_noise", "noise_seed")
 SAME = (*IMAGES, "seed", "device_type")
@@ -63,9 +65,9 @@ class Reference:
             self.sgd.load_state_dict(state["sgd"])
             self.steps, self.seconds, self.curve = state["steps"], state["seconds"], state["curve"]
 
-    def train(self, until: float, every: int) -> None:
-        """Go on until `until` processor seconds are spent on steps."""
-        if self.seconds >= until:
+    def train(self, until: Callable[[], float], every: int) -> None:
+        """Go on until `until()` processor seconds, asked after each step, are spent on steps."""
+        if self.seconds >= until():
             return
         batches = self.plan.train_batches()
         epoch, done = divmod(self.steps, len(batches))
@@ -82,10 +84,11 @@ class Reference:
             losses.append(loss.item())
             self.steps += 1
             spent = self.seconds + time.process_time() - before
-            if self.steps % every == 0 or spent >= until:
+            ends = spent >= until()
+            if self.steps % every == 0 or ends:
                 self.seconds = spent
                 self.record(sum(losses) / len(losses))
-                if spent >= until:
+                if ends:
                     return
                 losses = []
                 self.network.train()
@@ -117,18 +120,20 @@ def curve_of(history: Sequence[dict]) -> list[dict[str, float]]:
 
 
 def beside(ours: Sequence[dict], theirs: Sequence[dict]) -> list[dict[str, float | None]]:
-    """After each epoch of ours: its Top-1, and the reference's best so far; None before its first test."""
-    return [
-        {
-            "processor_hours": row["processor_seconds"] / 3600,
-            "ours": row["top1"],
-            "reference": max(
-                (their["top1"] for their in theirs if their["processor_seconds"] <= row["processor_seconds"]),
-                default=None,
-            ),
-        }
-        for row in ours
-    ]
+    """After each epoch of ours: its Top-1, and the reference's best so far, with the time of the last test that could
+    count; None before the first."""
+    rows = []
+    for row in ours:
+        so_far = [their for their in theirs if their["processor_seconds"] <= row["processor_seconds"] + STEP]
+        rows.append(
+            {
+                "processor_hours": row["processor_seconds"] / 3600,
+                "ours": row["top1"],
+                "reference": max((their["top1"] for their in so_far), default=None),
+                "reference_tested": so_far[-1]["processor_seconds"] / 3600 if so_far else None,
+            }
+        )
+    return rows
 
 
 @in_sentences
@@ -136,9 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train the reference as long as the run took, and write both curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, required=True, help="inner folder of a copy of the repository")
-    parser.add_argument("--run", required=True, help=f"run of {MODEL} of ours, finished in the end")
+    parser.add_argument("--run", required=True, help=f"run of {MODEL} of ours, finished or at work")
     parser.add_argument("--folder", required=True, help="where the reference's training is kept")
-    parser.add_argument("--hours", type=float, help="train the reference this many processor hours, and leave it there")
     parser.add_argument("--every", type=int, default=195, help="steps between its tests")
     parser.add_argument("--output", required=True, help="JSON file; relative to the repository root")
     typed = sys.argv[1:] if arguments is None else list(arguments)
@@ -152,12 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     reference = Reference(resolve_path(options.reference), plan, folder / "reference.pt")
-    if options.hours is not None:
-        reference.train(3600 * options.hours, options.every)
-        say(f"reference: kept in {folder}; when the run is finished, give the command without --hours")
-        return 0
+
+    def whole() -> float:
+        return curve_of(Result.load(run).history)[-1]["processor_seconds"] if is_finished(run) else math.inf
+
+    reference.train(whole, options.every)
     ours = curve_of(Result.load(run).history)
-    reference.train(ours[-1]["processor_seconds"], options.every)
     content = {
         "kind": "race",
         "what": f"{MODEL}: Top-1 (%) of test images by processor seconds, the reference's own training beside ours",

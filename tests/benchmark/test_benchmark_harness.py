@@ -106,15 +106,15 @@ def test_the_references_training_goes_on_where_it_was_stopped(tmp_path):
     torch.manual_seed(0)
     whole = harness_race.Reference(folder, plan, tmp_path / "whole.pt")
     torch.save(whole.network.state_dict(), tmp_path / "initial.pt")
-    whole.train(until=6, every=2)
+    whole.train(until=lambda: 6, every=2)
     assert [row["images"] for row in whole.curve] == [128, 256, 384]
     assert [row["processor_seconds"] for row in whole.curve] == [2, 4, 6], "tests cost it nothing"
     begun = harness_race.Reference(folder, plan, tmp_path / "begun.pt")
     begun.network.load_state_dict(torch.load(tmp_path / "initial.pt"))
-    begun.train(until=2, every=2)
+    begun.train(until=lambda: 2, every=2)
     later = harness_race.Reference(folder, plan, tmp_path / "begun.pt")
-    later.train(until=6, every=2)
-    later.train(until=6, every=2)
+    later.train(until=lambda: 6, every=2)
+    later.train(until=lambda: 6, every=2)
     assert later.curve == whole.curve, "a finished one takes no more steps"
     assert all(torch.equal(a, b) for a, b in zip(later.network.parameters(), whole.network.parameters(), strict=True))
     other = dataclasses.replace(plan, config=dataclasses.replace(plan.config, seed=1))
@@ -127,10 +127,12 @@ def test_at_equal_time_the_best_of_the_reference_so_far_counts():
     assert [row["processor_seconds"] for row in curve] == [3600, 7200, 10800]
     theirs = [{"processor_seconds": 4000, "top1": 30.0}, {"processor_seconds": 7000, "top1": 25.0}]
     assert harness_race.beside(curve, theirs) == [
-        {"processor_hours": 1, "ours": 20, "reference": None},
-        {"processor_hours": 2, "ours": 40, "reference": 30},
-        {"processor_hours": 3, "ours": 60, "reference": 30},
+        {"processor_hours": 1, "ours": 20, "reference": None, "reference_tested": None},
+        {"processor_hours": 2, "ours": 40, "reference": 30, "reference_tested": 7000 / 3600},
+        {"processor_hours": 3, "ours": 60, "reference": 30, "reference_tested": 7000 / 3600},
     ]
+    last = harness_race.beside(curve, [*theirs, {"processor_seconds": 10_805.0, "top1": 45.0}])[-1]
+    assert last["reference"] == 45, "the step in which the time was up is one of the reference's"
 
 
 @pytest.mark.slow
@@ -142,11 +144,11 @@ def test_a_run_of_ours_beside_the_references_training(tmp_path, monkeypatch, cap
     attnet.fit(config)
     monkeypatch.setattr(harness_race, "curve_of", lambda history: [row | {"processor_seconds": 5.0} for row in history])
     words = f"--reference {stand_in(tmp_path)} --run {run} --folder {tmp_path / 'kept'} --output {output} --every 3"
-    assert harness_race.main([*words.split(), "--hours", str(2 / 3600)]) == 0
-    assert not output.exists(), "beside a run that goes on there is nothing to compare yet"
+    asked = iter([False, False, False, True])  # at work for two steps yet
+    monkeypatch.setattr(harness_race, "is_finished", lambda folder: next(asked, True))
     assert harness_race.main(words.split()) == 0
     record = json.loads(output.read_text())
-    assert [row["images"] for row in record["reference"]] == [128, 192, 320], "the run's images, at batch 64"
+    assert [row["images"] for row in record["reference"]] == [192, 320], "the run's images, at batch 64"
     assert record["beside"][-1]["reference"] == max(row["top1"] for row in record["reference"])
     assert record["beside"][-1]["ours"] == record["ours"][-1]["top1"]
     assert record["command"] == shlex.join(["python", "tests/harness_race.py", *words.split()])
