@@ -28,7 +28,7 @@ from attnet.base.errors import ConfigError, in_sentences
 from attnet.base.files.atomic import save
 from attnet.base.files.outputs import output_file, write_record
 from attnet.base.files.paths import resolve_path
-from attnet.base.host import environment
+from attnet.base.host import environment, usable_cores
 from attnet.base.progress import say
 from attnet.engine.names import CONFIG
 from attnet.engine.parameters import TrainConfig
@@ -152,13 +152,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if config.model != MODEL or config.device_num != 1:
         raise ConfigError(f"run={options.run}: {config.model} on {config.device_num} cards; give a run of {MODEL} on 1")
     same = {name: getattr(config, name) for name in SAME}
-    plan = make_plan(TrainConfig(**same, mode="full", recipe="seed", model=MODEL, train_batch_size=BATCH, amp="O0"))
+    batches = {"train_batch_size": BATCH, "test_batch_size": 100}
+    plan = make_plan(TrainConfig(**same, **batches, mode="full", recipe="seed", model=MODEL, amp="O0"))
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     reference = Reference(resolve_path(options.reference), plan, folder / "reference.pt")
 
     def whole() -> float:
-        return curve_of(Result.load(run).history)[-1]["processor_seconds"] if is_finished(run) else math.inf
+        if not is_finished(run):
+            return math.inf
+        torch.set_num_threads(usable_cores())  # the run's are free
+        return curve_of(Result.load(run).history)[-1]["processor_seconds"]
 
     reference.train(whole, options.every)
     ours = curve_of(Result.load(run).history)
