@@ -221,6 +221,23 @@ def test_the_training_on_a_processor_is_the_one_on_record():
     assert f"{older['top1']:.2f} % in {older['processor_seconds'] / 3600:.1f} processor hours" in engine
 
 
+def test_the_documents_network_beside_the_references_own_training_is_on_record():
+    """At equal processor time; nothing is said of where both would end."""
+    run, race = RECORDS["attention92_cpu"], RECORDS["attention92_race"]
+    last, ours, theirs = race["beside"][-1], race["ours"][-1], race["reference"][-1]
+    assert (last["ours"], ours["processor_seconds"]) == (run["last_top1"], run["processor_seconds"])
+    assert run["top1"] == run["last_top1"] and run["model"] == race["training"]["model"] == "attention92"
+    assert 0 <= theirs["processor_seconds"] - ours["processor_seconds"] < 30, "a step"
+    assert last["reference_tested"] == theirs["processor_seconds"] / 3600
+    hours, reached = run["processor_seconds"] / 3600, f"{last['reference']:.2f} %"
+    assert f"{run['top1']:.2f} % in {hours:.1f} processor hours; the reference repository's own training" in README
+    assert f"given as many beside it, {reached} (`data/results/attention92_race.json`)" in README
+    assert f"`attention92` has had {run['epochs']} epochs here" in README
+    page = PAGES["attnet/benchmark/README.md"]
+    assert f"after {hours:.2f} hours ours has {run['top1']:.2f} % ({run['epochs']} epochs of" in page
+    assert f"training {reached} ({theirs['images']:,} images, {theirs['images'] / 50_000:.1f} epochs" in page
+
+
 def test_every_network_that_comes_along_has_a_card():
     cards = (ROOT / "attnet/model/shipped/README.md").read_text(encoding="utf-8")
     for name, path in shipped_weights().items():
