@@ -280,6 +280,13 @@ def test_what_is_said_of_the_masks_is_the_verdict_on_record():
     for number, unit in zip((least[key] for key in least if key != "places"), units, strict=True):
         assert f" {number:g} {unit}" in README
     assert least["places"] == least["needed"]
+    pixels = RECORDS["verdict_cifar10"]["answers"]["pixels"]
+    name, control = pixels["control"]
+    untrained = max(of["mean"] for label, of in pixels["controls"].items() if "untrained" in label)
+    means = (
+        f"{control['mean']:.2f} against {pixels['claim'][1]['mean']:.2f}; an untrained network's masks {untrained:.2f}"
+    )
+    assert f'"{name}", which has seen no network, does better ({means.replace("-", "−")}; Grad-CAM' in README
     book = json.loads((ROOT / "notebooks/attention_masks.ipynb").read_text(encoding="utf-8"))
     prose = "\n".join("".join(cell["source"]) for cell in book["cells"])
     findings = re.search(r"\n((?:- \*\*.*\n)+)\n`attnet masks", README)[1].splitlines()
