@@ -103,9 +103,13 @@ class Run:
         self.held[0].resume()
 
     def go_on(self) -> None:
-        """Begin as soon as it is in the queue again and both nodes are free; elsewhere that takes two minutes."""
+        """Begin soon after it is in the queue again and both nodes are free; elsewhere that takes two minutes.
+
+        Not within the second in which it was stopped: a node takes what was issued in that for the job that it has
+        just ended, and the job fails ("Job credential revoked").
+        """
         self.wait_for(lambda: self.state == "PENDING" and self.cluster.idle == 2)
-        self.cluster.command("scontrol", "update", f"job={self.job}", "StartTime=now")
+        self.cluster.command("scontrol", "update", f"job={self.job}", "StartTime=now+2")
 
     def end(self) -> None:
         self.wait_for(lambda: self.state not in ("RUNNING", "PENDING", "COMPLETING"))

@@ -245,7 +245,7 @@ def test_performance(tmp_path):
     assert "1 of 1: attention56_tiny, batch 8, O0, channels-last" in text_of(outputs, "stdout")
     [table] = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
     assert "attention56_tiny, batch 8" in table and "ceilings: copy" in table
-    recorded = sum(len(report.records(kind)) for kind in ("epoch", "growth"))
+    recorded = sum(len(report.records(kind)) for kind in ("epoch", "growth", "race"))
     assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 4 + recorded
 
 
