@@ -16,7 +16,7 @@ from attnet.base.values import facts, parameter, parameters
 from attnet.data.augment import Augmentation
 from attnet.data.registry import READERS
 from attnet.engine.precision import LEVELS
-from attnet.engine.recipes import LENGTHS, MODES, NOT_HERE, RECIPES
+from attnet.engine.recipes import MODES, NOT_HERE, RECIPES, by_preset
 from attnet.engine.schedule import Rate
 from attnet.model.options import NetworkOptions
 
@@ -191,7 +191,8 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
     # How to train
     recipe: str = parameter(
         default="seed",
-        help="how to train: seed (the document's), large_batch, best (Top-1), fast94 (soonest at 94 %)",
+        help="how to train: seed (the document's; modes quick and rehearsal have a way of their own in its place), "
+        "large_batch, best (Top-1), fast94 (soonest at 94 %)",
         choices=tuple(RECIPES),
         weights="evaluation",
     )
@@ -320,14 +321,11 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
         """The default, and where it is None what that means: the value of each mode or recipe."""
         if cls.fields()[name].default is not None:
             return super().default_text(name)
-        modes = {mode: table[name] for mode, table in MODES.items() if name in table}
-        modes |= {f"full with {recipe}": table[name] for recipe, table in LENGTHS.items() if name in table}
         usual = facts(cls.fields()[name]).recipe
-        recipes = {} if usual is None else {recipe: table.get(name, usual) for recipe, table in RECIPES.items()}
-        different = {r: value for r, value in recipes.items() if r == "seed" or value != usual}
-        if len(different) == 1:
+        values = by_preset(name, usual)
+        if len(values) == 1 and usual is not None:
             return f"{usual}" or "empty"
-        return ", ".join(f"{preset}: {value}" for preset, value in (modes | different).items()) or "None"
+        return ", ".join(f"{preset}: {value if value != '' else 'empty'}" for preset, value in values.items()) or "None"
 
     @classmethod
     def recipe_values(cls, recipe: str) -> dict[str, object]:

@@ -18,7 +18,7 @@ from attnet.data.registry import FOLDER, SHAPES, load_dataset, require_dataset
 from attnet.data.splits import Dataset, Split
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.precision import LEVELS
-from attnet.engine.recipes import MODES, check_together, choose_preset, fit_to_device
+from attnet.engine.recipes import MODES, check_together, choose_preset, fit_to_device, recipe_name
 from attnet.model.network import Variant
 from attnet.model.variants import choose_variant, study_options
 
@@ -128,7 +128,7 @@ class Plan:
         cards = config.device_num * config.accumulate
         steps = len(self.dataset.train) // (config.train_batch_size * cards)
         lines = [
-            f"training: recipe {config.recipe}, {config.total_epochs} epochs of {steps} steps, "
+            f"training: recipe {recipe_name(config)}, {config.total_epochs} epochs of {steps} steps, "
             f"batch {config.train_batch_size} x {cards}"
         ]
         if config.image_sizes:

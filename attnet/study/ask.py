@@ -12,18 +12,18 @@ from attnet.base.host import environment
 from attnet.base.words import listed, listed_seeds
 from attnet.engine.parameters import TrainConfig
 from attnet.engine.plan import make_plan
-from attnet.engine.recipes import MODES
+from attnet.engine.recipes import MODES, recipe_name
 from attnet.engine.result import Result
 from attnet.model.variants import choose_variant, study_options
 from attnet.study.finetuning import FINETUNE
-from attnet.study.ingredients import BASELINE, RECIPE, flip_row
+from attnet.study.ingredients import BASELINE, RECIPE, TUNING, flip_row
 from attnet.study.needed import NEEDED
 from attnet.study.paper import PAPER
 from attnet.study.questions import Case, Study, difference, nearest
 from attnet.study.records import records
 from attnet.study.sweeps.sweep import Sweep
 
-STUDIES = {study.name: study for study in (RECIPE, *PAPER, FINETUNE, NEEDED)}
+STUDIES = {study.name: study for study in (RECIPE, TUNING, *PAPER, FINETUNE, NEEDED)}
 FOLDER = "runs/ablation"
 WHAT = (
     "top1 is the last epoch's on the test images, not the best epoch's, so that no row profits from picking. A "
@@ -126,7 +126,7 @@ def ablate(
     return {
         **{"kind": "ablation", "study": study, "question": question.question, "size": size, "what": WHAT},
         "budget": {
-            **{name: getattr(base, name) for name in ("recipe", *MODES["rehearsal"])},
+            **{"recipe": recipe_name(base)} | {name: getattr(base, name) for name in MODES["rehearsal"]},
             **{"model": _network(base), "seeds": list(seeds), "dataset": _data(every) or base.dataset},
             **{name: getattr(every[0], name) for name in ("amp", "device") if every},
         },

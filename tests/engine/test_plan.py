@@ -107,13 +107,34 @@ def test_weights_are_evaluated_at_their_own_opt_level_where_it_pays(tmp_path, mo
     assert make_plan(asked.replace(amp="O3")).config.amp == "O3"
 
 
-def test_a_quick_training_sees_all_images_three_times(cifar):
-    """What a processor of two cores takes about ten minutes for, at some 250 to 400 images a second."""
-    plan = make_plan(TrainConfig(device_type="CPU", mode="quick", data_path=cifar))
+def test_a_quick_training_has_a_way_of_its_own(cifar):
+    """What a processor of two cores of today takes about ten minutes for."""
+    asked = TrainConfig(device_type="CPU", mode="quick", data_path=cifar)
+    plan = make_plan(asked)
     assert chosen(plan, "model", "schedule", "dataset") == ("attention56_tiny", "onecycle", "cifar10")
-    assert len(plan.dataset.train) * plan.config.total_epochs == 150_000 and len(plan.dataset.test) == 10_000
+    assert len(plan.dataset.train) * plan.config.total_epochs == 400_000 and len(plan.dataset.test) == 10_000
+    assert {name: getattr(plan.config, name) for name in choices.SHORT["quick"]} == choices.SHORT["quick"]
+    assert plan.config.image_sizes == "16,24,32" and "training: recipe of mode quick, 8 epochs" in plan.describe()
+    shorter = make_plan(asked.replace(total_epochs=4, cutout=5, image_sizes=""))
+    assert chosen(shorter, "warmup_epochs", "cutout", "image_sizes") == (
+        choices.SHORT["quick"]["warmup_epochs"] / 2,
+        5,
+        "",
+    )
+    large = choices.choose_preset(asked.replace(model="attention56_224"), KINDS["CPU"](), [])
+    assert large.image_sizes == "112,168,224"
+    with pytest.raises(ConfigError, match="model='attention57' is unknown"):
+        make_plan(asked.replace(model="attention57"))
+
+
+def test_a_recipe_that_is_asked_for_wins_over_the_way_of_mode_quick(cifar):
     strong = make_plan(TrainConfig(device_type="CPU", mode="quick", data_path=cifar, recipe="best"))
-    assert chosen(strong, "schedule", "total_epochs", "mixup_off_epochs") == ("cosine", 3, 0)
+    wanted = ("cosine", 8, 0, 16, "", 8 / 50)
+    names = ("schedule", "total_epochs", "mixup_off_epochs", "cutout", "image_sizes", "warmup_epochs")
+    assert chosen(strong, *names) == wanted and "training: recipe best, 8 epochs" in strong.describe()
+
+
+def test_mode_quick_is_offered_where_there_are_images(cifar):
     with pytest.raises(DataError):
         make_plan(TrainConfig(device_type="CPU", mode="quick", data_path=cifar.parent / "nothing"))
     auto = make_plan(TrainConfig(device_type="CPU", data_path=cifar))

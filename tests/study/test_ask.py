@@ -93,6 +93,19 @@ def test_no_two_rows_of_the_ingredients_train_alike(size):
     assert all(one not in trained[:place] for place, one in enumerate(trained) if rows[place].name != "recipe seed")
 
 
+def test_mode_quick_is_a_row_as_it_trains_and_the_others_have_its_time():
+    asked = lay_out("quick", mode="quick", device_type="CPU")
+    mode, fast94, seed = (choose_preset(asked.sweep.configs[row.name], KINDS["CPU"](), []) for row in asked.rows)
+    alone = choose_preset(TrainConfig(mode="quick", device_type="CPU"), KINDS["CPU"](), [])
+    assert mode == alone
+    same = ("model", "train_batch_size", "train_images", "test_images")
+    assert all(getattr(row, name) == getattr(mode, name) for row in (fast94, seed) for name in same)
+    assert (fast94.image_sizes, fast94.total_epochs) == (mode.image_sizes, mode.total_epochs) == ("16,24,32", 8)
+    assert all(getattr(fast94, name) == value for name, value in RECIPES["fast94"].items() if name != "warmup_epochs")
+    document = TrainConfig.recipe_values("seed") | {"schedule": "onecycle"}
+    assert seed.total_epochs == 5 and all(getattr(seed, name) == value for name, value in document.items())
+
+
 def test_the_mirror_images_are_a_row_only_where_they_were_tested():
     results = {0: make_result(top1_flip=None), 1: make_result(top1_flip=50.0)}
     row = flip_row(results, (0, 1))

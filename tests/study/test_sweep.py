@@ -77,6 +77,7 @@ def test_hash_leaves_out_what_does_not_decide_it(changes):
     ("base", "given"),
     [
         ({"mode": "rehearsal"}, {"schedule": "step"}),
+        ({"mode": "quick"}, {"lr_batch": 0}),
         ({"mode": "full", "recipe": "best", "total_epochs": 50}, {"warmup_epochs": 5.0}),
         ({"mode": "full", "recipe": "best", "total_epochs": 50}, {"mixup_off_epochs": 15}),
     ],

@@ -21,7 +21,7 @@ from attnet.base.processes import how_it_ended, start
 from attnet.engine.holding.lease import VARIABLE, Lease
 from attnet.engine.holding.lock import user_of
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.recipes import BY_LENGTH
+from attnet.engine.recipes import BY_LENGTH, ways
 from attnet.engine.run_folder import CONFIG, is_finished
 
 LOG, NOTEBOOK = "output.log", "notebook.ipynb"  # what a run of a sweep has in its folder besides
@@ -30,13 +30,13 @@ LOG, NOTEBOOK = "output.log", "notebook.ipynb"  # what a run of a sweep has in i
 def content_hash(config: TrainConfig) -> str:
     """Eight hexadecimal digits of the parameters that decide a run's result, its seed apart.
 
-    A recipe counts with the values it stands for, so the hash changes when the recipe is changed; what is as in
-    recipe `seed` does not count, so the hash stays when `TrainConfig` gets a new parameter. What a short training would
-    have otherwise counts where it is given, be it as in the recipe.
+    A recipe, or the way of a short mode, counts with the values it stands for, so the hash changes when these are
+    changed; what is as in recipe `seed` does not count, so the hash stays when `TrainConfig` gets a new parameter. What
+    a short training would have otherwise counts where it is given, be it as in the recipe.
     """
     fields = config.fields()
     usual = {name: spec.default for name, spec in fields.items()} | config.recipe_values("seed")
-    recipe = config.recipe_values(config.recipe)
+    recipe = ways(config, config.mode)
     given = {name: value for name, value in config.to_dict().items() if value is not None}
     left_out = {*config.named(decides="never"), *config.named(sweep="seeds")}
     decisive = {n: value for n, value in (recipe | given).items() if n not in left_out and value != usual[n]}
