@@ -35,7 +35,7 @@ MODES: dict[str, dict[str, object]] = {
     "quick": {
         "model": "attention56_tiny",
         "total_epochs": 8,
-        "train_batch_size": 64,
+        "train_batch_size": 128,
         "train_images": 0,
         "test_images": 0,
     },
@@ -87,7 +87,8 @@ RECIPES: dict[str, dict[str, object]] = {
 # Modes of so few epochs, and images a step, that the document's way to train would not get anywhere in them -> what
 # they do in its place, where no other recipe is asked for. Those of `quick` were chosen by `data/results/tuning.json`.
 SHORT: dict[str, dict[str, object]] = {
-    "quick": RECIPES["fast94"] | {"warmup_epochs": 1.6, "cutout": 0},
+    "quick": RECIPES["fast94"]
+    | {"lr": 0.2, "warmup_epochs": 1.6, "weight_decay": 1e-3, "label_smoothing": 0.0, "cutout": 0},
     "rehearsal": {"schedule": "onecycle"},
 }
 # mode -> sides of its training images, in parts of the network's own; each for an equal part of the epochs.

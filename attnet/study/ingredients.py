@@ -151,11 +151,16 @@ def _ways(base: TrainConfig, size: str, only: Sequence[str]) -> list[Case]:
     epochs, quick = base.total_epochs, ways(base.replace(mode="quick", recipe="seed"), "quick")
     fewer = max(1, round(epochs * FULL_SIZE))
     grown = {"image_sizes": quick["image_sizes"], "warmup_epochs": round(epochs / 5, 3)}
-    plain = TrainConfig.recipe_values("seed") | {"schedule": "onecycle", "total_epochs": fewer}
+    plain = {"schedule": "onecycle", "total_epochs": fewer, "train_batch_size": 64}
     rows = [
         Case(QUICK, quick | grown, what="mode quick"),
         Case("recipe fast94", TrainConfig.recipe_values("fast94") | grown, QUICK, "recipe fast94, images that grow"),
-        Case("recipe seed", plain, QUICK, f"the document's recipe with a one-cycle rate, {fewer} epochs at full size"),
+        Case(
+            "recipe seed",
+            TrainConfig.recipe_values("seed") | plain,
+            QUICK,
+            f"the document's recipe with a one-cycle rate, {fewer} epochs at full size",
+        ),
     ]
     return pick(rows, only)
 
@@ -168,6 +173,7 @@ TUNING = Study(
     "What does mode quick owe to how it trains?",
     "Top-1 after about the same time on a processor.",
     _ways,
+    on_given=True,
 )
 FLIP = "flip at test time"
 
