@@ -191,8 +191,7 @@ class TrainConfig(NetworkOptions, Augmentation, Rate):
     # How to train
     recipe: str = parameter(
         default="seed",
-        help="how to train: seed (the document's; modes quick and rehearsal have a way of their own in its place), "
-        "large_batch, best (Top-1), fast94 (soonest at 94 %)",
+        help="how to train: seed (the document's), large_batch, best, fast94 (soonest); mode quick has its own",
         choices=tuple(RECIPES),
         weights="evaluation",
     )
