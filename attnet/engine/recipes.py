@@ -167,7 +167,7 @@ def preset_of(config: Parameters, mode: str, device: Device) -> dict[str, object
         preset["train_batch_size"] = max(8, preset["train_batch_size"] // config.device_num)
     if mode == "full":
         preset |= LENGTHS.get(config.recipe, {})
-    preset |= ways(config, mode)
+    preset |= recipe_in(config, mode)
     own = mode in SHORT and config.recipe == "seed"
     usual = (MODES[mode] if own else LENGTHS.get(config.recipe, MODES["full"]))["total_epochs"]
     epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
@@ -193,8 +193,8 @@ def by_preset(name: str, usual: object) -> dict[str, object]:
     return values
 
 
-def ways(config: Parameters, mode: str) -> dict[str, object]:
-    """All that the recipe sets; or, in place of recipe `seed`, the mode, where it has a way to train of its own."""
+def recipe_in(config: Parameters, mode: str) -> dict[str, object]:
+    """All that the recipe sets in this mode: in place of recipe `seed` a short one has what `SHORT` says."""
     values = config.recipe_values(config.recipe)
     if config.recipe != "seed" or mode not in SHORT:
         return values

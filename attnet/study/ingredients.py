@@ -1,6 +1,7 @@
 """What each ingredient of the strong recipes brings: alone, added to recipe `seed` on the same budget, and all.
 
-The budget is that of the mode: a few minutes for all in a rehearsal. Whole recipes can be rows, too.
+The budget is that of the mode: a few minutes for all in a rehearsal. Whole recipes can be rows, too. And what mode
+quick's own recipe brings, beside others in the same time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from attnet.base.intervals import over_seeds
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.recipes import LENGTHS, MODES, RECIPES, ways
+from attnet.engine.recipes import LENGTHS, MODES, RECIPES, recipe_in
 from attnet.engine.result import Result
 from attnet.study.questions import Case, Study, difference, pick
 
@@ -144,11 +145,16 @@ RECIPE = Study(
 )
 
 
+QUICK = "mode quick"
+# Epochs at full size in the time of one of mode quick's on a processor, its tests included.
+FULL_SIZE = 5 / 8
+
+
 def _ways(base: TrainConfig, size: str, only: Sequence[str]) -> list[Case]:
     """How mode quick trains, beside recipe `fast94` on as many images of the same sides, and the document's recipe on
     images of full size, of which the same time has fewer.
     """
-    epochs, quick = base.total_epochs, ways(base.replace(mode="quick", recipe="seed"), "quick")
+    epochs, quick = base.total_epochs, recipe_in(base.replace(mode="quick", recipe="seed"), "quick")
     fewer = max(1, round(epochs * FULL_SIZE))
     grown = {"image_sizes": quick["image_sizes"], "warmup_epochs": round(epochs / 5, 3)}
     plain = {"schedule": "onecycle", "total_epochs": fewer, "train_batch_size": 64}
@@ -165,9 +171,6 @@ def _ways(base: TrainConfig, size: str, only: Sequence[str]) -> list[Case]:
     return pick(rows, only)
 
 
-QUICK = "mode quick"
-# Epochs at full size in the time of one of mode quick's on a processor, its tests included.
-FULL_SIZE = 5 / 8
 TUNING = Study(
     "quick",
     "What does mode quick owe to how it trains?",

@@ -21,7 +21,7 @@ from attnet.base.processes import how_it_ended, start
 from attnet.engine.holding.lease import VARIABLE, Lease
 from attnet.engine.holding.lock import user_of
 from attnet.engine.parameters import TrainConfig
-from attnet.engine.recipes import BY_LENGTH, ways
+from attnet.engine.recipes import BY_LENGTH, recipe_in
 from attnet.engine.run_folder import CONFIG, is_finished
 
 LOG, NOTEBOOK = "output.log", "notebook.ipynb"  # what a run of a sweep has in its folder besides
@@ -36,7 +36,7 @@ def content_hash(config: TrainConfig) -> str:
     """
     fields = config.fields()
     usual = {name: spec.default for name, spec in fields.items()} | config.recipe_values("seed")
-    recipe = ways(config, config.mode)
+    recipe = recipe_in(config, config.mode)
     given = {name: value for name, value in config.to_dict().items() if value is not None}
     left_out = {*config.named(decides="never"), *config.named(sweep="seeds")}
     decisive = {n: value for n, value in (recipe | given).items() if n not in left_out and value != usual[n]}
