@@ -15,7 +15,7 @@ from attnet.model.network import Variant
 from attnet.model.variants import choose_variant
 
 # mode -> what it sets. The document's train_full_* and train_performance_*; a quick training on CIFAR-10 that has
-# learned something (some QQ % Top-1) after about ten minutes on two CPU cores of today; and a rehearsal of the same
+# learned something (some QQ % Top-1) after about a quarter of an hour on two CPU cores of today; and a rehearsal of the same
 # code that takes about a minute there.
 MODES: dict[str, dict[str, object]] = {
     "full": {
@@ -141,7 +141,7 @@ def choose_preset(config: Parameters, device: Device, choices: list[str]) -> Par
             why = f"an accelerator and {wanted} are here" if found else f"there is no {wanted} at {data_path}"
         other = "mode=rehearsal is short"
         if mode == "rehearsal":
-            sooner = "mode=quick trains a small one on it in about ten minutes, " if found else ""
+            sooner = "mode=quick trains a small one on it in about a quarter of an hour, " if found else ""
             other = f"{sooner}mode=full trains the real network to the end"
         choices.append(f"mode {mode}, since {why}; {other}")
     name = config.dataset

@@ -108,7 +108,7 @@ def test_weights_are_evaluated_at_their_own_opt_level_where_it_pays(tmp_path, mo
 
 
 def test_a_quick_training_has_a_way_of_its_own(cifar):
-    """What a processor of two cores of today takes about ten minutes for."""
+    """What a processor of two cores of today takes about a quarter of an hour for."""
     asked = TrainConfig(device_type="CPU", mode="quick", data_path=cifar)
     plan = make_plan(asked)
     assert chosen(plan, "model", "schedule", "dataset") == ("attention56_tiny", "onecycle", "cifar10")
@@ -138,7 +138,7 @@ def test_mode_quick_is_offered_where_there_are_images(cifar):
     with pytest.raises(DataError):
         make_plan(TrainConfig(device_type="CPU", mode="quick", data_path=cifar.parent / "nothing"))
     auto = make_plan(TrainConfig(device_type="CPU", data_path=cifar))
-    assert "mode=quick trains a small one on it in about ten minutes" in auto.choices[0]
+    assert "mode=quick trains a small one on it in about a quarter of an hour" in auto.choices[0]
 
 
 def test_a_rehearsal_takes_a_subset_of_cifar_that_is_there(cifar):
