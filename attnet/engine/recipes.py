@@ -15,7 +15,7 @@ from attnet.model.network import Variant
 from attnet.model.variants import choose_variant
 
 # mode -> what it sets. The document's train_full_* and train_performance_*; a quick training on CIFAR-10 that gets
-# somewhere (some QQ % Top-1) in about a quarter of an hour on two CPU cores of today; and a rehearsal of the same code
+# somewhere (some 81 % Top-1) in about a quarter of an hour on two CPU cores of today; and a rehearsal of the same code
 # that takes about a minute there.
 MODES: dict[str, dict[str, object]] = {
     "full": {
