@@ -139,6 +139,7 @@ def test_what_is_said_of_mode_quick_is_on_record():
     assert (reached["amp"], reached["environment"]["threads"]) == ("O2", 1)
     assert f"`quick` reaches {reached['last_top1']:.2f} % Top-1" in page and f"{seconds:,.0f} processor seconds" in page
     assert f"to {reached['last_top1']:.2f} % ({seconds / 60:.0f} processor minutes with bfloat16" in README
+    assert f"a small network to {reached['last_top1']:.2f} % in {seconds / 60:.0f} processor minutes" in README
     assert 15 < seconds / 60 < 30, "so about a quarter of an hour on two cores, where steps take some 0.65 of the time"
     assert f"一个小网络训练到 {reached['last_top1']:.2f} %" in README
     base, rows = study["baseline"], study["rows"]
