@@ -43,10 +43,10 @@ def distance(here: torch.Tensor, there: torch.Tensor) -> float:
 def assert_same_weights(a: object, b: object) -> None:
     """To rounding: SGD is fused on a CPU, and its kernel may round the last few numbers of a tensor otherwise.
 
-    That spreads to all the others, so each tensor is compared as a whole.
+    That spreads to all the others, so each tensor is compared as a whole. What is no number differs.
     """
     here, there = weights(a), weights(b)
-    differ = [name for name in here if distance(here[name].double(), there[name].double()) > 1e-5]
+    differ = [name for name in here if not distance(here[name].double(), there[name].double()) <= 1e-5]
     assert (differ, here.keys()) == ([], there.keys())
 
 
