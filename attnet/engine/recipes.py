@@ -168,8 +168,7 @@ def preset_of(config: Parameters, mode: str, device: Device) -> dict[str, object
     if mode == "full":
         preset |= LENGTHS.get(config.recipe, {})
     preset |= recipe_in(config, mode)
-    own = mode in SHORT and config.recipe == "seed"
-    usual = (MODES[mode] if own else LENGTHS.get(config.recipe, MODES["full"]))["total_epochs"]
+    usual = (MODES[mode] if _has_own(config, mode) else LENGTHS.get(config.recipe, MODES["full"]))["total_epochs"]
     epochs = preset["total_epochs"] if config.total_epochs is None else config.total_epochs
     for counted in COUNTED_IN_EPOCHS if epochs < usual else ():
         preset[counted] = type(preset[counted])(preset[counted] * epochs / usual)
@@ -193,10 +192,14 @@ def by_preset(name: str, usual: object) -> dict[str, object]:
     return values
 
 
+def _has_own(config: Parameters, mode: str) -> bool:
+    return mode in SHORT and config.recipe == "seed"
+
+
 def recipe_in(config: Parameters, mode: str) -> dict[str, object]:
     """All that the recipe sets in this mode: in place of recipe `seed` a short one has what `SHORT` says."""
     values = config.recipe_values(config.recipe)
-    if config.recipe != "seed" or mode not in SHORT:
+    if not _has_own(config, mode):
         return values
     if parts := GROWING.get(mode):
         side = choose_variant(config.model or str(MODES[mode]["model"])).input_size
