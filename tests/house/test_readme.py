@@ -150,6 +150,9 @@ def test_what_is_said_of_mode_quick_is_on_record():
         mean, low, high = (f"{row['difference'][key]:+.2f}".replace("-", "−") for key in ("mean", "low", "high"))
         said.append(f"{mean} ({low} to {high})")
         assert 0.8 < row["seconds"] / base["seconds"] < 1.25, "in about the same time"
+    leads = [-gap for gap in rows[0]["difference"]["by_seed"].values()]
+    said.append(f"leads with every seed, by {min(leads):.2f} to {max(leads):.2f}, and three seeds cannot tell")
+    assert min(leads) > 0 > -rows[0]["difference"]["high"] and rows[1]["difference"]["high"] < 0
     assert all(words in page for words in said)
 
 
